@@ -1,0 +1,1 @@
+//! The binaries bifro-uring and bifroctl: wiring, configuration loading, plugins, admin.

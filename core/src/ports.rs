@@ -1,0 +1,427 @@
+//! The ports behind which the broker's stateful services live. They speak in request ids and completions, not in futures:
+//! a request is handed in, and its [`Completion`] comes out of [`Out`], in the same call or in a later one.
+//!
+//! Every shard owns one [`Services`] value. It is a machine without I/O: what it wants to tell its peers on other shards
+//! it puts into [`Out::sends`], and the driver carries it over the mesh, first in first out per pair of shards.
+
+use crate::client::Client;
+use crate::ids::{ConnRef, InboxSeq, ReqId, ShardId, Slot, TenantIdx};
+use crate::message::{Message, QoS};
+use crate::tenant::TenantCtx;
+use crate::time::Instant;
+use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// How a subscription wants its messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubOptions {
+    /// Granted QoS: the highest its messages are delivered with.
+    pub qos: QoS,
+    /// The subscriber's own messages are not for it [MQTT5-3.8.3-3].
+    pub no_local: bool,
+    /// Keep the retain flag as published [MQTT5-3.3.1-13].
+    pub retain_as_published: bool,
+    /// Subscription Identifier, if the client gave one; 1 to 268,435,455.
+    pub subscription_id: Option<core::num::NonZeroU32>,
+    /// Deliveries are to be checked one by one: the permission covers the filter only partly.
+    pub check_deliveries: bool,
+}
+
+/// A `$share` or `$oshare` group a subscription belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GroupName {
+    /// The ShareName.
+    pub name: Box<str>,
+    /// `$oshare`: the member is chosen by publisher, so that one publisher's messages stay in order.
+    pub ordered: bool,
+}
+
+/// Who gets the messages of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Receiver {
+    /// The live subscribers of one filter on one shard; the shard fans out from this place of its fan-out table.
+    Live {
+        /// Shard that fans out.
+        shard: ShardId,
+        /// Place in its fan-out table.
+        slot: Slot,
+    },
+    /// One persistent session's subscription, stored at its inbox.
+    Inbox {
+        /// Shard that holds the inbox.
+        shard: ShardId,
+        /// The inbox's place on that shard.
+        inbox: Slot,
+        /// The subscription's place in the inbox.
+        subscription: u32,
+    },
+}
+
+impl Receiver {
+    /// The shard that takes the message over.
+    pub const fn shard(&self) -> ShardId {
+        match self {
+            Self::Live { shard, .. } | Self::Inbox { shard, .. } => *shard,
+        }
+    }
+}
+
+/// A group that matched, with all its members.
+#[derive(Debug)]
+pub struct GroupMatch {
+    /// Which group.
+    pub group: GroupName,
+    /// The filter it shares, without prefix.
+    pub filter: Box<str>,
+    /// Members, in a stable order.
+    pub members: Vec<Receiver>,
+}
+
+/// Places (inbox, subscription) on one shard; shared because they cross shards with each message.
+pub type InboxPlaces = Arc<[(Slot, u32)]>;
+
+/// Everybody a topic's messages go to, grouped the way they are delivered.
+#[derive(Debug, Default)]
+pub struct Matches {
+    /// Live subscribers: per shard the places of its fan-out table, shards ascending.
+    pub live: Vec<(ShardId, Box<[Slot]>)>,
+    /// Persistent sessions: per shard the (inbox, subscription) places, shards ascending.
+    pub inboxes: Vec<(ShardId, InboxPlaces)>,
+    /// Shared groups: one member of each gets the message.
+    pub groups: Vec<Arc<GroupMatch>>,
+}
+
+impl Matches {
+    /// Nobody listens.
+    pub const fn is_empty(&self) -> bool {
+        self.live.is_empty() && self.inboxes.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// Why a port refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PortError {
+    /// A quota or limit is reached: 0x97.
+    QuotaExceeded,
+    /// The session is no longer the owner of what it asked about.
+    NotOwner,
+    /// Not now; the client may retry: 0x83.
+    Unavailable,
+}
+
+/// Where two networks meet: what a machine wants sent, and what it has answered.
+#[derive(Debug)]
+pub struct Out<M> {
+    /// Messages for the same service on other shards, in order.
+    pub sends: Vec<(ShardId, M)>,
+    /// Answers and notifications for the local driver, in order.
+    pub completions: Vec<Completion>,
+}
+
+impl<M> Default for Out<M> {
+    fn default() -> Self {
+        Self { sends: Vec::new(), completions: Vec::new() }
+    }
+}
+
+/// What the driver hears from its services.
+#[derive(Debug)]
+pub enum Completion {
+    /// [`SessionDict::register`]: the connection is the only owner of its client id now; the old one is gone.
+    Registered {
+        /// The request.
+        req: ReqId,
+    },
+    /// The connection must go: another one has registered its client id. Answer with [`SessionDict::unregister`].
+    Kick {
+        /// Connection on this shard.
+        conn: ConnRef,
+    },
+    /// [`Dist::add_route`] is done: from now on every publish on this node finds the route.
+    RouteAdded {
+        /// The request.
+        req: ReqId,
+        /// Refusal, if any; then there is no route.
+        result: Result<(), PortError>,
+    },
+    /// [`Dist::request_matches`] is done; [`Dist::matches`] may have forgotten again, so the answer is here.
+    Matched {
+        /// The request.
+        req: ReqId,
+        /// The answer.
+        matches: Rc<Matches>,
+    },
+    /// [`Inbox::attach`] is done.
+    Attached {
+        /// The request.
+        req: ReqId,
+        /// The inbox and what it remembers.
+        result: Result<Box<Attached>, PortError>,
+    },
+    /// [`Inbox::detach`] or [`Inbox::discard`] is done.
+    Detached {
+        /// The request.
+        req: ReqId,
+    },
+    /// [`Inbox::subscribe`] is done, route included.
+    InboxSubscribed {
+        /// The request.
+        req: ReqId,
+        /// Whether the filter was subscribed already.
+        result: Result<bool, PortError>,
+    },
+    /// [`Inbox::unsubscribe`] is done.
+    InboxUnsubscribed {
+        /// The request.
+        req: ReqId,
+        /// Whether there was such a subscription.
+        existed: bool,
+    },
+    /// [`Inbox::insert`] is done: every inbox named has the message, or has dropped it by its overflow rule.
+    Inserted {
+        /// The request.
+        req: ReqId,
+        /// Refusal of the whole insertion, if any: the publisher must not be told that it succeeded.
+        result: Result<(), PortError>,
+    },
+    /// Messages for the live owner of an inbox, in order.
+    InboxPush {
+        /// Connection on this shard.
+        conn: ConnRef,
+        /// The messages.
+        messages: Vec<InboxMessage>,
+    },
+    /// [`Retain::set`] is done.
+    RetainSet {
+        /// The request.
+        req: ReqId,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
+    },
+    /// [`Retain::find`] is done.
+    Retained {
+        /// The request.
+        req: ReqId,
+        /// What matched, oldest first per topic order of the index, already within the limits.
+        messages: Vec<RetainedMessage>,
+    },
+    /// A will's delay is over or its session has expired: publish it on behalf of this client.
+    WillDue {
+        /// Whose will.
+        client: Client,
+        /// The will.
+        will: Arc<Message>,
+    },
+    /// A message that a departed or full member of a shared group gave back, to be delivered to another.
+    Redeliver {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The group's filter, without prefix.
+        filter: Box<str>,
+        /// The group.
+        group: GroupName,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Something an operator may want to know.
+    Event(crate::event::Event),
+}
+
+/// One retained message with its publisher, whose permission is asked again before each delivery.
+#[derive(Clone, Debug)]
+pub struct RetainedMessage {
+    /// The message.
+    pub message: Arc<Message>,
+    /// Who set it.
+    pub publisher: Client,
+}
+
+/// One queued message of an inbox.
+#[derive(Clone, Debug)]
+pub struct InboxMessage {
+    /// Its place in the inbox; named again at commit. QoS 0 messages that were never stored have none.
+    pub seq: Option<InboxSeq>,
+    /// The message.
+    pub message: Arc<Message>,
+    /// QoS to deliver with: the lower of publish and subscription, the highest over all that matched.
+    pub qos: QoS,
+    /// Retain flag to deliver with.
+    pub retain: bool,
+    /// Ids of all subscriptions that matched, ascending.
+    pub subscription_ids: smallvec::SmallVec<[core::num::NonZeroU32; 1]>,
+    /// Ask the permission again before delivery.
+    pub check_delivery: bool,
+}
+
+/// What an inbox hands to the connection that attaches to it.
+#[derive(Debug, Default)]
+pub struct Attached {
+    /// An earlier session goes on: Session Present.
+    pub present: bool,
+    /// Place of the inbox on its shard, for the caller's later requests.
+    pub inbox: Option<(ShardId, Slot)>,
+    /// Fences off earlier owners: every later request carries it.
+    pub epoch: u64,
+    /// Subscriptions of the session: full filter as the client wrote it, and options.
+    pub subscriptions: Vec<(Box<str>, SubOptions)>,
+    /// Packet ids of QoS 2 publishes received but not yet released.
+    pub received_qos2: Vec<u16>,
+    /// Messages that were in flight to the client, in the order they were first sent.
+    pub in_flight: Vec<InFlight>,
+}
+
+/// A message in flight to a client whose connection went away.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    /// Packet id it was sent with, and is sent again with [MQTT-4.4.0-1].
+    pub packet_id: core::num::NonZeroU16,
+    /// QoS 2: PUBREC has arrived, PUBREL is what has to be sent again. The message is not needed any more.
+    pub released: bool,
+    /// The message.
+    pub message: InboxMessage,
+}
+
+/// What a connection leaves with its inbox when it goes.
+#[derive(Debug, Default)]
+pub struct DetachState {
+    /// Packet ids of QoS 2 publishes received but not yet released.
+    pub received_qos2: Vec<u16>,
+    /// In flight to the client, in the order first sent: packet id, PUBREC seen, place in the inbox.
+    pub in_flight: Vec<(core::num::NonZeroU16, bool, InboxSeq)>,
+    /// Will to publish when its delay is over or the session ends, whichever comes first [MQTT5-3.1.3-9].
+    pub will: Option<(core::time::Duration, Arc<Message>)>,
+    /// Session Expiry Interval from now, in seconds; `u32::MAX` = never [MQTT5-3.1.2.11.2]. 0 ends the session now.
+    pub expiry_s: u32,
+}
+
+/// One owner per (tenant, client id).
+pub trait SessionDict {
+    /// Makes `conn` the owner of the client id. If another connection is, it is kicked first, wherever it is; the
+    /// completion comes when it has unregistered, or when the takeover deadline has passed.
+    fn register(&mut self, now: Instant, req: ReqId, conn: ConnRef, client: &Client, tenant: &TenantCtx);
+
+    /// `conn` has closed its session (will handed over, inbox detached) or never got one.
+    fn unregister(&mut self, now: Instant, conn: ConnRef, client: &Client, tenant: &TenantCtx);
+}
+
+/// Routes: topic filters to receivers.
+pub trait Dist {
+    /// Adds a route. `filter` is without prefix. Completes with [`Completion::RouteAdded`] after every shard's cache has
+    /// forgotten the topics it concerns.
+    fn add_route(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        tenant: &TenantCtx,
+        filter: &str,
+        group: Option<&GroupName>,
+        receiver: Receiver,
+    );
+
+    /// Removes a route; no completion, caches forget as soon as they hear of it.
+    fn remove_route(
+        &mut self,
+        now: Instant,
+        tenant: TenantIdx,
+        filter: &str,
+        group: Option<&GroupName>,
+        receiver: Receiver,
+    );
+
+    /// The receivers of a topic, if this shard remembers them.
+    fn matches(&mut self, tenant: TenantIdx, topic: &str) -> Option<Rc<Matches>>;
+
+    /// Asks for the receivers of a topic; completes with [`Completion::Matched`].
+    fn request_matches(&mut self, now: Instant, req: ReqId, tenant: TenantIdx, topic: &str);
+
+    /// Asks for the members of one shared group; completes with [`Completion::Matched`] holding at most that group.
+    fn request_group(&mut self, now: Instant, req: ReqId, tenant: TenantIdx, filter: &str, group: &GroupName);
+}
+
+/// Persistent sessions: subscriptions, queue, QoS 2 state, will, expiry.
+pub trait Inbox {
+    /// Attaches `conn` to its client's inbox; creates one if there is none or `clean_start` discards it. Messages follow as
+    /// [`Completion::InboxPush`], first those in flight were handed over in [`Attached`].
+    fn attach(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        conn: ConnRef,
+        client: &Client,
+        tenant: &TenantCtx,
+        clean_start: bool,
+    );
+
+    /// Deletes the client's inbox, if there is one (a transient session starts).
+    fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx);
+
+    /// The connection has gone; the session stays for its expiry interval.
+    fn detach(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, state: DetachState);
+
+    /// Adds or replaces a subscription (full filter as the client wrote it).
+    fn subscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str, options: SubOptions);
+
+    /// Removes a subscription.
+    fn unsubscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str);
+
+    /// Stores `message` in the inboxes named (all on `shard`), and pushes it to their live owners.
+    fn insert(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        tenant: TenantIdx,
+        shard: ShardId,
+        inboxes: &InboxPlaces,
+        message: &Arc<Message>,
+    );
+
+    /// The client has done with these messages; the inbox forgets them and pushes as many more.
+    fn commit(&mut self, now: Instant, owner: InboxOwner<'_>, done: Vec<InboxSeq>);
+}
+
+/// The connection that speaks for an inbox.
+#[derive(Clone, Copy, Debug)]
+pub struct InboxOwner<'a> {
+    /// The connection.
+    pub conn: ConnRef,
+    /// Its client.
+    pub client: &'a Client,
+    /// Its tenant.
+    pub tenant: TenantIdx,
+    /// From [`Attached::inbox`].
+    pub inbox: (ShardId, Slot),
+    /// From [`Attached::epoch`].
+    pub epoch: u64,
+}
+
+/// Retained messages.
+pub trait Retain {
+    /// Stores `message` as its topic's retained message, or clears the topic if the payload is empty [MQTT-3.3.1-10].
+    fn set(&mut self, now: Instant, req: ReqId, tenant: &TenantCtx, publisher: &Client, message: &Arc<Message>);
+
+    /// Finds the retained messages whose topics match `filter` (without prefix), within the tenant's limits.
+    fn find(&mut self, now: Instant, req: ReqId, tenant: &TenantCtx, filter: &str);
+}
+
+/// One shard's end of all services.
+pub trait Services: SessionDict + Dist + Inbox + Retain {
+    /// What the services of two shards tell each other.
+    type Message: Send + 'static;
+
+    /// Takes a message from the services of another shard.
+    fn receive(&mut self, now: Instant, from: ShardId, message: Self::Message);
+
+    /// Fires what is due.
+    fn handle_timeout(&mut self, now: Instant);
+
+    /// When [`Services::handle_timeout`] wants to be called next.
+    fn next_timeout(&self) -> Option<Instant>;
+
+    /// Moves what has gathered since the last call into `out`. To be called after any of the methods above.
+    fn drain(&mut self, out: &mut Out<Self::Message>);
+
+    /// Tenant settings and quotas have changed.
+    fn set_tenant(&mut self, tenant: Arc<TenantCtx>);
+}

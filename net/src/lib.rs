@@ -1,0 +1,1 @@
+//! Shards, mesh, the network ring, listener stages and the MQTT driver.

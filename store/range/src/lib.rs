@@ -1,0 +1,1 @@
+//! The state machines of dist, inbox, retain and session dict, without I/O.

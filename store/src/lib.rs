@@ -1,0 +1,1 @@
+//! The broker's services on the shards: the volatile implementation of the ports.
