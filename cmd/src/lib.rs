@@ -1,1 +1,3 @@
 //! The binaries bifro-uring and bifroctl: wiring, configuration loading, plugins, admin.
+
+pub mod config;

@@ -8,6 +8,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod client;
+pub mod config;
 pub mod event;
 pub mod ids;
 pub mod limits;

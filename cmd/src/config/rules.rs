@@ -1,0 +1,158 @@
+//! What one key's range cannot say: keys that need, exclude or contradict each other.
+//!
+//! A key that would do nothing is an error too: an operator who sets it expects something to happen.
+
+use super::document::Document;
+use super::error::ConfigError;
+use bifro_core::config::{AuthMethod, ClientAuth, ListenerConfig, NodeConfig, Protocol, TenantConfig};
+use bifro_core::event::EventKind;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+/// The least a shard can work with.
+const MEMORY_BUDGET_MIB_MIN: u64 = 64;
+
+/// Longest path of a Unix-domain socket that fits `sockaddr_un`, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// Collects mistakes under their keys.
+struct Report<'d, 't> {
+    document: &'d Document<'t>,
+    errors: Vec<ConfigError>,
+}
+
+impl Report<'_, '_> {
+    fn refuse(&mut self, when: bool, path: &str, problem: impl Into<String>) {
+        if when {
+            self.errors.push(self.document.error(path, problem));
+        }
+    }
+}
+
+/// Every broken rule of `config`, which was read from `document`.
+pub(super) fn check(document: &Document<'_>, config: &NodeConfig) -> Vec<ConfigError> {
+    let mut report = Report { document, errors: Vec::new() };
+    check_process(&mut report, config);
+    report.refuse(config.listener.is_empty(), "listener", "at least one listener is needed");
+    for (index, listener) in config.listener.iter().enumerate() {
+        let at = format!("listener[{index}]");
+        check_place(&mut report, &at, listener);
+        check_auth(&mut report, &at, listener);
+        check_proxy(&mut report, &at, listener);
+        check_tls(&mut report, &at, listener);
+    }
+    check_addresses(&mut report, config);
+    check_tenant(&mut report, "tenant_defaults", &config.tenant_defaults);
+    for (name, tenant) in &config.tenant {
+        check_tenant(&mut report, &format!("tenant.{name}"), tenant);
+    }
+    report.errors
+}
+
+fn check_process(report: &mut Report<'_, '_>, config: &NodeConfig) {
+    let budget = config.node.memory_budget_mib;
+    report.refuse(
+        (1..MEMORY_BUDGET_MIB_MIN).contains(&budget),
+        "node.memory_budget_mib",
+        format!("{budget} is too little: allowed is 0 (60 % of the memory) or at least {MEMORY_BUDGET_MIB_MIN}"),
+    );
+    report.refuse(config.node.data_dir.is_empty(), "node.data_dir", "must not be empty");
+    let buffers = config.limits.ring_buffers;
+    report.refuse(!buffers.is_power_of_two(), "limits.ring_buffers", format!("{buffers} is not a power of two"));
+    for kind in config.log.events.keys() {
+        let known = EventKind::ALL.iter().any(|known| known.name() == kind);
+        report.refuse(!known, &format!("log.events.{kind}"), "there is no such kind of event");
+    }
+}
+
+/// Where the listener is: address or path, and what belongs to either.
+fn check_place(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) {
+    let unset = ListenerConfig::new(listener.protocol);
+    if listener.protocol == Protocol::Unix {
+        report.refuse(listener.bind.is_some(), &format!("{at}.bind"), "a unix listener has a path, not an address");
+        let length = listener.path.as_ref().map_or(0, String::len);
+        report.refuse(
+            !(1..=SOCKET_PATH_BYTES_MAX).contains(&length),
+            &format!("{at}.path"),
+            format!("a unix listener needs a path of 1 to {SOCKET_PATH_BYTES_MAX} bytes, this one has {length}"),
+        );
+        let per_ip = listener.connections_per_ip_max != 0;
+        report.refuse(per_ip, &format!("{at}.connections_per_ip_max"), "clients of a unix listener have no address");
+    } else {
+        report.refuse(listener.bind.is_none(), &format!("{at}.bind"), "missing: this protocol needs an address");
+        report.refuse(listener.path.is_some(), &format!("{at}.path"), "only a unix listener has a socket path");
+        report.refuse(listener.mode != unset.mode, &format!("{at}.mode"), "only a unix listener has permission bits");
+    }
+    if listener.protocol.is_websocket() {
+        let path = &listener.ws_path;
+        let well_formed = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#');
+        report.refuse(!well_formed, &format!("{at}.ws_path"), format!("{path:?} is no absolute URL path"));
+    } else {
+        report.refuse(listener.ws_path != unset.ws_path, &format!("{at}.ws_path"), "only ws and wss have a path");
+        let trusts = !listener.trust_forwarded_for.is_empty();
+        report.refuse(trusts, &format!("{at}.trust_forwarded_for"), "only ws and wss have HTTP headers");
+    }
+}
+
+fn check_auth(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) {
+    let key = format!("{at}.auth");
+    report.refuse(
+        listener.auth.is_empty(),
+        &key,
+        "missing: a listener that other machines can reach must say how clients authenticate, such as [\"password_file\"]",
+    );
+    let twice = listener.auth.iter().enumerate().any(|(i, method)| listener.auth[..i].contains(method));
+    report.refuse(twice, &key, "a method is named twice");
+    let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
+    report.refuse(
+        listener.auth.contains(&AuthMethod::Certificate) && !verified,
+        &key,
+        "\"certificate\" needs tls.client_ca and tls.client_auth = \"optional\" or \"required\"",
+    );
+}
+
+fn check_proxy(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) {
+    let key = format!("{at}.proxy_trusted");
+    let (on, trusted) = (listener.proxy_protocol, !listener.proxy_trusted.is_empty());
+    report.refuse(trusted && !on, &key, "does nothing without proxy_protocol = true");
+    report.refuse(on && !trusted, &key, "missing: proxy_protocol = true needs the networks of the proxies");
+    let local = listener.protocol == Protocol::Unix;
+    report.refuse(on && local, &format!("{at}.proxy_protocol"), "a unix listener has no proxies before it");
+}
+
+fn check_tls(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) {
+    let key = format!("{at}.tls");
+    let needed = listener.protocol.is_tls();
+    report.refuse(needed && listener.tls.is_none(), &key, "missing: this protocol needs certificate and key");
+    report.refuse(!needed && listener.tls.is_some(), &key, "only tls and wss listeners have certificates");
+    let Some(tls) = &listener.tls else { return };
+    let asked = tls.client_auth != ClientAuth::Off;
+    let ca = format!("{key}.client_ca");
+    report.refuse(asked && tls.client_ca.is_none(), &ca, "missing: client_auth needs the CA to verify with");
+    report.refuse(!asked && tls.client_ca.is_some(), &ca, "does nothing while client_auth = \"off\"");
+}
+
+/// No two sockets on one address. Port 0 is another one each time.
+fn check_addresses(report: &mut Report<'_, '_>, config: &NodeConfig) {
+    let mut taken: HashMap<SocketAddr, String> = HashMap::new();
+    let listeners = config.listener.iter().enumerate();
+    let binds = listeners.filter_map(|(index, l)| Some((format!("listener[{index}].bind"), l.bind?)));
+    for (key, bind) in binds.chain(config.admin.bind.map(|bind| ("admin.bind".to_owned(), bind))) {
+        if bind.port() == 0 {
+            continue;
+        }
+        match taken.get(&bind) {
+            Some(first) => report.refuse(true, &key, format!("{bind} is the address of {first} already")),
+            None => drop(taken.insert(bind, key)),
+        }
+    }
+}
+
+fn check_tenant(report: &mut Report<'_, '_>, at: &str, tenant: &TenantConfig) {
+    let (low, high) = (tenant.settings.session_expiry_min_s, tenant.settings.session_expiry_max_s);
+    report.refuse(
+        low > high,
+        &format!("{at}.session_expiry_min_s"),
+        format!("{low} is above session_expiry_max_s = {high}"),
+    );
+}

@@ -1,0 +1,308 @@
+//! The reference file against the code, and mistakes against the messages they must cause.
+
+use super::*;
+use bifro_core::config::{ClientAuth, ListenerConfig, Protocol, SniCertificate, TlsConfig};
+use std::collections::BTreeSet;
+
+fn parse(text: &str) -> Result<NodeConfig, ConfigErrors> {
+    Loaded::parse(text, Source::Defaults).map(|loaded| loaded.config)
+}
+
+fn refusal(text: &str) -> String {
+    parse(text).expect_err("this configuration has a mistake").to_string()
+}
+
+#[track_caller]
+fn assert_refused(text: &str, expected: &str) {
+    let told = refusal(text);
+    assert!(told.contains(expected), "told:     {told}\nexpected: {expected}\nfor:      {text}");
+}
+
+/// The reference with every optional key put in force.
+fn uncommented_reference() -> String {
+    let optional = |line: &str| {
+        line.strip_prefix('#')
+            .filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['))
+            .map(str::to_owned)
+    };
+    REFERENCE.lines().map(|line| optional(line).unwrap_or_else(|| line.to_owned()) + "\n").collect()
+}
+
+/// Keys without array indexes and tenants' names.
+fn key_set(config: &NodeConfig) -> BTreeSet<String> {
+    let text = toml::to_string(config).expect("a configuration is a table");
+    let document = Document::parse("printed", &text).expect("what is printed parses");
+    document.entries().iter().map(|entry| entry.pattern.clone()).collect()
+}
+
+#[test]
+fn the_reference_is_the_default() {
+    assert_eq!(parse(REFERENCE).expect("the reference is in order"), NodeConfig::default());
+}
+
+#[test]
+fn the_reference_names_every_key() {
+    let optional = parse(&uncommented_reference()).expect("the optional keys are in order too");
+    let mut everything = NodeConfig::default();
+    let tls = TlsConfig {
+        certificate: String::new(),
+        key: String::new(),
+        client_ca: Some(String::new()),
+        client_auth: ClientAuth::Required,
+        min_version: Default::default(),
+        sni: vec![SniCertificate { certificate: String::new(), key: String::new() }],
+    };
+    everything.listener.push(ListenerConfig {
+        path: Some(String::new()),
+        tls: Some(tls),
+        ..ListenerConfig::new(Protocol::Unix)
+    });
+    let document = uncommented_reference();
+    let document = Document::parse("reference", &document).expect("parsed above");
+    let named: BTreeSet<String> = document.entries().iter().map(|entry| entry.pattern.clone()).collect();
+    for key in key_set(&everything) {
+        assert!(named.contains(&key), "node.toml does not mention {key}");
+    }
+    assert!(optional.listener.len() > NodeConfig::default().listener.len());
+}
+
+#[test]
+fn every_number_has_a_bound_that_its_default_keeps_and_the_reference_states() {
+    let text = toml::to_string(&NodeConfig::default()).expect("a configuration is a table");
+    let document = Document::parse("defaults", &text).expect("what is printed parses");
+    let mut numbers = BTreeSet::new();
+    for entry in document.entries() {
+        let Some(value) = entry.integer else { continue };
+        let (low, high) = bounds::bound(&entry.pattern).unwrap_or_else(|| panic!("{} has no bound", entry.pattern));
+        assert!((i128::from(low)..=i128::from(high)).contains(&value), "{}", entry.pattern);
+        numbers.insert(entry.pattern.clone());
+    }
+    for (key, low, high) in bounds::BOUNDS {
+        assert!(key.ends_with(".*") || numbers.contains(*key), "a bound for {key}, which is no key");
+        assert!(low < high, "{key}");
+    }
+    assert!(bounds::check(&document).is_empty());
+}
+
+#[test]
+fn the_reference_states_the_bounds_that_are_checked() {
+    let (mut prose, mut seen) = (String::new(), BTreeSet::new());
+    for line in REFERENCE.lines() {
+        let optional = line.strip_prefix('#').unwrap_or(line);
+        let Some((key, _)) = optional.split_once(" = ").filter(|(key, _)| !key.contains(' ')) else {
+            prose = if line.starts_with('#') { prose + line } else { String::new() };
+            continue;
+        };
+        let stated = bounds::BOUNDS.iter().find(|(name, ..)| name.rsplit('.').next() == Some(key));
+        if let Some((name, _, high)) = stated.filter(|_| seen.insert(key)) {
+            let high = if *name == "listener.mode" { format!("0o{high:o}") } else { high.to_string() };
+            let by_key = *name == "tenant_defaults.session_expiry_min_s";
+            assert!(by_key || prose.contains(&high), "the text above {key} does not say that {high} is the most");
+        }
+        prose.clear();
+    }
+}
+
+#[test]
+fn what_is_printed_loads_as_the_same() {
+    for text in [REFERENCE.to_owned(), uncommented_reference()] {
+        let loaded = Loaded::parse(&text, Source::Defaults).expect("in order");
+        let again = parse(&loaded.to_toml()).unwrap_or_else(|errors| panic!("{errors}\n{}", loaded.to_toml()));
+        assert_eq!(again, loaded.config);
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(parse("").expect("nothing is required"), NodeConfig::default());
+}
+
+#[test]
+fn mistakes_are_told_with_line_and_key() {
+    assert_refused("[node]\ncores = 2\ncoers = 3", "built-in defaults:3: node.coers: unknown field `coers`");
+    assert_refused("[nod]\ncores = 2", "built-in defaults:1: nod: unknown field `nod`");
+    assert_refused("\n[node]\ncores = \"two\"", ":3: node.cores: invalid type: string \"two\", expected u16");
+    assert_refused("[node]\ncores = 70000", ":2: node.cores: 70000 is out of range: allowed is 0 to 1024");
+    assert_refused("[node]\ncores = -1", "node.cores: -1 is out of range");
+    assert_refused("[node]\ncores = 1.5", "node.cores: invalid type: floating point `1.5`");
+    assert_refused("[node]\ncores = 1\ncores = 2", ":3: duplicate key");
+    assert_refused("[node\ncores = 1", ":1: ");
+    assert_refused("node = 3", ":1: node: ");
+    assert_refused("tenant = 3", ":1: tenant: expected a table, found a integer");
+    assert_refused("[[listener]]\nbind = \"127.0.0.1:0\"", ":1: listener[0]: missing field `protocol`");
+    assert_refused("[[listener]]\nprotocol = \"udp\"", ":2: listener[0].protocol: unknown variant `udp`");
+    assert_refused(
+        "[[listener]]\nprotocol = \"tcp\"\nbind = \"localhost\"",
+        ":3: listener[0].bind: invalid socket address",
+    );
+    assert_refused(
+        "[log]\nevents = { by_clinet = \"off\" }",
+        ":2: log.events.by_clinet: there is no such kind of event",
+    );
+    assert_refused("[log.events]\nby_client = \"loud\"", ":2: log.events.by_client: unknown variant `loud`");
+    assert_refused("[admin]\nbind = \"9091\"", ":2: admin.bind: invalid socket address");
+}
+
+#[test]
+fn all_mistakes_of_a_kind_are_told_at_once() {
+    let told = refusal("[limits]\nturn_bytes = 0\nmesh_capacity = 0\n[[listener]]\nprotocol = \"tcp\"\nbacklog = 0");
+    assert_eq!(told.lines().count(), 3, "{told}");
+    assert!(told.contains(":2: limits.turn_bytes: 0 is out of range"), "{told}");
+    assert!(told.contains(":6: listener[0].backlog: 0 is out of range"), "{told}");
+}
+
+/// HOSTILE 30: no number may be such that code divides by it or allocates without end.
+#[test]
+fn every_bounded_key_refuses_what_lies_outside() {
+    for (key, low, high) in bounds::BOUNDS {
+        let key = key.replace('*', "total_connections");
+        let (table, name) = key.rsplit_once('.').expect("bounds name table and key");
+        let header =
+            if table == "listener" { "[[listener]]\nprotocol = \"tcp\"".to_owned() } else { format!("[{table}]") };
+        for outside in [i128::from(*low) - 1, i128::from(*high) + 1] {
+            let told = refusal(&format!("{header}\n{name} = {outside}"));
+            assert!(told.contains(name) || told.contains("integer"), "{key} = {outside}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_tenant_states_only_what_differs() {
+    let config = parse(
+        "[tenant_defaults]\nmaximum_qos = 1\npublish_rate_max = 5\n[tenant_defaults.quota]\ntotal_connections = 10\ntotal_retain_topics = 4\n\
+         [tenant.acme]\nmaximum_qos = 2\n[tenant.acme.quota]\ntotal_connections = 99\n[tenant.plain]",
+    )
+    .expect("in order");
+    let acme = config.tenant("acme");
+    assert_eq!((acme.settings.maximum_qos, acme.settings.publish_rate_max), (2, 5));
+    assert_eq!((acme.quota.total_connections, acme.quota.total_retain_topics), (99, 4));
+    assert_eq!(config.tenant("plain"), &config.tenant_defaults);
+}
+
+#[test]
+fn mistakes_in_a_tenant_are_told_under_its_name() {
+    assert_refused(
+        "[tenant.acme]\nmaximum_qos = 3",
+        ":2: tenant.acme.maximum_qos: 3 is out of range: allowed is 0 to 2",
+    );
+    assert_refused("[tenant.acme]\nmaximum_qso = 1", ":2: tenant.acme.maximum_qso: unknown field");
+    assert_refused("[tenant.acme.quota]\ntotal = 1", ":2: tenant.acme.quota.total: unknown field");
+    assert_refused("[tenant.acme]\nquota = 1", ":2: tenant.acme.quota: expected a table");
+    assert_refused("[tenant.\"a/b\"]", ":1: tenant.a/b: a tenant's name may not contain '/'");
+    assert_refused(
+        "[tenant_defaults]\nsession_expiry_max_s = 10\n[tenant.acme]\nsession_expiry_min_s = 11",
+        ":4: tenant.acme.session_expiry_min_s: 11 is above session_expiry_max_s = 10",
+    );
+}
+
+const TLS: &str = "[[listener]]\nprotocol = \"tls\"\nbind = \"127.0.0.1:8883\"\n";
+
+#[test]
+fn listeners_say_what_they_need_and_nothing_that_does_nothing() {
+    let listener = |keys: &str| format!("[[listener]]\n{keys}");
+    let tcp = |keys: &str| listener(&format!("protocol = \"tcp\"\nbind = \"127.0.0.1:1\"\n{keys}"));
+    assert_refused("listener = []", "listener: at least one listener");
+    assert_refused(&listener("protocol = \"tcp\""), "listener[0].bind: missing");
+    assert_refused(&listener("protocol = \"unix\""), "listener[0].path: a unix listener needs a path");
+    assert_refused(&listener("protocol = \"unix\"\npath = \"s\"\nbind = \"127.0.0.1:1\""), "listener[0].bind: a unix");
+    assert_refused(&tcp("path = \"s\""), ":4: listener[0].path: only a unix listener");
+    assert_refused(&tcp("mode = 0"), ":4: listener[0].mode: only a unix listener");
+    assert_refused(&tcp("ws_path = \"/x\""), ":4: listener[0].ws_path: only ws and wss");
+    assert_refused(&tcp("trust_forwarded_for = [\"::1\"]"), ":4: listener[0].trust_forwarded_for: only ws and wss");
+    assert_refused(&tcp("proxy_trusted = [\"::1\"]"), ":4: listener[0].proxy_trusted: does nothing");
+    assert_refused(&tcp("proxy_trusted = [\"10.0.0.0/40\"]"), ":4: listener[0].proxy_trusted: expected a network");
+    assert_refused(&tcp("proxy_protocol = true"), "listener[0].proxy_trusted: missing");
+    assert_refused(&tcp("auth = [\"jwt\", \"jwt\"]"), ":4: listener[0].auth: a method is named twice");
+    assert_refused(&tcp("auth = [\"certificate\"]"), ":4: listener[0].auth: \"certificate\" needs tls.client_ca");
+    assert_refused(&tcp("tls = { certificate = \"c\", key = \"k\" }"), ":4: listener[0].tls: only tls and wss");
+    assert_refused(&(tcp("") + &tcp("")), "listener[1].bind: 127.0.0.1:1 is the address of listener[0].bind already");
+    assert_refused(
+        &(tcp("") + "[admin]\nbind = \"127.0.0.1:1\""),
+        "admin.bind: 127.0.0.1:1 is the address of listener[0].bind already",
+    );
+    assert_refused(TLS, ":1: listener[0].tls: missing");
+    assert_refused(&format!("{TLS}[listener.tls]\ncertificate = \"c\""), "listener[0].tls: missing field `key`");
+    let tls = |keys: &str| format!("{TLS}[listener.tls]\ncertificate = \"c\"\nkey = \"k\"\n{keys}");
+    assert_refused(&tls("client_auth = \"required\""), "listener[0].tls.client_ca: missing");
+    assert_refused(&tls("client_ca = \"ca\""), ":7: listener[0].tls.client_ca: does nothing");
+    let ws = listener("protocol = \"ws\"\nbind = \"127.0.0.1:1\"\nws_path = \"mqtt\"");
+    assert_refused(&ws, ":4: listener[0].ws_path: \"mqtt\" is no absolute URL path");
+}
+
+#[test]
+fn only_local_listeners_may_leave_authentication_out() {
+    let bind = |address: &str| format!("[[listener]]\nprotocol = \"tcp\"\nbind = \"{address}\"");
+    let local = parse(&bind("127.0.0.1:1883")).expect("in order");
+    assert_eq!(local.listener[0].auth, [AuthMethod::Anonymous]);
+    assert_refused(&bind("0.0.0.0:1883"), ":1: listener[0].auth: missing: a listener that other machines can reach");
+    let open = parse(&(bind("0.0.0.0:1883") + "\nauth = [\"anonymous\"]")).expect("said so");
+    assert_eq!(open.listener[0].auth, [AuthMethod::Anonymous]);
+}
+
+#[test]
+fn an_empty_admin_address_switches_the_endpoint_off() {
+    assert_eq!(parse("[admin]\nbind = \"\"").expect("in order").admin.bind, None);
+}
+
+#[test]
+fn too_little_memory_or_an_odd_buffer_count_is_refused() {
+    assert_refused("[node]\nmemory_budget_mib = 1", ":2: node.memory_budget_mib: 1 is too little");
+    assert_refused("[limits]\nring_buffers = 1000", ":2: limits.ring_buffers: 1000 is not a power of two");
+}
+
+#[test]
+fn paths_are_relative_to_the_file() {
+    let text = format!(
+        "[node]\ndata_dir = \"/var/lib/bifro\"\n{TLS}[listener.tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\""
+    );
+    let source = Source::File(PathBuf::from("/etc/bifro/node.toml"));
+    let config = Loaded::parse(&text, source).expect("in order").config;
+    let tls = config.listener[0].tls.as_ref().expect("stated");
+    assert_eq!((tls.certificate.as_str(), tls.key.as_str()), ("/etc/bifro/c.pem", "/k.pem"));
+    assert_eq!(config.node.data_dir, "/var/lib/bifro");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let errors =
+        Loaded::load(Source::File(PathBuf::from("/nonexistent/node.toml"))).expect_err("there is no such file");
+    assert!(errors.to_string().starts_with("/nonexistent/node.toml: cannot be read: "), "{errors}");
+}
+
+#[test]
+fn cores_on_the_command_line_win_within_their_bound() {
+    let loaded = Loaded::load(Source::Defaults).expect("the reference is in order");
+    assert_eq!(loaded.clone().with_cores(2).expect("in range").config.node.cores, 2);
+    let told = loaded.with_cores(2000).expect_err("out of range").to_string();
+    assert_eq!(told, "--cores: node.cores: 2000 is out of range: allowed is 0 to 1024");
+}
+
+#[test]
+fn a_reload_applies_what_can_change_and_names_what_cannot() {
+    let tls = |certificate: &str, backlog: u32| {
+        format!("{TLS}backlog = {backlog}\n[listener.tls]\ncertificate = \"{certificate}\"\nkey = \"k\"\n")
+    };
+    let old = parse(&tls("old.pem", 10)).expect("in order");
+    let new =
+        parse(&(tls("new.pem", 20) + "[log]\nlevel = \"debug\"\nformat = \"json\"\n[tenant.acme]\nmaximum_qos = 1"))
+            .expect("in order");
+    let reload = diff(&old, &new);
+    assert_eq!(reload.needs_restart, ["listener[0].backlog", "log.format"]);
+    assert!(reload.applied.contains(&"listener[0].tls.certificate".to_owned()));
+    assert!(reload.applied.contains(&"tenant.acme.maximum_qos".to_owned()));
+    assert!(reload.applied.contains(&"log.level".to_owned()));
+    assert_eq!(reload.config.listener[0].backlog, 10);
+    assert_eq!(reload.config.listener[0].tls.as_ref().expect("kept").certificate, "new.pem");
+    assert_eq!(reload.config.tenant("acme").settings.maximum_qos, 1);
+    assert_eq!(diff(&old, &old).applied, Vec::<String>::new());
+}
+
+#[test]
+fn a_listener_that_comes_goes_or_moves_needs_a_restart() {
+    let one = parse("[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:1\"").expect("in order");
+    let moved = parse("[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:2\"").expect("in order");
+    assert_eq!(diff(&one, &moved).needs_restart, ["listener[0].bind"]);
+    let reload = diff(&one, &NodeConfig::default());
+    assert!(reload.needs_restart.contains(&"listener[1].protocol".to_owned()), "{reload:?}");
+    assert_eq!(reload.config.listener, one.listener);
+}
