@@ -6,8 +6,8 @@ use bifro_core::ids::ReqId;
 use bifro_core::plugin::{AuthOutcome, Authorizer};
 use bifro_core::ports::Services;
 use bifro_core::tenant::TenantCtx;
-use bifro_core::time::Instant;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// New rules for every session.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub enum Command {
     Reload(Arc<Reload>),
     /// Accept no more, end all sessions before the deadline, then stop.
     Drain {
-        /// When the process wants to be gone.
-        deadline: Instant,
+        /// How long it may take.
+        within: Duration,
     },
 }
 
@@ -49,9 +49,9 @@ impl<S: Services> Broker<S> {
                 }
                 self.reload_at = Some(0);
             }
-            Command::Drain { deadline } => {
+            Command::Drain { within } => {
                 self.ring_ops.push(super::conn::RingOp::StopListening);
-                self.draining.get_or_insert(Drain::new(self.now, deadline));
+                self.draining.get_or_insert(Drain::new(self.now, self.now + within));
             }
         }
     }

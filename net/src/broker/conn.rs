@@ -1,6 +1,6 @@
 //! Connections: a table by ring slot, each entry small while idle.
 
-use crate::limiter::Permit;
+use crate::limiter::ConnPermit;
 use crate::stage::Pipeline;
 use bifro_core::ids::{ReqId, Slot};
 use bifro_core::time::Instant;
@@ -66,7 +66,7 @@ pub(crate) struct SubRef {
 /// The stages of a connection that is not plain MQTT, with what they want sent.
 #[derive(Debug)]
 pub(crate) struct Staged {
-    pub(crate) pipeline: Pipeline,
+    pub(crate) pipeline: Box<Pipeline>,
     pub(crate) net: Vec<u8>,
 }
 
@@ -112,7 +112,7 @@ pub(crate) struct Conn {
     /// CONNECT deadline until connected; stall deadline while congested; linger deadline while closing.
     pub(crate) deadline: Option<Instant>,
     pub(crate) shaper: Option<Box<super::shaping::Shaper>>,
-    pub(crate) permit: Option<Permit>,
+    pub(crate) permit: Option<ConnPermit>,
 }
 
 impl Conn {

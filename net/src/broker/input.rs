@@ -41,8 +41,14 @@ impl<S: Services> Broker<S> {
         app.clear();
         let was_done = staged.pipeline.handshake_done();
         let result = staged.pipeline.receive(bytes, &mut app, &mut staged.net);
+        let peer_closed = staged.pipeline.peer_closed();
+        let mut admitted = true;
         if !was_done && staged.pipeline.handshake_done() {
-            conn.session.set_peer(staged.pipeline.peer(), staged.pipeline.client_certificate());
+            let peer = staged.pipeline.peer();
+            conn.session.set_peer(peer, staged.pipeline.client_certificate());
+            // Behind a proxy it is the client's address that counts.
+            let identified = conn.permit.as_mut().zip(peer).map(|(permit, peer)| permit.identify(peer.ip()));
+            admitted = identified.is_none_or(|identified| identified.is_ok());
         }
         if staged.pipeline.is_passthrough() && staged.net.is_empty() {
             conn.staged = None;
@@ -51,10 +57,17 @@ impl<S: Services> Broker<S> {
             conn.dirty = true;
             self.dirty.push(slot);
         }
-        self.feed(slot, &app);
+        if admitted {
+            self.feed(slot, &app);
+        } else {
+            self.metrics.connections_refused.add(1);
+        }
         self.app = app;
         if let Err(error) = result {
             self.stage_failed(slot, &error);
+        } else if peer_closed || !admitted {
+            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.settle();
         }
     }
 

@@ -2,8 +2,8 @@
 
 use super::Broker;
 use super::conn::{Conn, PauseReasons, RingOp};
-use crate::limiter::Permit;
-use crate::stage::StageError;
+use crate::limiter::ConnPermit;
+use crate::stage::{Pipeline, StageError};
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::Slot;
 use bifro_core::ports::Services;
@@ -38,7 +38,7 @@ impl Drain {
 
 impl<S: Services> Broker<S> {
     /// A connection was accepted and admitted.
-    pub(super) fn open(&mut self, slot: Slot, listener: u16, peer: Option<SocketAddr>, permit: Permit) {
+    pub(super) fn open(&mut self, slot: Slot, listener: u16, peer: Option<SocketAddr>, permit: ConnPermit) {
         let settings = &self.settings.listeners[listener as usize];
         let origin = Origin {
             listener,
@@ -48,7 +48,7 @@ impl<S: Services> Broker<S> {
             nonce: u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()),
             pre_auth_packet_bytes_max: settings.pre_auth_packet_bytes_max,
         };
-        let staged = settings.stages.pipeline(peer).map(|pipeline| {
+        let staged = Pipeline::new(&settings.stages, peer).map(|pipeline| {
             Box::new(super::conn::Staged { pipeline, net: Vec::new() })
         });
         let deadline = self.now + settings.connect_deadline;

@@ -12,12 +12,12 @@ use bifro_core::metrics::ShardMetrics;
 use bifro_core::plugin::{Authenticator, Authorizer};
 use bifro_core::ports::{Out, Services};
 use bifro_core::rng::Prng;
+use bifro_core::time::Instant;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Resolution of timers: keep-alive and deadlines may be late by this.
@@ -30,6 +30,8 @@ const COMMANDS_PER_TURN: usize = 1_024;
 const BYTES_PER_FLUSH: usize = 256 << 10;
 /// Receive buffers that may wait in the bulk queue.
 const BULK_BUFFERS_MAX: usize = 64;
+/// How long a listener that cannot accept waits.
+const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
 /// A shard turns at least this often, so that the admin thread sees that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -41,8 +43,8 @@ pub struct ShardParts<S: Services> {
     pub settings: Arc<BrokerSettings>,
     /// Its metric cells.
     pub metrics: Arc<ShardMetrics>,
-    /// Counts up while the shard turns.
-    pub beat: Arc<AtomicU64>,
+    /// Called each turn: the shard lives.
+    pub beat: Box<dyn Fn()>,
     /// Where events go.
     pub events: EventSink,
     /// Its end of the services.
@@ -72,24 +74,22 @@ pub struct Shard<S: Services> {
     mesh: MeshEnd<ShardMessage<S::Message>>,
     inlet: Inlet<Command>,
     clock: Clock,
-    beat: Arc<AtomicU64>,
+    beat: Box<dyn Fn()>,
     ring_events: Vec<RingEvent>,
     /// Received buffers of connections that have used up their share of a turn.
-    bulk: VecDeque<(Slot, BufferId, usize)>,
+    bulk: VecDeque<(Slot, BufferId, u32)>,
     from_peers: Vec<(ShardId, ShardMessage<S::Message>)>,
-    commands: Vec<Command>,
+    /// Listeners that could not accept, and when to try again.
+    accept_again: Vec<(Instant, u16)>,
 }
 
 impl<S: Services> Shard<S> {
-    /// A shard that is ready to run.
-    ///
-    /// # Errors
-    /// If the ring refuses a listener.
-    pub fn new(parts: ShardParts<S>) -> io::Result<Self> {
+    /// A shard that is ready to run, on the thread that made its ring.
+    pub fn new(parts: ShardParts<S>) -> Self {
         let now = parts.clock.now();
         let mut ring = parts.ring;
         for (listener, fd) in parts.listeners {
-            ring.listen(fd, listener)?;
+            ring.listen(fd, listener);
         }
         parts.metrics.memory_budget_bytes.set(parts.settings.shard_budget_bytes);
         let mut services = parts.services;
@@ -133,7 +133,9 @@ impl<S: Services> Shard<S> {
             reload_at: None,
             app: Vec::new(),
         };
-        Ok(Self {
+        parts.mesh.set_waker(ring.waker());
+        parts.inlet.attach(parts.mesh.bell());
+        Self {
             broker,
             ring,
             mesh: parts.mesh,
@@ -143,8 +145,8 @@ impl<S: Services> Shard<S> {
             ring_events: Vec::new(),
             bulk: VecDeque::new(),
             from_peers: Vec::new(),
-            commands: Vec::new(),
-        })
+            accept_again: Vec::new(),
+        }
     }
 
     /// Runs until the shard has been drained.
@@ -170,14 +172,14 @@ impl<S: Services> Shard<S> {
                 glommio::executor().yield_task_queue_now().await;
             } else {
                 yielded = false;
-                self.park().await;
+                self.park().await?;
             }
         }
     }
 
     /// One turn. True if there was anything to do.
     fn turn(&mut self) -> io::Result<bool> {
-        self.beat.fetch_add(1, Ordering::Relaxed);
+        (self.beat)();
         self.broker.now = self.clock.now();
         self.broker.turn = self.broker.turn.wrapping_add(1);
         self.ring.turn(&mut self.ring_events)?;
@@ -186,6 +188,14 @@ impl<S: Services> Shard<S> {
         self.handle_bulk()?;
         worked |= self.handle_inboxes();
         self.broker.handle_timers();
+        let (now, ring) = (self.broker.now, &mut self.ring);
+        self.accept_again.retain(|&(at, listener)| {
+            let due = at <= now;
+            if due {
+                ring.resume_accept(listener);
+            }
+            !due
+        });
         self.broker.continue_reload();
         self.broker.resume_sessions();
         let moving = self.broker.publishes.unmatched_bytes() + self.mesh.overflow_len() as u64 * 512;
@@ -213,7 +223,7 @@ impl<S: Services> Shard<S> {
             match event {
                 RingEvent::Accepted { listener, fd } => self.accept(listener, fd),
                 RingEvent::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
-                RingEvent::Received { slot, buffer, len } => handled += self.received(slot, buffer, len),
+                RingEvent::Received { slot, buffer, len } => handled += self.received(slot, buffer, len) as usize,
                 RingEvent::Closed { slot, .. } => self.broker.handle_peer_gone(slot),
                 RingEvent::Sent { slot, wire, error } => self.broker.handle_sent(slot, wire, error.as_ref()),
                 RingEvent::Readable { .. } => {}
@@ -227,7 +237,7 @@ impl<S: Services> Shard<S> {
         Ok(())
     }
 
-    fn received(&mut self, slot: Slot, buffer: BufferId, len: usize) -> usize {
+    fn received(&mut self, slot: Slot, buffer: BufferId, len: u32) -> u32 {
         let (turn, share) = (self.broker.turn, self.broker.settings.turn_bytes_per_conn);
         let Some(conn) = self.broker.conns.get_mut(slot) else {
             self.ring.recycle(buffer);
@@ -236,14 +246,14 @@ impl<S: Services> Shard<S> {
         if conn.turn != turn {
             (conn.turn, conn.turn_bytes) = (turn, 0);
         }
-        conn.turn_bytes = conn.turn_bytes.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+        conn.turn_bytes = conn.turn_bytes.saturating_add(len);
         if conn.bulk > 0 || conn.turn_bytes as usize > share {
             conn.bulk += 1;
             self.bulk.push_back((slot, buffer, len));
             self.broker.pause(slot, PauseReasons::TURN);
             return 0;
         }
-        self.broker.receive(slot, self.ring.buffer(buffer, len));
+        self.broker.receive(slot, self.ring.buffer(&buffer, len));
         self.ring.recycle(buffer);
         len
     }
@@ -252,9 +262,9 @@ impl<S: Services> Shard<S> {
     fn handle_bulk(&mut self) -> io::Result<()> {
         let mut handled = 0;
         while let Some((slot, buffer, len)) = self.bulk.pop_front() {
-            self.broker.receive(slot, self.ring.buffer(buffer, len));
+            self.broker.receive(slot, self.ring.buffer(&buffer, len));
             self.ring.recycle(buffer);
-            handled += len;
+            handled += len as usize;
             if let Some(conn) = self.broker.conns.get_mut(slot) {
                 conn.bulk -= 1;
                 if conn.bulk == 0 {
@@ -270,12 +280,13 @@ impl<S: Services> Shard<S> {
 
     fn handle_inboxes(&mut self) -> bool {
         self.mesh.drain(MESH_PER_TURN, &mut self.from_peers);
-        self.inlet.drain(COMMANDS_PER_TURN, &mut self.commands);
-        let worked = !self.from_peers.is_empty() || !self.commands.is_empty();
+        let mut worked = !self.from_peers.is_empty();
         for (from, message) in self.from_peers.drain(..) {
             self.broker.handle_peer(from, message);
         }
-        for command in self.commands.drain(..) {
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.inlet.pop() else { break };
+            worked = true;
             self.broker.handle_command(command);
         }
         worked
@@ -293,8 +304,16 @@ impl<S: Services> Shard<S> {
 
     fn accept(&mut self, listener: u16, fd: OwnedFd) {
         let peer = crate::ring::peer_addr(&fd);
-        let limiter = &self.broker.settings.listeners[usize::from(listener)].limiter;
-        match limiter.admit(peer.map(|peer| peer.ip()), self.broker.now) {
+        let settings = &self.broker.settings.listeners[usize::from(listener)];
+        let proxy = settings.stages.proxy.as_ref();
+        if proxy.is_some_and(|proxy| proxy.refuses(peer.map(|peer| peer.ip()))) {
+            self.broker.metrics.connections_refused.add(1);
+            tracing::warn!(?peer, listener = %settings.name, "connection closed: not from a network in proxy_trusted");
+            return;
+        }
+        // Behind a proxy the client's address is known only later.
+        let address = peer.filter(|_| proxy.is_none()).map(|peer| peer.ip());
+        match settings.limiter.admit(address, self.broker.now) {
             Err(refused) => {
                 self.broker.metrics.connections_refused.add(1);
                 tracing::debug!(?peer, %refused, "connection refused");
@@ -310,6 +329,7 @@ impl<S: Services> Shard<S> {
     fn accept_failed(&mut self, listener: u16, error: &io::Error) {
         let name = &self.broker.settings.listeners[usize::from(listener)].name;
         tracing::error!(listener = %name, %error, "cannot accept connections; raise the limit of open files (ulimit -n)");
+        self.accept_again.push((self.broker.now + ACCEPT_BACK_OFF, listener));
     }
 
     fn apply_ring_ops(&mut self) {
@@ -343,15 +363,16 @@ impl<S: Services> Shard<S> {
         }
     }
 
-    async fn park(&mut self) {
+    async fn park(&mut self) -> io::Result<()> {
         if !self.mesh.prepare_park() {
-            return;
+            return Ok(());
         }
         if self.inlet.is_empty() {
             let next = self.broker.next_deadline().map_or(HEARTBEAT, |at| at.since(self.broker.now).min(HEARTBEAT));
             self.broker.metrics.parks.add(1);
-            self.ring.park(Some(next)).await;
+            self.ring.park(Some(next)).await?;
         }
         self.mesh.unpark();
+        Ok(())
     }
 }
