@@ -56,8 +56,12 @@ pub(super) fn step(filter: &str, topic: &str, target: &mut String) -> Step {
             (Some(after), true) => {
                 target.clear();
                 target.push_str(topic);
-                target.push('/');
-                push_literals(target, after);
+                if plus_end == Some(end) {
+                    target.push('\0'); // between `a` and `a/…` lies `a!/…`, which `+` takes as well
+                } else {
+                    target.push('/');
+                    push_literals(target, after);
+                }
                 return Step::Seek;
             }
             (Some(after), false) => (rest, start) = (after, end + 1),
