@@ -3,9 +3,10 @@
 
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
-use bifro_mqtt::codec::{DecodeOptions, decode, encode};
+pub use bifro_mqtt::codec::AckKind;
+use bifro_mqtt::codec::{DecodeOptions, decode, encode, encode_ack};
 use bifro_mqtt::packet::{
-    Ack, Connect, Disconnect, Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter,
+    Connect, Disconnect, Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter,
     SubscribeFilters, Unsubscribe, UnsubscribeFilters, Will,
 };
 use bifro_mqtt::property::Properties;
@@ -293,7 +294,7 @@ impl Client {
     pub fn subscribe_with(&mut self, filters: &[SubscribeFilter<'_>], properties: &[u8]) -> Vec<u8> {
         let packet_id = self.packet_id();
         let mut scratch = Vec::new();
-        let filters = SubscribeFilters::encode(filters.iter().copied(), self.version, &mut scratch);
+        let filters = SubscribeFilters::encode(filters.iter().copied(), &mut scratch);
         let properties = Properties::new(properties);
         self.send(&Packet::Subscribe(Subscribe { packet_id, properties, filters }));
         let received = self.recv();
@@ -362,16 +363,18 @@ impl Client {
         let reason = ack.reason;
         assert_eq!(ack.packet_id, id);
         if !reason.is_error() {
-            self.ack(Packet::PubRel, id);
+            self.ack(AckKind::PubRel, id);
             let received = self.recv();
             assert!(matches!(received.packet(), Packet::PubComp(ack) if ack.packet_id == id), "{received:?}");
         }
         reason
     }
 
-    /// Sends an acknowledgement: `client.ack(Packet::PubAck, id)`.
-    pub fn ack(&mut self, kind: impl FnOnce(Ack<'_>) -> Packet<'_>, packet_id: PacketId) {
-        self.send(&kind(Ack { packet_id, reason: Reason::SUCCESS, properties: Properties::default() }));
+    /// Sends an acknowledgement: `client.ack(AckKind::PubAck, id)`.
+    pub fn ack(&mut self, kind: AckKind, packet_id: PacketId) {
+        let mut bytes = Vec::new();
+        encode_ack(kind, packet_id, &mut bytes);
+        self.send_bytes(&bytes);
     }
 
     /// Receives a PUBLISH, acknowledges it, and returns topic, payload and what else is in it.
@@ -382,12 +385,12 @@ impl Client {
         let received = self.recv();
         let Packet::Publish(publish) = received.packet() else { panic!("not a PUBLISH: {received:?}") };
         match (publish.qos, publish.packet_id) {
-            (QoS::AtLeastOnce, Some(id)) => self.ack(Packet::PubAck, id),
+            (QoS::AtLeastOnce, Some(id)) => self.ack(AckKind::PubAck, id),
             (QoS::ExactlyOnce, Some(id)) => {
-                self.ack(Packet::PubRec, id);
+                self.ack(AckKind::PubRec, id);
                 let released = self.recv();
                 assert!(matches!(released.packet(), Packet::PubRel(ack) if ack.packet_id == id), "{released:?}");
-                self.ack(Packet::PubComp, id);
+                self.ack(AckKind::PubComp, id);
             }
             _ => {}
         }
