@@ -17,6 +17,8 @@ pub mod tls;
 pub mod websocket;
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
 
 use bifro_mqtt::wire::Wire;
