@@ -38,6 +38,11 @@ fn a_pipeline_that_only_had_a_proxy_header_becomes_passthrough() {
     assert_eq!((&app[CONNECT.len()..], net.as_slice()), (&b"\xc0\0"[..], &b"\xd0\0"[..]));
 }
 
+#[test]
+fn a_pipeline_without_tls_is_small() {
+    assert!(size_of::<Pipeline>() <= 256, "{}", size_of::<Pipeline>());
+}
+
 /// HOSTILE row 21: PROXY from an untrusted address.
 #[test]
 fn an_untrusted_peer_of_a_proxy_listener_is_closed_without_an_answer() {
