@@ -1,4 +1,4 @@
-//! MQTT 5 properties [MQTT5-2.2.2] as a validated block of bytes, read in place and written in place.
+//! MQTT 5 properties (section 2.2.2) as a validated block of bytes, read in place and written in place.
 
 mod validate;
 mod writer;

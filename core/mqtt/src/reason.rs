@@ -1,4 +1,4 @@
-//! MQTT 5 reason codes [MQTT5-2.4] and what the older versions get instead.
+//! MQTT 5 reason codes (section 2.4) and what the older versions get instead.
 
 use crate::codec::PacketType;
 
@@ -111,7 +111,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the code reports a failure [MQTT5-2.4].
+    /// Whether the code reports a failure (section 2.4).
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
     }

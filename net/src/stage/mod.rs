@@ -17,6 +17,8 @@ pub mod tls;
 pub mod websocket;
 
 #[cfg(test)]
+mod fixtures;
+#[cfg(test)]
 mod tests;
 
 use bifro_mqtt::wire::Wire;
@@ -67,7 +69,8 @@ pub enum StageError {
 pub struct Pipeline {
     peer: Option<SocketAddr>,
     proxy: Option<ProxyHeader>,
-    tls: Option<TlsSession>,
+    /// Boxed: it is seven times the rest, and WebSocket connections without it are many.
+    tls: Option<Box<TlsSession>>,
     ws: Option<WebSocket>,
     /// No application bytes pass any more: failed, closed by us, or closed by the peer.
     closed: bool,
@@ -83,7 +86,7 @@ impl Pipeline {
         let pipeline = Self {
             peer: peer.map(canonical),
             proxy: stages.proxy.as_ref().and_then(|config| ProxyHeader::expect(config, peer.map(|peer| peer.ip()))),
-            tls: stages.tls.as_ref().map(|cell| TlsSession::new(cell.current())),
+            tls: stages.tls.as_ref().map(|cell| Box::new(TlsSession::new(cell.current()))),
             ws: stages.ws.as_ref().map(|config| WebSocket::new(Arc::clone(config))),
             closed: false,
             peer_closed: false,
@@ -166,13 +169,13 @@ impl Pipeline {
 
     /// DER of the client's own certificate, verified, once the TLS handshake is over; `None` if there is none.
     pub fn client_certificate(&self) -> Option<&[u8]> {
-        self.tls.as_ref().and_then(TlsSession::client_certificate)
+        self.tls.as_ref().and_then(|tls| tls.client_certificate())
     }
 
     /// Every stage is past its handshake: application bytes can flow.
     pub fn handshake_done(&self) -> bool {
         self.proxy.is_none()
-            && self.tls.as_ref().is_none_or(TlsSession::is_established)
+            && self.tls.as_ref().is_none_or(|tls| tls.is_established())
             && self.ws.as_ref().is_none_or(WebSocket::is_open)
     }
 

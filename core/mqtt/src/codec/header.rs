@@ -1,10 +1,10 @@
-//! The fixed header [MQTT-2.2]: packet type, flags and Remaining Length.
+//! The fixed header, section 2.2 of 3.1.1 and 2.1 of 5.0: packet type, flags and Remaining Length.
 
 use super::reader::varint;
 use super::{DecodeError, DecodeOptions};
 use bifro_core::client::Version;
 
-/// Types of control packets [MQTT-2.2.1]; the number is the upper half of a packet's first byte.
+/// Types of control packets; the number is the upper half of a packet's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the names are those of the specification")]

@@ -4,7 +4,7 @@ use super::DecodeError;
 use crate::packet::PacketId;
 use crate::property::{Properties, PropertyOwner, validate};
 
-/// Bytes of a variable byte integer at most [MQTT5-1.5.5].
+/// Bytes of a variable byte integer at most, section 1.5.5 of 5.0.
 const VARINT_BYTES_MAX: usize = 4;
 
 /// Reads a variable byte integer from the start of `bytes`: its value and length, or none if more bytes are needed.

@@ -1,4 +1,4 @@
-//! SUBSCRIBE, SUBACK, UNSUBSCRIBE and UNSUBACK [MQTT-3.8 to 3.11].
+//! SUBSCRIBE, SUBACK, UNSUBSCRIBE and UNSUBACK, sections 3.8 to 3.11.
 
 use super::reader::Reader;
 use super::writer::{put_packet, put_properties, put_str};

@@ -4,7 +4,7 @@
 use crate::property::Properties;
 use alloc::vec::Vec;
 
-/// Largest variable byte integer, and so the largest Remaining Length [MQTT5-1.5.5].
+/// Largest variable byte integer, and so the largest Remaining Length.
 pub(crate) const VARINT_MAX: u32 = 268_435_455;
 
 /// Bytes that `value` takes as a variable byte integer.

@@ -16,7 +16,7 @@ const RETAIN_AS_PUBLISHED: u8 = 0x08;
 const RETAIN_HANDLING_SHIFT: u8 = 4;
 
 impl SubscribeFilter<'_> {
-    /// The byte of options as MQTT 5 writes it [MQTT5-3.8.3.1].
+    /// The byte of options as MQTT 5 writes it (section 3.8.3.1).
     pub(crate) const fn option_bits(&self) -> u8 {
         let no_local = if self.no_local { NO_LOCAL } else { 0 };
         let retain_as_published = if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };

@@ -7,7 +7,7 @@ mod config;
 mod names;
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 pub use config::{
     CERTIFICATES_MAX, CertificateSource, ClientAuth, PEM_BYTES_MAX, PemFile, TlsCell, TlsConfigError, TlsSource,
@@ -136,23 +136,28 @@ impl TlsSession {
 
     /// Drops what has been used, sends the alert of a failure, checks the bound.
     fn settle(&mut self, used: usize, result: Result<(), StageError>, net: &mut Vec<u8>) -> Result<(), StageError> {
-        if self.peer_closed || used == self.pending.len() {
+        if used == self.pending.len() {
             self.pending = Vec::new();
         } else {
             self.pending.drain(..used);
         }
         match result {
             Err(error @ StageError::Tls(_)) => {
-                self.pending = Vec::new();
                 self.flush(net);
                 self.ended = true;
+                Err(error)
+            }
+            // The stage above has failed on application data. Unread records are dropped so that its answer can still be
+            // sent; rustls points into none of them, for application data never comes amid a handshake message.
+            Err(error) => {
+                self.pending = Vec::new();
                 Err(error)
             }
             Ok(()) if self.pending.len() > TLS_PENDING_BYTES_MAX => {
                 self.ended = true;
                 Err(TlsError::PendingTooLong.into())
             }
-            result => result,
+            Ok(()) => Ok(()),
         }
     }
 
@@ -220,13 +225,15 @@ impl TlsSession {
         connection.peer_certificates()?.first().map(AsRef::as_ref)
     }
 
-    /// Sends whatever rustls has queued, alerts above all.
+    /// Sends what rustls has queued, the alert above all. A failed session must not be asked for more than that: it would look
+    /// at the offending bytes once again.
     fn flush(&mut self, net: &mut Vec<u8>) {
         let Ok(connection) = &mut self.connection else { return };
-        while let Ok(state) = connection.process_tls_records(&mut []).state {
-            if !matches!(transmit(state, net), Step::Again) {
-                break;
-            }
+        while connection.wants_write() {
+            match connection.process_tls_records(&mut self.pending).state {
+                Ok(state @ ConnectionState::EncodeTlsData(_)) => transmit(state, net),
+                _ => return,
+            };
         }
     }
 
@@ -242,7 +249,9 @@ impl TlsSession {
         }
         loop {
             // `receive` has left nothing complete in `pending`, so there is nothing here to read or discard.
-            match connection.process_tls_records(&mut self.pending).state? {
+            let status = connection.process_tls_records(&mut self.pending);
+            debug_assert_eq!(status.discard, 0);
+            match status.state? {
                 ConnectionState::WriteTraffic(mut traffic) => return with(&mut traffic, net),
                 state => {
                     if !matches!(transmit(state, net), Step::Again) {
