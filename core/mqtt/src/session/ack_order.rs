@@ -74,8 +74,20 @@ impl Inbound {
         match self.pending.iter().find(|pending| pending.packet_id == packet_id) {
             Some(pending) if pending.qos2 == qos2 => Known::InProgress,
             Some(_) => Known::OtherQos,
-            None if self.open.contains(&id) => if qos2 { Known::Open } else { Known::OtherQos },
-            None if self.resumed.contains(&id) => if qos2 { Known::Resumed } else { Known::OtherQos },
+            None if self.open.contains(&id) => {
+                if qos2 {
+                    Known::Open
+                } else {
+                    Known::OtherQos
+                }
+            }
+            None if self.resumed.contains(&id) => {
+                if qos2 {
+                    Known::Resumed
+                } else {
+                    Known::OtherQos
+                }
+            }
             None => Known::New,
         }
     }
@@ -166,7 +178,10 @@ impl Inbound {
     /// client repeats the PUBLISH, and it is routed then.
     pub(super) fn received_qos2(&self) -> Vec<u16> {
         let taken_over = |id: &&u16| {
-            !self.pending.iter().any(|pending| pending.packet_id.get() == **id && pending.counts && pending.answer.is_none())
+            !self
+                .pending
+                .iter()
+                .any(|pending| pending.packet_id.get() == **id && pending.counts && pending.answer.is_none())
         };
         self.resumed.iter().chain(self.open.iter().filter(taken_over)).copied().collect()
     }

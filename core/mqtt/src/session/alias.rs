@@ -76,13 +76,7 @@ impl OutboundAliases {
     pub(super) fn new(client_max: u16, server_max: u16) -> Option<Box<Self>> {
         let limit = client_max.min(server_max).min(OUTBOUND_MAX);
         (limit > 0).then(|| {
-            Box::new(Self {
-                limit,
-                clock: 0,
-                candidates: [0; CANDIDATES],
-                next_candidate: 0,
-                entries: Vec::new(),
-            })
+            Box::new(Self { limit, clock: 0, candidates: [0; CANDIDATES], next_candidate: 0, entries: Vec::new() })
         })
     }
 

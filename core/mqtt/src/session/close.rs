@@ -4,7 +4,7 @@ use super::connect::Step;
 use super::{Closed, Cx, Effect, Outbox, Session, Stage, Violation};
 use crate::codec::{DecodeError, encode};
 use crate::packet::{ConnAck, Disconnect, Packet};
-use crate::property::{Properties, PropertyWriter};
+use crate::property::{Properties, PropertyId, PropertyWriter};
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::format;
@@ -125,47 +125,45 @@ impl Session {
             _ => EventKind::ByServer,
         };
         self.event(kind, &format!("{reason}"), out);
-        let publishes_will =
-            !(reason == Reason::SERVER_SHUTTING_DOWN && cx.tenant.settings.no_will_at_shutdown);
+        let publishes_will = !(reason == Reason::SERVER_SHUTTING_DOWN && cx.tenant.settings.no_will_at_shutdown);
         self.end(cx, Ending { closed: Closed::Server(reason), publishes_will }, out);
     }
 
     /// CONNACK with an error: Session Present is 0 [MQTT-3.2.2-4] [MQTT5-3.2.2-6], and the connection is closed
     /// [MQTT-3.2.2-5] [MQTT5-3.2.2-7].
     fn send_refusal(&self, reason: Reason, detail: &str, reference: Option<&str>, out: &mut Outbox<'_>) {
-        let connack = |properties| Packet::ConnAck(ConnAck { session_present: false, reason, properties });
-        self.send_explained(connack, detail, reference, out);
+        self.send_explained(refusal, reason, detail, reference, out);
     }
 
     /// DISCONNECT, which only MQTT 5 has in this direction; the reason is an error [MQTT5-3.14.0-1].
     fn send_disconnect(&self, reason: Reason, detail: &str, reference: Option<&str>, out: &mut Outbox<'_>) {
         if self.version == Version::V5 {
-            let disconnect = |properties| Packet::Disconnect(Disconnect { reason, properties });
-            self.send_explained(disconnect, detail, reference, out);
+            self.send_explained(farewell, reason, detail, reference, out);
         }
     }
 
     /// Sends a packet with reason string and server reference, or without if it would not fit [MQTT5-3.2.2-19]
     /// [MQTT5-3.14.2-3].
-    fn send_explained<'b>(
+    fn send_explained(
         &self,
-        packet: impl for<'c> Fn(Properties<'c>) -> Packet<'c>,
+        packet: for<'b> fn(Reason, Properties<'b>) -> Packet<'b>,
+        reason: Reason,
         detail: &str,
-        reference: Option<&'b str>,
+        reference: Option<&str>,
         out: &mut Outbox<'_>,
     ) {
         let mut block = Vec::new();
         if self.version == Version::V5 {
             let mut properties = PropertyWriter::new(&mut block);
             if let Some(reference) = reference {
-                properties.server_reference(reference);
+                properties.str(PropertyId::ServerReference, reference);
             }
             if !detail.is_empty() && !self.flags.no_problem_information {
-                properties.reason_string(detail);
+                properties.str(PropertyId::ReasonString, detail);
             }
         }
-        if !self.send(&packet(Properties::new(&block)), out) {
-            self.send(&packet(Properties::default()), out);
+        if !self.send(&packet(reason, Properties::new(&block)), out) {
+            self.send(&packet(reason, Properties::default()), out);
         }
     }
 
@@ -196,7 +194,6 @@ impl Session {
         if !ending.publishes_will {
             self.will = None; // [MQTT-3.1.2-10] [MQTT5-3.14.4-3]
         }
-        let was_connected = self.client.is_some() && self.is_connected();
         let will = self.release_will(cx, outlives_s, out);
         if self.inbox.is_some() {
             let mut state = DetachState { will, expiry_s: outlives_s, ..DetachState::default() };
@@ -210,7 +207,7 @@ impl Session {
             self.flags.registered = false;
             out.effects.push(Effect::Unregister);
         }
-        if was_connected && outlives_s == 0 {
+        if self.flags.started && outlives_s == 0 {
             self.event(EventKind::MqttSessionStop, "", out);
         }
         self.stage = Stage::Closed;
@@ -224,6 +221,14 @@ impl Session {
         }
         self.release_subscriptions(cx);
     }
+}
+
+const fn refusal(reason: Reason, properties: Properties<'_>) -> Packet<'_> {
+    Packet::ConnAck(ConnAck { session_present: false, reason, properties })
+}
+
+const fn farewell(reason: Reason, properties: Properties<'_>) -> Packet<'_> {
+    Packet::Disconnect(Disconnect { reason, properties })
 }
 
 /// The code of CONNACK that comes closest to one of DISCONNECT.

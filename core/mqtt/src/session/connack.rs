@@ -3,7 +3,7 @@
 use super::connect::Connecting;
 use super::{Cx, Outbox, Session};
 use crate::packet::{ConnAck, Packet};
-use crate::property::{Properties, PropertyWriter};
+use crate::property::{Properties, PropertyId, PropertyWriter};
 use crate::reason::Reason;
 use alloc::vec::Vec;
 use bifro_core::client::Version;
@@ -42,40 +42,40 @@ impl Session {
         let settings = &cx.tenant.settings;
         let mut properties = PropertyWriter::new(block);
         if self.expiry_s != connecting.expiry_asked_s {
-            properties.session_expiry_interval(self.expiry_s); // [MQTT5-3.2.2.3.2]
+            properties.u32(PropertyId::SessionExpiryInterval, self.expiry_s); // [MQTT5-3.2.2.3.2]
         }
         if self.receive_maximum != u16::MAX {
-            properties.receive_maximum(self.receive_maximum); // [MQTT5-3.2.2.3.3]
+            properties.u16(PropertyId::ReceiveMaximum, self.receive_maximum); // [MQTT5-3.2.2.3.3]
         }
         if settings.maximum_qos < 2 {
-            properties.maximum_qos(settings.maximum_qos); // [MQTT5-3.2.2-9]
+            properties.byte(PropertyId::MaximumQos, settings.maximum_qos); // [MQTT5-3.2.2-9]
         }
         if !settings.retain_enabled {
-            properties.retain_available(false); // [MQTT5-3.2.2.3.5]
+            properties.byte(PropertyId::RetainAvailable, 0); // [MQTT5-3.2.2.3.5]
         }
-        properties.maximum_packet_size(self.packet_bytes_max); // [MQTT5-3.2.2.3.6]
+        properties.u32(PropertyId::MaximumPacketSize, self.packet_bytes_max); // [MQTT5-3.2.2.3.6]
         if connecting.assigned_client_id {
-            properties.assigned_client_identifier(&connecting.request.client_id); // [MQTT5-3.2.2-16]
+            properties.str(PropertyId::AssignedClientIdentifier, &connecting.request.client_id); // [MQTT5-3.2.2-16]
         }
         if self.alias_max > 0 {
-            properties.topic_alias_maximum(self.alias_max); // [MQTT5-3.2.2-17]
+            properties.u16(PropertyId::TopicAliasMaximum, self.alias_max); // [MQTT5-3.2.2-17]
         }
         if !settings.wildcard_subscription_enabled {
-            properties.wildcard_subscription_available(false);
+            properties.byte(PropertyId::WildcardSubscriptionAvailable, 0);
         }
         if !settings.subscription_identifier_enabled {
-            properties.subscription_identifier_available(false);
+            properties.byte(PropertyId::SubscriptionIdentifierAvailable, 0);
         }
         if !settings.shared_subscription_enabled {
-            properties.shared_subscription_available(false);
+            properties.byte(PropertyId::SharedSubscriptionAvailable, 0);
         }
         if self.keep_alive_s != connecting.keep_alive_asked_s {
-            properties.server_keep_alive(self.keep_alive_s); // [MQTT5-3.2.2-21] [MQTT5-3.2.2-22]
+            properties.u16(PropertyId::ServerKeepAlive, self.keep_alive_s); // [MQTT5-3.2.2-21] [MQTT5-3.2.2-22]
         }
         if let Some(enhanced) = &connecting.request.enhanced {
-            properties.authentication_method(&enhanced.method); // [MQTT5-4.12.0-5]
+            properties.str(PropertyId::AuthenticationMethod, &enhanced.method); // [MQTT5-4.12.0-5]
             if let Some(data) = connecting.grant.as_ref().and_then(|grant| grant.data.as_deref()) {
-                properties.authentication_data(data);
+                properties.binary(PropertyId::AuthenticationData, data);
             }
         }
     }
@@ -85,9 +85,9 @@ fn write_extras(connecting: &Connecting, block: &mut Vec<u8>) {
     let Some(grant) = &connecting.grant else { return };
     let mut properties = PropertyWriter::new(block);
     if let Some(information) = grant.response_information.as_deref().filter(|_| connecting.wants_response_information) {
-        properties.response_information(information); // [MQTT5-3.1.2-28]
+        properties.str(PropertyId::ResponseInformation, information); // [MQTT5-3.1.2-28]
     }
     for (key, value) in &grant.user_properties {
-        properties.user_property(key, value);
+        properties.pair(PropertyId::UserProperty, key, value);
     }
 }

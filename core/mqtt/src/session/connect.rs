@@ -119,7 +119,7 @@ fn connecting(cx: &Cx<'_>, origin: &Origin, connect: &Connect<'_>) -> Result<Con
     Ok(Connecting {
         step: Step::Authenticating,
         request,
-        will: connect.will.as_ref().map(Will::parse).transpose()?,
+        will: connect.will.as_ref().map(Will::parse).transpose()?.map(Box::new),
         grant: None,
         assigned_client_id: assigned.is_some(),
         clean_start: connect.clean_start,

@@ -144,7 +144,7 @@ impl Session {
         if let Some(rule) = rule {
             outbound.resend_at.get_or_insert(cx.now + rule.after);
         }
-        let awaits = if delivery.qos == QoS::ExactlyOnce { Awaits::PubRec } else { Awaits::PubAck };
+        let awaits = if delivery.qos == QoS::ExactlyOnce { Awaits::Receipt } else { Awaits::Acknowledgement };
         outbound.in_flight.push_back(InFlight { packet_id, awaits, seq: delivery.seq, kept });
     }
 
@@ -232,23 +232,15 @@ impl Session {
     /// QoS 1 and those never sent, but not those sent with QoS 2 [MQTT5-4.8.2-4] [MQTT5-4.8.2-5].
     pub(super) fn give_back_shared(&mut self, out: &mut Outbox<'_>) {
         let Some(mut outbound) = self.outbound.take() else { return };
-        let sent = outbound.in_flight.drain(..).filter(|message| message.awaits == Awaits::PubAck);
+        let sent = outbound.in_flight.drain(..).filter(|message| message.awaits == Awaits::Acknowledgement);
         let sent = sent.filter_map(|message| message.kept.and_then(|kept| kept.message.zip(kept.shared)));
         for (message, shared) in sent {
-            out.effects.push(Effect::Redeliver {
-                filter: shared.filter.clone(),
-                group: shared.group.clone(),
-                message,
-            });
+            out.effects.push(Effect::Redeliver { filter: shared.filter.clone(), group: shared.group.clone(), message });
         }
         while let Some(queued) = outbound.queue.pop() {
             let Some(shared) = queued.shared.filter(|_| queued.qos != QoS::AtMostOnce) else { continue };
             let message = queued.message;
-            out.effects.push(Effect::Redeliver {
-                filter: shared.filter.clone(),
-                group: shared.group.clone(),
-                message,
-            });
+            out.effects.push(Effect::Redeliver { filter: shared.filter.clone(), group: shared.group.clone(), message });
         }
     }
 }

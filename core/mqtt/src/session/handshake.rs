@@ -3,7 +3,7 @@
 use super::connect::{Connecting, Step};
 use super::{Cx, Effect, Identity, InboxHandle, Outbox, Session, Stage, Violation};
 use crate::packet::{Auth, Packet};
-use crate::property::{Properties, PropertyWriter};
+use crate::property::{Properties, PropertyId, PropertyWriter};
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -43,9 +43,9 @@ impl Session {
     pub(super) fn send_auth(&self, reason: Reason, method: &str, data: Option<&[u8]>, out: &mut Outbox<'_>) {
         let mut block = Vec::new();
         let mut properties = PropertyWriter::new(&mut block);
-        properties.authentication_method(method);
+        properties.str(PropertyId::AuthenticationMethod, method);
         if let Some(data) = data {
-            properties.authentication_data(data);
+            properties.binary(PropertyId::AuthenticationData, data);
         }
         self.send(&Packet::Auth(Auth { reason, properties: Properties::new(&block) }), out);
     }
@@ -174,7 +174,8 @@ fn admit(cx: &Cx<'_>, connecting: &Connecting) -> Result<(), Violation> {
     if !enabled {
         return Err(Violation::VersionDisabled); // [MQTT-3.1.2-2] [MQTT5-3.1.2-2]
     }
-    if connecting.request.client_id.len() > usize::from(settings.client_id_bytes_max) && !connecting.assigned_client_id {
+    if connecting.request.client_id.len() > usize::from(settings.client_id_bytes_max) && !connecting.assigned_client_id
+    {
         return Err(Violation::ClientIdTooLong); // [MQTT5-3.1.3-8]
     }
     Ok(())

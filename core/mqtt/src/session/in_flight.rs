@@ -45,11 +45,11 @@ pub(super) struct Outbound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Awaits {
     /// QoS 1: PUBACK.
-    PubAck,
+    Acknowledgement,
     /// QoS 2: PUBREC.
-    PubRec,
+    Receipt,
     /// QoS 2, PUBREL sent: PUBCOMP.
-    PubComp,
+    Completion,
 }
 
 /// A message in flight.
@@ -74,7 +74,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(message: Arc<Message>, delivery: &Delivery<'_>, shared: Option<Rc<Shared>>, now: Instant) -> Self {
+    pub(super) fn new(
+        message: Arc<Message>,
+        delivery: &Delivery<'_>,
+        shared: Option<Rc<Shared>>,
+        now: Instant,
+    ) -> Self {
         Self {
             message: Some(message),
             shared,
@@ -215,7 +220,7 @@ impl Outbound {
     /// PUBREC has arrived: PUBREL is what would have to be sent again now.
     pub(super) fn await_pubcomp(&mut self, at: usize, now: Instant, resends: bool) {
         let Some(message) = self.in_flight.get_mut(at) else { return };
-        message.awaits = Awaits::PubComp;
+        message.awaits = Awaits::Completion;
         match message.kept.as_deref_mut().filter(|_| resends) {
             Some(kept) => {
                 kept.message = None;
@@ -236,7 +241,7 @@ impl Outbound {
     /// # Panics
     /// If an invariant of the module's page does not hold.
     pub(super) fn validate(&self, window: u16) {
-        let publishes = self.in_flight.iter().filter(|message| message.awaits != Awaits::PubComp).count();
+        let publishes = self.in_flight.iter().filter(|message| message.awaits != Awaits::Completion).count();
         assert!(publishes <= usize::from(window), "no more in flight than the client's Receive Maximum");
         let mut ids: Vec<u16> = self.in_flight.iter().map(|message| message.packet_id.get()).collect();
         ids.extend(self.queue.iter().filter_map(|queued| queued.resumes).map(PacketId::get));
@@ -260,7 +265,7 @@ fn spec_again<'a>(
     retain: bool,
     subscription_ids: &'a [NonZeroU32],
 ) -> PublishSpec<'a> {
-    let qos = if awaits == Awaits::PubAck { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+    let qos = if awaits == Awaits::Acknowledgement { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
     PublishSpec {
         version,
         dup: true, // [MQTT-3.3.1-1]
@@ -280,7 +285,7 @@ mod tests {
     fn fly(outbound: &mut Outbound) -> u16 {
         let packet_id = outbound.peek_id();
         outbound.use_id();
-        outbound.in_flight.push_back(InFlight { packet_id, awaits: Awaits::PubAck, seq: None, kept: None });
+        outbound.in_flight.push_back(InFlight { packet_id, awaits: Awaits::Acknowledgement, seq: None, kept: None });
         packet_id.get()
     }
 

@@ -216,7 +216,7 @@ impl Session {
     ) -> Result<(), Violation> {
         let (reason, v3_answer, kind) = match denial {
             Denial::PayloadFormat if token.is_none() => return Err(Violation::PayloadFormat),
-            Denial::PayloadFormat => (Reason::PAYLOAD_FORMAT_INVALID, Answer::Nothing, EventKind::InvalidTopic),
+            Denial::PayloadFormat => (Reason::PAYLOAD_FORMAT_INVALID, Answer::Nothing, EventKind::BadPacket),
             Denial::Permission => {
                 // [MQTT-3.3.5-2]: a positive acknowledgement is what 3.x leaves, short of closing.
                 (Reason::NOT_AUTHORIZED, Answer::Send(Reason::SUCCESS), EventKind::PubActionDisallow)
@@ -286,4 +286,3 @@ impl Session {
         self.send(&Packet::PubComp(Ack { packet_id: ack.packet_id, reason, properties: Properties::default() }), out);
     }
 }
-

@@ -31,8 +31,8 @@ mod deliver;
 mod effect;
 mod exchange;
 mod handshake;
-mod inbound;
 mod in_flight;
+mod inbound;
 mod outbound_acks;
 mod permission;
 mod queue;
@@ -121,6 +121,8 @@ struct Flags {
     holds_connection: bool,
     /// `Register` has been asked for.
     registered: bool,
+    /// CONNACK has said success.
+    started: bool,
     /// The client wants no reason strings [MQTT5-3.1.2-29].
     no_problem_information: bool,
 }
@@ -299,7 +301,10 @@ impl Session {
     /// A member of a shared group that would get a message on its way at once.
     pub fn has_credit(&self) -> bool {
         self.is_connected()
-            && self.outbound.as_deref().is_none_or(|outbound| outbound.has_room(self.send_window) && outbound.is_clear())
+            && self
+                .outbound
+                .as_deref()
+                .is_none_or(|outbound| outbound.has_room(self.send_window) && outbound.is_clear())
     }
 
     /// Bytes of messages that wait for their turn.

@@ -12,7 +12,7 @@ impl Session {
     /// PUBACK: a QoS 1 message is done with [MQTT-4.3.2-1] [MQTT5-4.3.2-3], whatever its reason [MQTT5-4.4.0-2].
     pub(super) fn handle_puback(&mut self, cx: &Cx<'_>, ack: &Ack<'_>, out: &mut Outbox<'_>) {
         match self.awaited(ack.packet_id) {
-            Some((at, Awaits::PubAck)) => self.finish_delivery(cx, at, out),
+            Some((at, Awaits::Acknowledgement)) => self.finish_delivery(cx, at, out),
             Some(_) => self.handle_wrong_acknowledgement(cx, out),
             None => {}
         }
@@ -21,15 +21,15 @@ impl Session {
     /// PUBREC: a QoS 2 message has arrived; it is released, or done with if the client refuses it.
     pub(super) fn handle_pubrec(&mut self, cx: &Cx<'_>, ack: &Ack<'_>, out: &mut Outbox<'_>) {
         match self.awaited(ack.packet_id) {
-            Some((at, Awaits::PubRec)) if ack.reason.is_error() => self.finish_delivery(cx, at, out), // [MQTT5-4.4.0-2]
-            Some((at, Awaits::PubRec | Awaits::PubComp)) => {
+            Some((at, Awaits::Receipt)) if ack.reason.is_error() => self.finish_delivery(cx, at, out), // [MQTT5-4.4.0-2]
+            Some((at, Awaits::Receipt | Awaits::Completion)) => {
                 let resends = resend_rule(self.version, &cx.tenant.settings).is_some();
                 if let Some(outbound) = self.outbound.as_deref_mut() {
                     outbound.await_pubcomp(at, cx.now, resends);
                 }
                 self.send(&pubrel(ack.packet_id, Reason::SUCCESS), out); // [MQTT-4.3.3-1] [MQTT5-4.3.3-4]
             }
-            Some((_, Awaits::PubAck)) => self.handle_wrong_acknowledgement(cx, out),
+            Some((_, Awaits::Acknowledgement)) => self.handle_wrong_acknowledgement(cx, out),
             // Nothing is known of it, so it is released; MQTT 5 hears that this is not how it should be.
             None if ack.reason.is_error() => {}
             None => {
@@ -43,7 +43,7 @@ impl Session {
     /// PUBCOMP: a QoS 2 message is done with [MQTT-4.3.3-1] [MQTT5-4.3.3-5].
     pub(super) fn handle_pubcomp(&mut self, cx: &Cx<'_>, ack: &Ack<'_>, out: &mut Outbox<'_>) {
         match self.awaited(ack.packet_id) {
-            Some((at, Awaits::PubComp)) => self.finish_delivery(cx, at, out),
+            Some((at, Awaits::Completion)) => self.finish_delivery(cx, at, out),
             Some(_) => self.handle_wrong_acknowledgement(cx, out),
             None => {}
         }

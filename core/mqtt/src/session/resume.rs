@@ -32,9 +32,9 @@ impl Session {
             self.will = None; // there was no CONNACK, so there is no will
             return self.finish(cx, ending, out);
         }
-        self.aliases_out =
-            super::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max);
+        self.aliases_out = super::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max);
         self.send_connack(cx, &connecting, present, out); // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.2-2]
+        self.flags.started = true;
         self.event(EventKind::ClientConnected, if present { "session present" } else { "" }, out);
         if !present {
             self.event(EventKind::MqttSessionStart, "", out);
@@ -57,7 +57,7 @@ impl Session {
         for ports::InFlight { packet_id, released, message } in in_flight {
             let InboxMessage { seq, message, qos, retain, subscription_ids, check_delivery } = message;
             if released {
-                outbound.in_flight.push_back(InFlight { packet_id, awaits: Awaits::PubComp, seq, kept: None });
+                outbound.in_flight.push_back(InFlight { packet_id, awaits: Awaits::Completion, seq, kept: None });
                 continue;
             }
             outbound.queue.push(Queued {
@@ -90,7 +90,7 @@ impl Session {
         let Some(outbound) = self.outbound.take() else { return };
         // Retained messages come from no inbox, so there is nothing to resend them from.
         let sent = outbound.in_flight.iter().filter_map(|message| {
-            message.seq.map(|seq| (message.packet_id, message.awaits == Awaits::PubComp, seq))
+            message.seq.map(|seq| (message.packet_id, message.awaits == Awaits::Completion, seq))
         });
         let resumed = outbound.queue.iter().filter_map(|queued| queued.resumes.zip(queued.seq));
         state.in_flight = sent.chain(resumed.map(|(packet_id, seq): (PacketId, _)| (packet_id, false, seq))).collect();

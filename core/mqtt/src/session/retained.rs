@@ -16,7 +16,9 @@ impl Session {
         if !self.is_connected() {
             return;
         }
-        let Some(lookup) = self.requests.as_deref_mut().and_then(|requests| requests.take_lookup(token)) else { return };
+        let Some(lookup) = self.requests.as_deref_mut().and_then(|requests| requests.take_lookup(token)) else {
+            return;
+        };
         self.forget_idle_requests();
         // The client may have unsubscribed meanwhile.
         let subscription = self.subscriptions.as_deref().and_then(|table| table.find(&lookup.full));

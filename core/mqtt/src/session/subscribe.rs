@@ -27,8 +27,7 @@ struct Admitted<'a> {
 impl Session {
     pub(super) fn handle_subscribe(&mut self, cx: &Cx<'_>, subscribe: &Subscribe<'_>, out: &mut Outbox<'_>) {
         let settings = &cx.tenant.settings;
-        let shares_without_local =
-            |filter: &SubscribeFilter<'_>| filter.no_local && is_share_syntax(filter.filter);
+        let shares_without_local = |filter: &SubscribeFilter<'_>| filter.no_local && is_share_syntax(filter.filter);
         if subscribe.filters.iter().any(|filter| shares_without_local(&filter)) {
             return self.fail(cx, Violation::SharedNoLocal, out); // [MQTT5-3.8.3-4]
         }
@@ -49,7 +48,7 @@ impl Session {
         } else if is_v5 && self.requests.as_deref().is_some_and(|requests| requests.holds_id(subscribe.packet_id)) {
             request.codes.fill(Reason::PACKET_IDENTIFIER_IN_USE.0);
         } else {
-            let subscription_id = subscribe.properties.subscription_identifier();
+            let subscription_id = subscribe.properties.subscription_ids().next();
             for (code_at, filter) in subscribe.filters.iter().enumerate() {
                 // [MQTT-3.8.4-4] [MQTT5-3.8.4-5]: as if each filter had come in a packet of its own.
                 match self.admit_filter(cx, &filter, subscription_id) {
@@ -77,8 +76,7 @@ impl Session {
     ) -> Result<Admitted<'a>, (Reason, EventKind)> {
         let settings = &cx.tenant.settings;
         let parsed = ParsedFilter::parse(filter.filter, &TopicLimits::of(settings)).map_err(|error| {
-            let kind =
-                if error.is_limit() { EventKind::InvalidTopicFilter } else { EventKind::MalformedTopicFilter };
+            let kind = if error.is_limit() { EventKind::InvalidTopicFilter } else { EventKind::MalformedTopicFilter };
             (Reason::TOPIC_FILTER_INVALID, kind)
         })?;
         let refuse = |reason| Err((reason, EventKind::InvalidTopicFilter));

@@ -1,19 +1,19 @@
 //! The session's subscriptions: full filter to options, sorted, in one allocation that grows with them.
 
 use super::{Cx, Session, Token};
-use crate::topic::{ParsedFilter, TOPIC_BYTES_HARD_MAX, TopicLimits};
+use crate::topic::{ParsedFilter, TopicLimits};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
 use bifro_core::ports::{GroupName, SubOptions};
 use bifro_core::settings::Resource;
 
+/// Longest filter there can be, in bytes: its length has two bytes.
+const FILTER_BYTES_MAX: usize = 65_535;
+
 /// What was within the limits once is within these.
-const HARD_LIMITS: TopicLimits = TopicLimits {
-    bytes_max: TOPIC_BYTES_HARD_MAX,
-    levels_max: TOPIC_LEVELS_HARD_MAX,
-    level_bytes_max: TOPIC_BYTES_HARD_MAX,
-};
+const HARD_LIMITS: TopicLimits =
+    TopicLimits { bytes_max: FILTER_BYTES_MAX, levels_max: TOPIC_LEVELS_HARD_MAX, level_bytes_max: FILTER_BYTES_MAX };
 
 /// One subscription.
 #[derive(Debug)]

@@ -25,7 +25,8 @@ impl Session {
             filters: Vec::new(),
         };
         let is_v5 = self.version == Version::V5;
-        if count > cx.tenant.settings.filters_per_packet_max as usize {
+        // UNSUBACK of 3.x knows no failure, so its limits are not enforced there: only what exists costs anything.
+        if is_v5 && count > cx.tenant.settings.filters_per_packet_max as usize {
             self.event(EventKind::TooLargeUnsubscription, "too many filters in UNSUBSCRIBE", out);
             request.codes.fill(Reason::IMPLEMENTATION_SPECIFIC_ERROR.0);
         } else if is_v5 && self.requests.as_deref().is_some_and(|requests| requests.holds_id(unsubscribe.packet_id)) {
@@ -33,7 +34,7 @@ impl Session {
         } else {
             for (code, full) in request.codes.iter_mut().zip(unsubscribe.filters.iter()) {
                 // [MQTT-3.10.4-6] [MQTT5-3.10.4-6]: as if each filter had come in a packet of its own.
-                if !self.spend_unsubscribe(cx) {
+                if !self.spend_unsubscribe(cx) && is_v5 {
                     *code = Reason::IMPLEMENTATION_SPECIFIC_ERROR.0;
                     self.event(EventKind::OutOfTenantResource, "too many unsubscriptions per second", out);
                 // [MQTT-3.10.4-1] [MQTT5-3.10.4-1]: compared character by character.

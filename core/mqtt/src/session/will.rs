@@ -39,13 +39,13 @@ impl Will {
         }
         Ok(Self {
             topic: will.topic.into(),
-            properties: properties.forward().into(),
+            properties: properties.forwardable().into(),
             payload: will.payload.into(),
             qos: will.qos,
             retain: will.retain,
-            payload_is_utf8: properties.payload_format_indicator() == Some(true),
+            payload_is_utf8: properties.payload_format() == Some(1),
             delay_s: properties.will_delay_interval().unwrap_or(0),
-            expiry_s: properties.message_expiry_interval(),
+            expiry_s: properties.message_expiry(),
         })
     }
 
@@ -60,8 +60,8 @@ impl Will {
             topic: &self.topic,
             properties: &self.properties,
             payload: &self.payload,
-            qos: self.qos,         // [MQTT-3.1.2-9]
-            retain: self.retain,   // [MQTT-3.1.2-16] [MQTT-3.1.2-17]
+            qos: self.qos,       // [MQTT-3.1.2-9]
+            retain: self.retain, // [MQTT-3.1.2-16] [MQTT-3.1.2-17]
             expiry_at: self.expiry_s.map(|s| at + Duration::from_secs(s.into())),
             publisher,
         };
