@@ -9,11 +9,13 @@ pub(crate) struct Deadlines<K> {
     ordered: BTreeSet<(Instant, K)>,
 }
 
-impl<K: Ord> Deadlines<K> {
-    pub(crate) const fn new() -> Self {
+impl<K> Default for Deadlines<K> {
+    fn default() -> Self {
         Self { ordered: BTreeSet::new() }
     }
+}
 
+impl<K: Ord> Deadlines<K> {
     pub(crate) fn set(&mut self, at: Instant, key: K) {
         self.ordered.insert((at, key));
     }

@@ -51,22 +51,16 @@ struct Entry {
 }
 
 /// Owners of client ids, and who waits for them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OwnerTable {
     entries: HashMap<TenantKey, Entry>,
     deadlines: Deadlines<TenantKey>,
 }
 
-impl Default for OwnerTable {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl OwnerTable {
     /// Nobody owns anything.
     pub fn new() -> Self {
-        Self { entries: HashMap::new(), deadlines: Deadlines::new() }
+        Self::default()
     }
 
     /// Client ids that have an owner.
@@ -115,13 +109,7 @@ impl OwnerTable {
 
     /// `conn` has gone, or no longer wants the client id. Whoever is neither owner nor waiting is ignored: it has been
     /// succeeded at its deadline.
-    pub fn unregister(
-        &mut self,
-        now: Instant,
-        client: TenantKeyRef<'_>,
-        conn: ConnRef,
-        effects: &mut Vec<DictEffect>,
-    ) {
+    pub fn unregister(&mut self, now: Instant, client: TenantKeyRef<'_>, conn: ConnRef, effects: &mut Vec<DictEffect>) {
         let Some(entry) = self.entries.get_mut(&client) else { return };
         if entry.owner == conn {
             self.succeed(now, client, effects);

@@ -28,5 +28,12 @@ pub const QUEUED_OVERHEAD_BYTES: u64 = 128;
 pub const RETAINED_OVERHEAD_BYTES: u64 = 128;
 
 const _: () = assert!(TAKEOVERS_WAITING_MAX > 0, "somebody must be able to wait");
-const _: () = assert!(SESSIONS_EXPIRED_PER_CALL_MAX > 0 && RETAINED_EXPIRED_PER_CALL_MAX > 0, "timers must make progress");
+const _: () =
+    assert!(SESSIONS_EXPIRED_PER_CALL_MAX > 0 && RETAINED_EXPIRED_PER_CALL_MAX > 0, "timers must make progress");
 const _: () = assert!(!RETAINED_EXPIRY_GRAIN.is_zero(), "it divides");
+
+/// Stored topics one search for retained messages looks at per call; beyond it the search goes on in the next call of the
+/// timer, which is due at once. At well under a microsecond each this keeps a turn short whatever the filter.
+pub const RETAINED_FIND_STEPS_MAX: usize = 4_096;
+
+const _: () = assert!(RETAINED_FIND_STEPS_MAX > 0, "a search must make progress");

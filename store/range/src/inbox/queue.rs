@@ -47,7 +47,6 @@ pub(super) struct Queue {
     expiry_hint: Option<Instant>,
 }
 
-
 impl Queue {
     pub(super) fn len(&self) -> usize {
         self.entries.len()
@@ -88,7 +87,8 @@ impl Queue {
     pub(super) fn push(&mut self, now: Instant, window: usize, messages: &mut Vec<InboxMessage>) -> u64 {
         let mut expired = 0;
         while self.waiting > 0 && self.entries.len() - self.waiting < window {
-            let found = self.entries.range_mut(InboxSeq(self.cursor)..).find(|(_, queued)| queued.stage == Stage::Waiting);
+            let found =
+                self.entries.range_mut(InboxSeq(self.cursor)..).find(|(_, queued)| queued.stage == Stage::Waiting);
             let Some((&seq, queued)) = found else { break };
             self.cursor = seq.0 + 1;
             if is_expired(queued, now) {

@@ -198,7 +198,13 @@ impl Inbox {
     }
 
     /// The session ends: will, routes, quotas, and what its shared groups can still deliver to others.
-    pub(super) fn end(mut self, now: Instant, at: (ShardId, Slot), totals: &mut Totals, effects: &mut Vec<InboxEffect>) {
+    pub(super) fn end(
+        mut self,
+        now: Instant,
+        at: (ShardId, Slot),
+        totals: &mut Totals,
+        effects: &mut Vec<InboxEffect>,
+    ) {
         if let Presence::Detached { will: Some((_, will)), .. } = &self.presence {
             // The will is published when the session ends, if not before [MQTT5-3.1.2-8] [MQTT5-3.1.3-9].
             effects.push(InboxEffect::WillDue { client: self.client.clone(), will: will.clone() });

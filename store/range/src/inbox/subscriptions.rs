@@ -37,10 +37,6 @@ pub(super) struct Subscriptions {
 }
 
 impl Subscriptions {
-    pub(super) fn len(&self) -> usize {
-        self.ordered.len()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Subscription)> {
         self.ordered.iter().map(|(place, subscription)| (*place, subscription))
     }

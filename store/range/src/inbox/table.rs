@@ -17,7 +17,8 @@ use bifro_core::ids::{ConnRef, InboxSeq, ShardId, Slot, TenantIdx, publisher_key
 use bifro_core::ports::{Attached, DetachState, PortError, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
-use bifro_core::time::{Duration, Instant};
+use bifro_core::time::Instant;
+use core::time::Duration;
 use hashbrown::HashMap;
 
 /// Who claims to speak for an inbox: true as long as both are what the last attach answered.
@@ -64,7 +65,7 @@ impl InboxTable {
             seed,
             inboxes: SlotTable::new(),
             index: HashMap::new(),
-            deadlines: Deadlines::new(),
+            deadlines: Deadlines::default(),
             last_epoch: 0,
             totals: Totals::default(),
         }
@@ -308,7 +309,6 @@ impl InboxTable {
         if let Some(at) = inbox.deadline {
             self.deadlines.set(at, slot);
         }
-        inbox.settle(&mut self.totals);
     }
 
     fn end(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
