@@ -6,7 +6,7 @@
 //! A large payload is not copied at all: the wire refers to the shared message.
 //!
 //! Invariant: what is kept in the scratch is a PUBLISH (without payload, if that is shared) of at most
-//! [`KEPT_BYTES_MAX`] bytes, so the scratch stays below four times that.
+//! [`KEPT_BYTES_MAX`] bytes, at most one of each kind, so the scratch stays within four times that.
 
 use super::publish::first_byte;
 use super::writer::{VARINT_MAX, put_str, put_varint, varint_len};
@@ -20,9 +20,10 @@ use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::time::Instant;
 use core::num::NonZeroU32;
 
-/// Largest copy that is kept for the next subscriber, in bytes. Longer ones (long topics, many user properties) are encoded
-/// for each subscriber, which costs little more than to copy them.
-const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Largest copy that is kept for the next subscriber, in bytes. Measured per subscriber, kept against encoded anew: 7 and 23 ns
+/// at 64 bytes of payload, 55 and 86 ns at 4 KiB, 101 and 122 ns at 8 KiB, no difference at 16 KiB. Longer ones are encoded for
+/// each subscriber, so that the scratch stays in the first-level cache.
+const KEPT_BYTES_MAX: usize = 4 << 10;
 
 /// What distinguishes one subscriber's copy of a PUBLISH.
 #[derive(Clone, Copy, Debug)]
