@@ -144,8 +144,8 @@ pub(super) fn lengths(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<Leng
     Ok(Some(Lengths { header, packet }))
 }
 
-/// Length of the packet that starts with `bytes`, fixed header included, or none if its header is not complete. For sizing
-/// the buffer in which a packet is put together; [`super::decode`] checks the same, so call it first.
+/// Length of the packet that starts with `bytes`, fixed header included, or none if its header is not complete. For
+/// sizing the buffer in which a packet is put together; [`super::decode`] checks the same, so call it first.
 ///
 /// # Errors
 /// [`DecodeError::PacketTooLarge`] above `packet_bytes_max`; a Remaining Length that is too long or not minimal.

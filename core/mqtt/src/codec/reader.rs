@@ -1,4 +1,5 @@
-//! A bounded reader over received bytes: every step either yields a field or says how the peer is wrong; nothing indexes.
+//! A bounded reader over received bytes: every step either yields a field or says how the peer is wrong; nothing
+//! indexes.
 
 use super::DecodeError;
 use crate::packet::PacketId;
@@ -92,8 +93,8 @@ impl<'a> Reader<'a> {
         self.take(usize::from(count))
     }
 
-    /// A string in strict UTF-8, which excludes surrogates and over-long forms [MQTT-1.5.3-1] [MQTT5-1.5.4-1] and keeps a
-    /// byte order mark [MQTT-1.5.3-3], without U+0000 [MQTT-1.5.3-2] [MQTT5-1.5.4-2].
+    /// A string in strict UTF-8, which excludes surrogates and over-long forms [MQTT-1.5.3-1] [MQTT5-1.5.4-1] and keeps
+    /// a byte order mark [MQTT-1.5.3-3], without U+0000 [MQTT-1.5.3-2] [MQTT5-1.5.4-2].
     #[inline]
     pub(crate) fn string(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = self.binary()?;
