@@ -9,7 +9,7 @@ mod takeover;
 
 use super::*;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
-use bifro_core::ids::{ConnRef, PublisherKey, ReqId, Slot};
+use bifro_core::ids::{ConnRef, PublisherKey, Slot};
 use bifro_core::message::{Message as Published, MessageView, QoS};
 use bifro_core::ports::SubOptions;
 use bifro_core::rng::Prng;

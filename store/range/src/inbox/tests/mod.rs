@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, ReqId, ShardId, Slot, TenantIdx, publisher_key};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{Attached, DetachState, InboxMessage, SubOptions};
+use bifro_core::ports::{Attached, DetachState, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -120,10 +120,8 @@ impl Driven {
         for effect in effects {
             match effect {
                 InboxEffect::Attached { result: Ok(attached), .. } => self.attached = *attached,
-                InboxEffect::AddRoute { receiver, .. } => {
-                    if let bifro_core::ports::Receiver::Inbox { inbox, subscription, .. } = receiver {
-                        self.places.push((inbox, subscription));
-                    }
+                InboxEffect::AddRoute { receiver: Receiver::Inbox { inbox, subscription, .. }, .. } => {
+                    self.places.push((inbox, subscription));
                 }
                 _ => {}
             }
