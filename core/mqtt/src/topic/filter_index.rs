@@ -23,7 +23,7 @@ use hashbrown::DefaultHashBuilder;
 /// A match was given up because it would have visited more nodes than allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BudgetSpent {
-    /// Nodes the match had reached when it stopped.
+    /// Nodes the match had visited when it stopped.
     pub visited: usize,
 }
 
@@ -140,8 +140,7 @@ impl<V> FilterIndex<V> {
         }
     }
 
-    /// As [`FilterIndex::for_each_match`], but visits `nodes_max` nodes at most (overshooting by no more than the last
-    /// level's breadth), for work that must fit a turn.
+    /// As [`FilterIndex::for_each_match`], but visits `nodes_max` trie nodes at most, for work that must fit a turn.
     ///
     /// # Errors
     /// When the budget is spent. The values handed out until then do match, but others may be missing: whoever asked must

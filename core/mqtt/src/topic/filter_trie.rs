@@ -177,11 +177,11 @@ impl<V> FilterTrie<V> {
                 {
                     below.extend(self.literal(id, symbol));
                 }
+                if visited + below.len() > nodes_max {
+                    return Err(BudgetSpent { visited });
+                }
             }
             visited += below.len();
-            if visited > nodes_max {
-                return Err(BudgetSpent { visited });
-            }
             if below.is_empty() {
                 return Ok(visited);
             }

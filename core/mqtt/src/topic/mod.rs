@@ -19,6 +19,8 @@ pub mod name;
 pub mod relation;
 mod seek;
 mod symbols;
+#[cfg(test)]
+mod tests;
 pub mod topic_tree;
 
 pub use filter::{ParsedFilter, check_filter};

@@ -1,8 +1,8 @@
 //! How filters relate to topic names and to each other. This is the definition; the indexes are fast ways to ask it often.
 //!
 //! One pass over the levels of both strings, no allocation. Filters come without share prefix. `#` stands for any number of
-//! levels, none included (`a/#` matches `a`); since a topic name has at least one level, a lone `#` says the same as `+/#`,
-//! and [`filter_covers`] and [`filters_overlap`] treat it so.
+//! levels, none included (`a/#` matches `a`). Since no topic name is empty, `#` says the same as `+/#`, and `/#` the same as
+//! `/+/#`; [`filter_covers`] and [`filters_overlap`] treat them so.
 
 use super::{HASH, PLUS, split_level, starts_with_wildcard};
 
@@ -86,7 +86,7 @@ impl Verdict {
 
 /// Walks both filters in step until a pair of levels decides; filters that end together agree.
 fn compare(a: &str, b: &str, decide: impl Fn(Level<'_>, Level<'_>) -> Verdict) -> bool {
-    let (mut a_rest, mut b_rest) = (Some(lone_hash_spelled_out(a)), Some(lone_hash_spelled_out(b)));
+    let (mut a_rest, mut b_rest) = (Some(without_the_empty_topic(a)), Some(without_the_empty_topic(b)));
     let mut first = true;
     while a_rest.is_some() || b_rest.is_some() {
         match decide(take_level(&mut a_rest, first), take_level(&mut b_rest, first)) {
@@ -98,9 +98,13 @@ fn compare(a: &str, b: &str, decide: impl Fn(Level<'_>, Level<'_>) -> Verdict) -
     true
 }
 
-/// `#` as `+/#`, its equal: there is no topic without a level.
-fn lone_hash_spelled_out(filter: &str) -> &str {
-    if filter == HASH { "+/#" } else { filter }
+/// The filter, or an equal one that does not match the empty string, which no topic is [MQTT-4.7.3-1] [MQTT5-4.7.3-1].
+fn without_the_empty_topic(filter: &str) -> &str {
+    match filter {
+        "#" => "+/#",
+        "/#" => "/+/#",
+        filter => filter,
+    }
 }
 
 fn take_level<'a>(rest: &mut Option<&'a str>, first: bool) -> Level<'a> {

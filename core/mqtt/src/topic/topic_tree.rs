@@ -6,8 +6,8 @@
 //! although topics came and went in between.
 //!
 //! **Cost of a match.** Each step looks at one stored topic that was not looked at before, at O(bytes of the topic) plus one
-//! search in the map. Steps are matches plus subtrees passed by: `a/#` takes one per match, `+/a` two per distinct first level
-//! at most, whatever lies below. [`TopicTree::scan`] bounds them. Nothing recurses over levels.
+//! search in the map. Steps are matches plus subtrees passed by: `a/#` takes one per match, `+/a` three per distinct first
+//! level at most, whatever lies below. [`TopicTree::scan`] bounds them. Nothing recurses over levels.
 
 use super::seek::{Step, first_candidate, step};
 use alloc::boxed::Box;
@@ -89,9 +89,9 @@ impl<V> TopicTree<V> {
         let mut walk = Walk::new(&self.topics, filter, from);
         for _ in 0..steps_max {
             match walk.step() {
-                Some(Some((topic, value))) if found(topic, value).is_break() => break,
-                Some(_) => {}
-                None => return None,
+                Look::Match(topic, value) if found(topic, value).is_break() => break,
+                Look::Match(..) | Look::Other => {}
+                Look::End => return None,
             }
         }
         walk.ahead.next().map(|(next, _)| String::from(&**next))
@@ -111,13 +111,16 @@ impl<V> TopicTree<V> {
     /// Moves the bookmark to the first match at or behind it; false if there is none.
     fn next_match(&self, filter: &str, bookmark: &mut String) -> bool {
         let mut walk = Walk::new(&self.topics, filter, bookmark);
-        while let Some(seen) = walk.step() {
-            if let Some((topic, _)) = seen {
-                bookmark.replace_range(.., topic);
-                return true;
+        loop {
+            match walk.step() {
+                Look::Match(topic, _) => {
+                    bookmark.replace_range(.., topic);
+                    return true;
+                }
+                Look::Other => {}
+                Look::End => return false,
             }
         }
-        false
     }
 }
 
@@ -125,6 +128,15 @@ impl<V> Default for TopicTree<V> {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What one step of a [`Walk`] saw.
+enum Look<'t, V> {
+    Match(&'t str, &'t V),
+    /// A topic that does not match.
+    Other,
+    /// No match is left.
+    End,
 }
 
 /// A walk over the topics that match a filter.
@@ -144,18 +156,18 @@ impl<'t, 'f, V> Walk<'t, 'f, V> {
         Self { topics, filter, ahead: topics.range::<str, _>((Included(begin), Unbounded)), target }
     }
 
-    /// Looks at one topic: itself if it matches, none in its place if not; none at all at the end.
-    fn step(&mut self) -> Option<Option<(&'t str, &'t V)>> {
-        let (topic, value) = self.ahead.next()?;
+    /// Looks at one topic.
+    fn step(&mut self) -> Look<'t, V> {
+        let Some((topic, value)) = self.ahead.next() else { return Look::End };
         match step(self.filter, topic, &mut self.target) {
-            Step::Match => return Some(Some((topic, value))),
-            Step::End => return None,
+            Step::Match => return Look::Match(topic, value),
+            Step::End => return Look::End,
             Step::Seek => {}
         }
         // Often the next topic is the candidate, and no search is needed.
         if self.ahead.clone().next().is_some_and(|(next, _)| **next < *self.target) {
             self.ahead = self.topics.range::<str, _>((Included(self.target.as_str()), Unbounded));
         }
-        Some(None)
+        Look::Other
     }
 }
