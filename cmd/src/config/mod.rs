@@ -18,7 +18,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use reload::{Reload, diff};
 
 use crate::acl::AclConfig;
-use crate::auth::{AuthConfig, ListenerChains, ProviderKind};
+use crate::auth::{AuthConfig, ListenerChains, LoadError, ProviderKind};
 use bifro_core::config::{AuthMethod, NodeConfig};
 use document::Document;
 use std::path::{Path, PathBuf};
@@ -88,6 +88,9 @@ impl Loaded {
         let (tenant_defaults, tenant) = tenants::take(&mut document)?;
         let auth = document.take_table("auth")?;
         let mut auth: AuthConfig = document.read(auth)?;
+        if let Err(LoadError::Setting { key, problem }) = auth.check() {
+            return Err(document.error(key, problem).into());
+        }
         let acl = document.take_table("acl")?;
         let mut acl: AclConfig = document.read(acl)?;
         let mut config = NodeConfig { tenant_defaults, tenant, ..document.read_rest()? };
