@@ -122,18 +122,18 @@ fn a_full_queue_drops_old_qos0_first_and_then_what_is_new() {
     let settings = TenantSettings { inbox_messages_max: 2, send_maximum: 1, ..TenantSettings::default() };
     let mut rig = Rig::connected(V311, settings.clone());
     rig.deliver(AtLeastOnce, "a", "flying");
-    rig.deliver(AtMostOnce, "a", "old");
     rig.deliver(AtLeastOnce, "a", "1");
+    rig.deliver(AtMostOnce, "a", "old");
     assert_eq!(rig.deliver(AtLeastOnce, "a", "2").0, Delivered::Queued);
     assert_eq!(rig.deliver(AtLeastOnce, "a", "3").0, Delivered::Dropped(DropReason::Overflow));
     assert_eq!(rig.tally.dropped_queue_full, 2);
     assert_eq!(rig.ack(Packet::PubAck, 1), ["PUBLISH a 1 q1 #2"]);
     let mut rig = Rig::connected(V311, TenantSettings { qos0_drop_oldest: false, ..settings });
     rig.deliver(AtLeastOnce, "a", "flying");
-    rig.deliver(AtMostOnce, "a", "old");
     rig.deliver(AtLeastOnce, "a", "1");
+    rig.deliver(AtMostOnce, "a", "old");
     assert_eq!(rig.deliver(AtLeastOnce, "a", "2").0, Delivered::Dropped(DropReason::Overflow));
-    assert_eq!(rig.ack(Packet::PubAck, 1), ["PUBLISH a old q0", "PUBLISH a 1 q1 #2"]);
+    assert_eq!(rig.ack(Packet::PubAck, 1), ["PUBLISH a 1 q1 #2", "PUBLISH a old q0"]);
 }
 
 /// [MQTT5-3.1.2-24] [MQTT5-3.1.2-25]

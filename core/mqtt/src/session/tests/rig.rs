@@ -198,11 +198,11 @@ impl Rig {
         self.step(|session, cx, out| session.handle_published(cx, token, result, out)).1
     }
 
-    pub(super) fn ack(&mut self, wrap: fn(Ack<'_>) -> Packet<'_>, id: u16) -> Lines {
+    pub(super) fn ack(&mut self, wrap: fn(Ack<'static>) -> Packet<'static>, id: u16) -> Lines {
         self.ack_with(wrap, id, Reason::SUCCESS)
     }
 
-    pub(super) fn ack_with(&mut self, wrap: fn(Ack<'_>) -> Packet<'_>, id: u16, reason: Reason) -> Lines {
+    pub(super) fn ack_with(&mut self, wrap: fn(Ack<'static>) -> Packet<'static>, id: u16, reason: Reason) -> Lines {
         self.feed(&wrap(Ack { packet_id: pid(id), reason, properties: Properties::default() }))
     }
 
