@@ -58,7 +58,7 @@ fn an_exchange_goes_back_and_forth_with_the_method_of_connect() {
     assert_eq!(rig.grant(Grant::default()), ["identify default/c"]);
 }
 
-/// [MQTT5-4.12.0-5] [MQTT5-4.12.0-3]
+/// [MQTT5-4.12.0-5] [MQTT5-4.12.0-3] [MQTT5-3.1.2-30]
 #[test]
 fn another_method_or_an_auth_out_of_turn_ends_the_exchange() {
     let mut rig = begun();

@@ -98,7 +98,7 @@ fn expired_credentials_end_the_session() {
     assert_eq!(lines[1], "event re_auth_failed");
 }
 
-/// [MQTT5-3.14.2-2]
+/// Section 3.14.2.2.2 of MQTT 5.0.
 #[test]
 fn disconnect_may_change_the_expiry_but_not_from_zero() {
     let block = |expiry| {
@@ -140,7 +140,6 @@ fn a_client_that_leaves_during_authentication_never_had_a_session() {
     assert_eq!(rig.feed(&farewell), ["event enhanced_auth_abort_by_client", "close ByClient"]);
 }
 
-/// [MQTT5-3.1.2-30]
 #[test]
 fn packets_only_servers_send_end_the_session() {
     let mut rig = v5();

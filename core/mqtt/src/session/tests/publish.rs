@@ -100,7 +100,7 @@ fn nobody_listening_is_told_to_5_0_only() {
     assert_eq!(rig.published(0, unmatched), ["PUBACK 1 00"]);
 }
 
-/// [MQTT5-3.3.4-9] [MQTT5-3.3.4-7]
+/// [MQTT5-3.3.4-7]
 #[test]
 fn receive_maximum_is_enforced_exactly() {
     let settings = TenantSettings { receive_maximum: 2, ..TenantSettings::default() };
