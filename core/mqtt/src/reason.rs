@@ -1,9 +1,9 @@
-//! MQTT 5 reason codes [MQTT5-2.4] and what the older versions get instead.
+//! MQTT 5 reason codes (section 2.4) and what the older versions get instead.
 
 use crate::codec::PacketType;
 
-/// A reason code of MQTT 5. The name says what it means; the same byte means different things in different packets, so a few
-/// bytes have aliases as associated constants.
+/// A reason code of MQTT 5. The name says what it means; the same byte means different things in different packets, so
+/// a few bytes have aliases as associated constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(pub u8);
 
@@ -111,7 +111,7 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the code reports a failure [MQTT5-2.4].
+    /// Whether the code reports a failure (section 2.4).
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
     }

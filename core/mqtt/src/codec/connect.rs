@@ -1,4 +1,4 @@
-//! CONNECT [MQTT-3.1] and CONNACK [MQTT-3.2].
+//! CONNECT and CONNACK, sections 3.1 and 3.2.
 
 use super::reader::Reader;
 use super::writer::{put_binary, put_packet, put_properties, put_str};
@@ -20,7 +20,7 @@ const USER_NAME: u8 = 0x80;
 /// Set in the protocol level by bridges.
 const BRIDGE: u8 = 0x80;
 
-/// Largest CONNACK return code of 3.x [MQTT-3.2.2.3].
+/// Largest CONNACK return code of 3.x.
 const RETURN_CODE_MAX: u8 = 5;
 
 /// The connect flags, consistent among themselves.

@@ -1,4 +1,4 @@
-//! PUBLISH [MQTT-3.3]. Its length is computed before it is written, so that a payload is never moved.
+//! PUBLISH, section 3.3. Its length is computed before it is written, so that a payload is never moved.
 
 use super::DecodeError;
 use super::header::{DUP, PacketType, RETAIN};

@@ -1,7 +1,8 @@
 //! The payloads of SUBSCRIBE and UNSUBSCRIBE: checked once when they are decoded, then walked in place.
 //!
-//! Invariant of both: `raw` is a sequence of exactly `count` entries, each with a string in UTF-8 and, in a SUBSCRIBE, a byte
-//! of valid options. [`SubscribeFilters::decode`], [`SubscribeFilters::encode`] and their counterparts are the only makers.
+//! Invariant of both: `raw` is a sequence of exactly `count` entries, each with a string in UTF-8 and, in a SUBSCRIBE,
+//! a byte of valid options. [`SubscribeFilters::decode`], [`SubscribeFilters::encode`] and their counterparts are the
+//! only makers.
 
 use super::{SubscribeFilter, SubscribeFilters, UnsubscribeFilters};
 use crate::codec::DecodeError;
@@ -16,7 +17,7 @@ const RETAIN_AS_PUBLISHED: u8 = 0x08;
 const RETAIN_HANDLING_SHIFT: u8 = 4;
 
 impl SubscribeFilter<'_> {
-    /// The byte of options as MQTT 5 writes it [MQTT5-3.8.3.1].
+    /// The byte of options as MQTT 5 writes it (section 3.8.3.1).
     pub(crate) const fn option_bits(&self) -> u8 {
         let no_local = if self.no_local { NO_LOCAL } else { 0 };
         let retain_as_published = if self.retain_as_published { RETAIN_AS_PUBLISHED } else { 0 };

@@ -1,4 +1,5 @@
-//! Which properties belong to which packet, how often, and in which range [MQTT5-2.2.2.2].
+//! Which properties belong to which packet, how often, and in which range: section 2.2.2.2 of MQTT 5 and the
+//! packets' own sections.
 
 use super::{Properties, PropertyId, PropertyValue};
 use crate::codec::DecodeError;
@@ -178,7 +179,7 @@ impl Validator {
 
     /// Checks what can only be said of the whole block.
     const fn finish(&self) -> Result<(), DecodeError> {
-        // [MQTT5-3.1.2.11.10]
+        // Section 3.1.2.11.10.
         if self.seen.contains(PropertyId::AuthenticationData) && !self.seen.contains(PropertyId::AuthenticationMethod) {
             return Err(DecodeError::AuthDataWithoutMethod);
         }
