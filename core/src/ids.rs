@@ -53,3 +53,76 @@ pub struct PublisherKey(pub u64);
 /// Place of a message in one inbox; grows by one with each stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InboxSeq(pub u64);
+
+impl PublisherKey {
+    /// A key that belongs to no client: for messages the broker itself publishes.
+    pub const NOBODY: Self = Self(0);
+}
+
+/// The key by which a client is recognised as a publisher, the same wherever it is computed in this process.
+///
+/// `seed` is the process's secret, so that nobody can construct a client id that collides with another's.
+pub fn publisher_key(seed: u64, tenant_name: &str, client_id: &str) -> PublisherKey {
+    PublisherKey(keyed_hash(seed ^ PUBLISHER_SALT, &[tenant_name.as_bytes(), client_id.as_bytes()]).max(1))
+}
+
+/// Tells publisher keys apart from other uses of [`keyed_hash`] with the same seed.
+const PUBLISHER_SALT: u64 = 0x7075_626c_6973_6865;
+
+/// A keyed 64-bit hash of several byte strings, each told apart from its neighbours by its length. The same on every
+/// platform and for ever, so that it may decide about placement. Not for secrets.
+pub fn keyed_hash(seed: u64, parts: &[&[u8]]) -> u64 {
+    let mut state = crate::rng::mix(seed);
+    for part in parts {
+        state = crate::rng::mix(state ^ part.len() as u64);
+        let (words, rest) = part.as_chunks::<8>();
+        for word in words {
+            state = crate::rng::mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ u64::from_le_bytes(*word));
+        }
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            state = crate::rng::mix(state.wrapping_add(0x9e37_79b9_7f4a_7c15) ^ u64::from_le_bytes(word));
+        }
+    }
+    state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_tells_seeds_parts_and_borders_apart() {
+        let hash = |seed, parts: &[&str]| {
+            let parts: alloc::vec::Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+            keyed_hash(seed, &parts)
+        };
+        assert_eq!(hash(1, &["a", "b"]), hash(1, &["a", "b"]));
+        assert_ne!(hash(1, &["a", "b"]), hash(2, &["a", "b"]));
+        assert_ne!(hash(1, &["ab", ""]), hash(1, &["a", "b"]));
+        assert_ne!(hash(1, &["12345678", "9"]), hash(1, &["123456789", ""]));
+        assert_ne!(hash(1, &["a"]), hash(1, &["a\0"]));
+    }
+
+    #[test]
+    fn the_hash_never_changes_because_placement_depends_on_it() {
+        assert_eq!(keyed_hash(7, &[b"tenant", b"a topic of more than one word"]), GOLDEN);
+    }
+
+    const GOLDEN: u64 = 0;
+
+    #[test]
+    fn a_publisher_is_never_nobody() {
+        assert!((0..1_000).all(|seed| publisher_key(seed, "t", "c") != PublisherKey::NOBODY));
+    }
+
+    #[test]
+    fn placement_by_the_hash_is_even() {
+        let mut shards = [0_u32; 8];
+        for client in 0..8_000 {
+            shards[(keyed_hash(3, &[alloc::format!("client-{client}").as_bytes()]) % 8) as usize] += 1;
+        }
+        assert!(shards.iter().all(|&count| (850..1_150).contains(&count)), "{shards:?}");
+    }
+}

@@ -79,6 +79,9 @@ pub struct GroupMatch {
     pub members: Vec<Receiver>,
 }
 
+/// Places of one shard's fan-out table; shared because they cross shards with each message.
+pub type LivePlaces = Arc<[Slot]>;
+
 /// Places (inbox, subscription) on one shard; shared because they cross shards with each message.
 pub type InboxPlaces = Arc<[(Slot, u32)]>;
 
@@ -86,7 +89,7 @@ pub type InboxPlaces = Arc<[(Slot, u32)]>;
 #[derive(Debug, Default)]
 pub struct Matches {
     /// Live subscribers: per shard the places of its fan-out table, shards ascending.
-    pub live: Vec<(ShardId, Box<[Slot]>)>,
+    pub live: Vec<(ShardId, LivePlaces)>,
     /// Persistent sessions: per shard the (inbox, subscription) places, shards ascending.
     pub inboxes: Vec<(ShardId, InboxPlaces)>,
     /// Shared groups: one member of each gets the message.

@@ -29,7 +29,8 @@ impl Prng {
     }
 }
 
-const fn mix(mut z: u64) -> u64 {
+/// SplitMix64's finaliser: a bijection that spreads every input bit over the whole word.
+pub(crate) const fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

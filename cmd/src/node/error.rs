@@ -1,0 +1,35 @@
+//! Why a node does not start, in words for the person who started it.
+
+use super::listeners::ListenerError;
+use crate::acl::AclError;
+use crate::auth::LoadError;
+use crate::selfcheck::Lack;
+use bifro_net::cores::SpawnError;
+use thiserror::Error;
+use tracing::subscriber::SetGlobalDefaultError;
+
+/// A start that failed; nothing has been served.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The machine lacks something.
+    #[error("this machine cannot run a node:{}", .0.iter().map(|lack| format!("\n  {lack}")).collect::<String>())]
+    Machine(Vec<Lack>),
+    /// A listener.
+    #[error(transparent)]
+    Listener(#[from] ListenerError),
+    /// Authentication.
+    #[error(transparent)]
+    Auth(#[from] LoadError),
+    /// Access rules.
+    #[error(transparent)]
+    Acl(#[from] AclError),
+    /// The shards' executors.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// Logging.
+    #[error(transparent)]
+    Logging(#[from] SetGlobalDefaultError),
+    /// Anything else the system refuses; the admin endpoint's address, typically.
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}

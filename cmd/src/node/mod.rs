@@ -1,0 +1,285 @@
+//! A running node: shards, listeners, admin thread and signals brought together, from start to exit.
+//!
+//! Order of the start: what can be refused (configuration, machine, files, addresses) comes before anything runs. Order of
+//! the end: readiness goes first, then listeners, then sessions, then the shards, then the admin thread.
+
+mod error;
+mod listeners;
+mod policy;
+mod reload;
+
+pub use error::StartError;
+
+use crate::acl::AclAuthorizer;
+use crate::admin::{self, AdminHandle, AdminState, Phase, Readiness, ShardBeat};
+use crate::auth::AuthPlane;
+use crate::config::Loaded;
+use crate::logging::Logging;
+use crate::signals::{self, Request};
+use crate::{config, selfcheck};
+use bifro_core::ids::ShardId;
+use bifro_core::metrics::ShardMetrics;
+use bifro_net::broker::{BrokerSettings, Command, Shard, ShardMessage, ShardParts, TenantRegistry};
+use bifro_net::clock::Clock;
+use bifro_net::cores::{self, Executors, ExecutorsConfig, spawn_executors};
+use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
+use bifro_net::ring::{Ring, RingConfig};
+use bifro_store::volatile::{VolatileMessage, VolatileServices};
+use listeners::Sockets;
+use policy::ConfiguredTenants;
+use reload::Reloader;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Commands that may wait for one shard; with more the sender tries again.
+const INLET_CAPACITY: usize = 16_384;
+/// How long the log may take to be written at exit.
+const LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Checks everything a start would check, without starting.
+///
+/// # Errors
+/// What a start would fail with.
+pub fn check(loaded: &Loaded) -> Result<(), StartError> {
+    for listener in &loaded.config.listener {
+        listeners::settings(listener, listeners::frame_bytes_max(&loaded.config))?;
+    }
+    AclAuthorizer::load(&loaded.acl)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    AuthPlane::new(&loaded.auth, &loaded.auth_chains(), runtime.handle().clone())?;
+    Ok(())
+}
+
+/// What one shard is given before it starts.
+struct ShardSeed {
+    metrics: Arc<ShardMetrics>,
+    beat: Arc<ShardBeat>,
+    mesh: MeshEnd<ShardMessage<VolatileMessage>>,
+    inlet: Inlet<Command>,
+    sender: InletSender<Command>,
+    listeners: Vec<(u16, OwnedFd)>,
+}
+
+/// Runs a node until it has been told to end.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(loaded: Loaded) -> Result<(), StartError> {
+    let shards = shard_count(&loaded);
+    let logging = Logging::start(&loaded.config.log, usize::from(shards))?;
+    let result = run_logged(loaded, shards, &logging);
+    if let Err(error) = &result {
+        tracing::error!(%error, "the node cannot start");
+    }
+    logging.flush(LOG_PATIENCE);
+    result
+}
+
+fn run_logged(loaded: Loaded, shards: u16, logging: &Logging) -> Result<(), StartError> {
+    let connections = loaded.config.listener.iter().map(|listener| u64::from(listener.connections_max)).sum();
+    let findings = selfcheck::run(shards.into(), connections).map_err(StartError::Machine)?;
+    for warning in &findings.warnings {
+        tracing::warn!("{warning}");
+    }
+    let settings = Arc::new(broker_settings(&loaded, shards)?);
+    let acl = AclAuthorizer::load(&loaded.acl)?;
+    let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
+    let readiness = Arc::new(Readiness::default());
+    let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
+    let beats: Vec<_> = (0..shards).map(|_| Arc::new(ShardBeat::default())).collect();
+    let admin = admin::start(&loaded.config.admin, AdminState {
+        metrics: metrics.clone(),
+        beats: beats.clone(),
+        tenants: Arc::new(policy::Registered(tenants.clone())),
+        readiness: readiness.clone(),
+        events: logging.events().clone(),
+        lines_dropped: logging.lines_dropped(),
+    })?;
+    let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
+    let sockets = loaded.config.listener.iter().map(|listener| listeners::open(listener, shards));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address.clone()).collect();
+    let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets);
+    let executors = spawn_shards(&loaded, shards, seeds, &Common {
+        settings: settings.clone(),
+        auth: auth.clone(),
+        acl: Arc::new(acl),
+        tenants: tenants.clone(),
+        logging,
+    })?;
+    let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
+    let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
+    let _signals = handle_signals(reloader, logging, readiness.clone(), senders, deadline)?;
+    announce(&loaded, &addresses, &admin, shards, findings.connections_fit);
+    readiness.enter(Phase::Ready);
+    executors.join();
+    tracing::info!("the node has ended");
+    Ok(())
+}
+
+fn shard_count(loaded: &Loaded) -> u16 {
+    match loaded.config.node.cores {
+        0 => cores::recommended_shards(),
+        cores => cores,
+    }
+}
+
+fn broker_settings(loaded: &Loaded, shards: u16) -> Result<BrokerSettings, StartError> {
+    let config = &loaded.config;
+    let frame_bytes_max = listeners::frame_bytes_max(config);
+    let listeners = config.listener.iter().map(|listener| listeners::settings(listener, frame_bytes_max));
+    let limits = &config.limits;
+    Ok(BrokerSettings {
+        shards,
+        listeners: listeners.collect::<Result<_, _>>()?,
+        write_high_water_bytes: limits.write_high_water_bytes as usize,
+        stall_deadline: Duration::from_secs(limits.slow_subscriber_s.into()),
+        publish_deadline: Duration::from_millis(limits.publish_deadline_ms.into()),
+        shard_budget_bytes: (config::budget_bytes(&config.node) / u64::from(shards)).max(1),
+        turn_bytes_per_conn: limits.turn_bytes as usize,
+        seed: rand_seed()?,
+    })
+}
+
+/// A key nobody outside can guess, for hashing client identifiers.
+fn rand_seed() -> Result<u64, StartError> {
+    let mut bytes = [0; 8];
+    let mut random = std::fs::File::open("/dev/urandom")?;
+    std::io::Read::read_exact(&mut random, &mut bytes)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+fn seeds(
+    loaded: &Loaded,
+    metrics: &[Arc<ShardMetrics>],
+    beats: &[Arc<ShardBeat>],
+    sockets: Vec<Sockets>,
+) -> (Vec<ShardSeed>, Vec<InletSender<Command>>) {
+    let shards = u16::try_from(metrics.len()).expect("shards are counted in 16 bits");
+    let ends = mesh(shards, loaded.config.limits.mesh_capacity as usize);
+    let mut by_shard: Vec<Vec<(u16, OwnedFd)>> = metrics.iter().map(|_| Vec::new()).collect();
+    for (listener, sockets) in (0..).zip(sockets) {
+        for (shard, fd) in by_shard.iter_mut().zip(sockets.fds) {
+            shard.push((listener, fd));
+        }
+    }
+    let mut seeds = Vec::new();
+    let mut senders = Vec::new();
+    for ((mesh, listeners), (metrics, beat)) in ends.into_iter().zip(by_shard).zip(metrics.iter().zip(beats)) {
+        let (sender, inlet) = inlet(INLET_CAPACITY);
+        senders.push(sender.clone());
+        seeds.push(ShardSeed { metrics: metrics.clone(), beat: beat.clone(), mesh, inlet, sender, listeners });
+    }
+    (seeds, senders)
+}
+
+/// What all shards are given.
+struct Common<'a> {
+    settings: Arc<BrokerSettings>,
+    auth: AuthPlane,
+    acl: Arc<AclAuthorizer>,
+    tenants: Arc<TenantRegistry>,
+    logging: &'a Logging,
+}
+
+fn spawn_shards(
+    loaded: &Loaded,
+    shards: u16,
+    seeds: Vec<ShardSeed>,
+    common: &Common<'_>,
+) -> Result<Executors, StartError> {
+    let config = &loaded.config;
+    let executors = ExecutorsConfig {
+        shards,
+        pin: if config.node.pin { cores::pinning(shards) } else { None },
+        name: "shard".to_owned(),
+        spin_before_park: Duration::from_micros(config.node.spin_us.into()),
+    };
+    let ring = RingConfig {
+        buffers: config.limits.ring_buffers,
+        buffer_bytes: config.limits.ring_buffer_bytes,
+        ..RingConfig::default()
+    };
+    // Each shard takes its seed once; what a shard owns cannot be shared, so it is handed over and not lent.
+    let seeds: Mutex<Vec<Option<ShardSeed>>> = Mutex::new(seeds.into_iter().map(Some).collect());
+    let (settings, auth, acl) = (common.settings.clone(), common.auth.clone(), common.acl.clone());
+    let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), Clock::start());
+    let limits = config.limits.clone();
+    let start = move |shard: ShardId| {
+        let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner)[shard.index()].take();
+        let seed = seed.expect("each shard is started once");
+        let sender = seed.sender;
+        let reply: crate::auth::Reply = Arc::new(move |req, outcome| {
+            // A full mailbox drops the answer; the client's CONNECT deadline then ends the attempt.
+            let _ = sender.send(Command::Auth { req, outcome });
+        });
+        let services = VolatileServices::new(shard, settings.shards, settings.seed, seed.metrics.clone(), &limits);
+        let (events, beat) = (events.clone(), seed.beat);
+        let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics);
+        let authenticator = Box::new(auth.for_shard(shard, reply));
+        let (settings, acl, tenants) = (settings.clone(), acl.clone(), tenants.clone());
+        async move {
+            let (mesh, inlet, listeners, metrics) = parts;
+            let ring = Ring::new(ring).unwrap_or_else(|error| panic!("the network ring cannot be made: {error}"));
+            let shard = Shard::new(ShardParts {
+                shard,
+                settings,
+                metrics,
+                beat: Box::new(move || beat.beat()),
+                events: Arc::new(move |event| events.record(shard, event)),
+                services,
+                authenticator,
+                authorizer: acl,
+                tenants,
+                mesh,
+                inlet,
+                ring,
+                listeners,
+                clock,
+            });
+            if let Err(error) = shard.run().await {
+                panic!("the network ring failed: {error}");
+            }
+        }
+    };
+    Ok(spawn_executors(&executors, start)?)
+}
+
+fn handle_signals(
+    mut reloader: Reloader,
+    logging: &Logging,
+    readiness: Arc<Readiness>,
+    senders: Vec<InletSender<Command>>,
+    deadline: Duration,
+) -> Result<signals::SignalThread, StartError> {
+    let logging = logging.clone();
+    let act = move |request| match request {
+        Request::Reload => reloader.reload(&logging),
+        Request::Drain => {
+            readiness.enter(Phase::Draining);
+            tracing::info!(deadline_s = deadline.as_secs(), "draining: no new connections, sessions are being ended");
+            for sender in &senders {
+                reload::send(sender, || Command::Drain { within: deadline });
+            }
+        }
+        Request::Exit => {
+            tracing::warn!("told to end a second time: exiting without waiting for the sessions");
+            logging.flush(LOG_PATIENCE);
+            std::process::exit(1);
+        }
+    };
+    Ok(signals::start(act)?)
+}
+
+fn announce(loaded: &Loaded, addresses: &[String], admin: &AdminHandle, shards: u16, connections_fit: u64) {
+    for (listener, address) in loaded.config.listener.iter().zip(addresses) {
+        let protocol = listeners::protocol_name(listener.protocol);
+        tracing::info!(protocol, %address, "listening");
+    }
+    if let Some(address) = admin.address() {
+        tracing::info!(protocol = "admin", %address, "listening");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(version, shards, connections_fit, configuration = %loaded.source, "ready");
+}

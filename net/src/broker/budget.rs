@@ -1,0 +1,119 @@
+//! The shard's memory budget and what follows from being over it.
+//!
+//! | level | of the budget | what happens |
+//! |---|---|---|
+//! | relaxed | below 50 % | connections may buffer up to the configured high-water mark |
+//! | tight | from 50 % | the mark shrinks to [`TIGHT_HIGH_WATER_BYTES`]: slow QoS 0 subscribers lose messages earlier |
+//! | starved | transit memory from 75 % | connections that publish are paused until it is below 60 % again |
+//! | exhausted | from 100 % | CONNECT is refused (0x97, 3.x: 3), and so is storing for offline sessions and retaining |
+
+use bifro_core::event::DropReason;
+use bifro_core::message::QoS;
+use bifro_core::metrics::ShardMetrics;
+
+/// High-water mark of a connection while the budget is tight, in bytes.
+pub(crate) const TIGHT_HIGH_WATER_BYTES: usize = 64 << 10;
+
+/// Memory counted on one shard.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    budget_bytes: u64,
+    high_water_bytes: usize,
+    /// Held by connections: write buffers, partial packets, queued messages.
+    held_bytes: u64,
+    /// On the way: waiting for a match, for room in the mesh.
+    moving_bytes: u64,
+    /// Stored: inboxes and retained messages.
+    stored_bytes: u64,
+}
+
+impl Budget {
+    pub(crate) const fn new(budget_bytes: u64, high_water_bytes: usize) -> Self {
+        assert!(budget_bytes > 0, "the configuration refuses an empty budget");
+        Self { budget_bytes, high_water_bytes, held_bytes: 0, moving_bytes: 0, stored_bytes: 0 }
+    }
+
+    /// Replaces what one connection is counted with.
+    pub(crate) const fn recount(&mut self, accounted: &mut u64, held: u64) {
+        self.held_bytes = self.held_bytes - *accounted + held;
+        *accounted = held;
+    }
+
+    /// Notes what is on the way and what is stored, once per turn.
+    pub(crate) fn observe(&mut self, moving_bytes: u64, metrics: &ShardMetrics) {
+        self.moving_bytes = moving_bytes;
+        self.stored_bytes = metrics.inbox_bytes.read() + metrics.retained_bytes.read();
+        metrics.write_buffer_bytes.set(self.held_bytes);
+        metrics.memory_used_bytes.set(self.used_bytes());
+    }
+
+    const fn used_bytes(&self) -> u64 {
+        self.held_bytes + self.moving_bytes + self.stored_bytes
+    }
+
+    const fn transit_percent(&self) -> u64 {
+        (self.held_bytes + self.moving_bytes) * 100 / self.budget_bytes
+    }
+
+    /// The mark over which a connection gets no more QoS 0.
+    pub(crate) fn high_water_bytes(&self) -> usize {
+        let tight = self.used_bytes() >= self.budget_bytes / 2;
+        if tight { self.high_water_bytes.min(TIGHT_HIGH_WATER_BYTES) } else { self.high_water_bytes }
+    }
+
+    /// Publishers are to be paused.
+    pub(crate) const fn is_starved(&self) -> bool {
+        self.transit_percent() >= 75
+    }
+
+    /// Paused publishers may go on.
+    pub(crate) const fn is_relieved(&self) -> bool {
+        self.transit_percent() < 60
+    }
+
+    /// Nothing more is taken in.
+    pub(crate) const fn is_exhausted(&self) -> bool {
+        self.used_bytes() >= self.budget_bytes
+    }
+
+    /// Counts a delivery that was dropped.
+    pub(crate) fn count_drop(&self, metrics: &ShardMetrics, reason: DropReason, qos: QoS) {
+        match reason {
+            DropReason::Oversize => metrics.dropped_oversize.add(1),
+            DropReason::Expired => metrics.dropped_expired.add(1),
+            DropReason::NoSubPermission => metrics.dropped_permission.add(1),
+            DropReason::Overflow | DropReason::ChannelError | DropReason::ResourceExhausted => {
+                if qos == QoS::AtMostOnce {
+                    metrics.dropped_qos0_slow.add(1);
+                } else {
+                    metrics.dropped_queue_full.add(1);
+                }
+            }
+            DropReason::SessionClosed | DropReason::NoLocal => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_follow_the_table() {
+        let metrics = ShardMetrics::default();
+        let mut budget = Budget::new(1000 << 20, 1 << 20);
+        let mut accounted = 0;
+        budget.recount(&mut accounted, 499 << 20);
+        assert_eq!(budget.high_water_bytes(), 1 << 20);
+        budget.recount(&mut accounted, 500 << 20);
+        assert_eq!(budget.high_water_bytes(), TIGHT_HIGH_WATER_BYTES);
+        assert!(!budget.is_starved());
+        budget.observe(250 << 20, &metrics);
+        assert!(budget.is_starved() && !budget.is_exhausted());
+        metrics.inbox_bytes.set(250 << 20);
+        budget.observe(250 << 20, &metrics);
+        assert!(budget.is_exhausted());
+        budget.recount(&mut accounted, 0);
+        assert!(budget.is_relieved(), "what is stored does not hold publishers back");
+    }
+}

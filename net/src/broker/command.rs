@@ -1,0 +1,58 @@
+//! What the rest of the process tells a shard.
+
+use super::Broker;
+use super::lifecycle::Drain;
+use bifro_core::ids::ReqId;
+use bifro_core::plugin::{AuthOutcome, Authorizer};
+use bifro_core::ports::Services;
+use bifro_core::tenant::TenantCtx;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// New rules for every session.
+#[derive(Debug)]
+pub struct Reload {
+    /// Answers permission questions from now on.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Tenants with their new settings.
+    pub tenants: Vec<Arc<TenantCtx>>,
+}
+
+/// A command to a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// The answer to an authentication step.
+    Auth {
+        /// The step.
+        req: ReqId,
+        /// The answer.
+        outcome: AuthOutcome,
+    },
+    /// Settings or permissions have changed.
+    Reload(Arc<Reload>),
+    /// Accept no more, end all sessions before the deadline, then stop.
+    Drain {
+        /// How long it may take.
+        within: Duration,
+    },
+}
+
+impl<S: Services> Broker<S> {
+    pub(super) fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Auth { req, outcome } => self.handle_auth_reply(req, outcome),
+            Command::Reload(reload) => {
+                self.authorizer = reload.authorizer.clone();
+                for tenant in &reload.tenants {
+                    self.services.set_tenant(tenant.clone());
+                    self.tenants.set(tenant.clone());
+                }
+                self.reload_at = Some(0);
+            }
+            Command::Drain { within } => {
+                self.ring_ops.push(super::conn::RingOp::StopListening);
+                self.draining.get_or_insert(Drain::new(self.now, self.now + within));
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Completions of the ports, brought to whoever waits for them.
+
+use super::Broker;
+use super::fanout::Route;
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::message::Message;
+use bifro_core::plugin::AuthOutcome;
+use bifro_core::ports::{Attached, Completion, DetachState, InboxOwner, PortError, Services};
+use bifro_mqtt::reason::Reason;
+use bifro_mqtt::session::Token;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Who waits for a request.
+#[derive(Debug)]
+pub(super) enum Awaited {
+    /// A session, for the authentication chain.
+    Auth(Slot),
+    /// A session, to own its client id.
+    Register(Slot),
+    /// A session, for its inbox.
+    Attach { slot: Slot, client: Client },
+    /// A transient session, for an old inbox to go.
+    Discard(Slot),
+    /// A session that left its inbox gives up its client id afterwards.
+    Leave { conn: ConnRef, client: Client, tenant: TenantIdx },
+    /// Subscriptions that wait for the route of this place of the fan-out table.
+    Route(Slot),
+    /// A persistent session's subscription.
+    InboxSubscribe(Slot, Token),
+    /// A persistent session's unsubscription.
+    InboxUnsubscribe(Slot, Token),
+    /// A session's lookup of retained messages.
+    Retained(Slot, Token),
+    /// Messages of a topic wait for their receivers.
+    Match { tenant: TenantIdx, topic: Rc<str> },
+    /// A message for a group.
+    Group { tenant: TenantIdx, message: Arc<Message> },
+    /// A publish waits for inboxes to store it.
+    PublishPart(ReqId),
+    /// A publish of some shard waits for the inbox of a group's member.
+    GroupPart(Option<(ShardId, u64)>),
+    /// A retained message is being set.
+    Retain { publish: Option<ReqId>, message: Arc<Message>, client: Client },
+}
+
+impl<S: Services> Broker<S> {
+    /// Carries out what sessions and services have asked for, until nothing is left.
+    pub(super) fn settle(&mut self) {
+        loop {
+            self.services.drain(&mut self.services_out);
+            let sends = self.services_out.sends.drain(..);
+            self.to_peers.extend(sends.map(|(shard, message)| (shard, super::ShardMessage::Service(message))));
+            let completions = std::mem::take(&mut self.services_out.completions);
+            let idle = completions.is_empty() && self.effects.is_empty();
+            for completion in completions {
+                self.handle_completion(completion);
+            }
+            while let Some((slot, effect)) = self.effects.pop_front() {
+                self.carry_out(slot, effect);
+            }
+            if idle {
+                return;
+            }
+        }
+    }
+
+    fn handle_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Registered { req } => {
+                if let Some(Awaited::Register(slot)) = self.requests.remove(&req) {
+                    self.with_session(slot, |session, cx, out| session.handle_registered(cx, out));
+                }
+            }
+            Completion::Kick { conn } => {
+                self.metrics.takeovers.add(1);
+                self.with_session(conn.slot, |session, cx, out| {
+                    session.close(cx, Reason::SESSION_TAKEN_OVER, None, out);
+                });
+            }
+            Completion::RouteAdded { req, result } => self.handle_route_added(req, result),
+            Completion::Matched { req, matches } => match self.requests.remove(&req) {
+                Some(Awaited::Match { tenant, topic }) => self.handle_matched(tenant, topic, &matches),
+                Some(Awaited::Group { tenant, message }) => {
+                    if let Some(group) = matches.groups.first() {
+                        self.deliver_shared(tenant, &message, group, None);
+                    }
+                }
+                _ => {}
+            },
+            Completion::Attached { req, result } => self.handle_attached(req, result),
+            Completion::Detached { req } => self.handle_detached(req),
+            Completion::InboxSubscribed { req, result } => {
+                if let Some(Awaited::InboxSubscribe(slot, token)) = self.requests.remove(&req) {
+                    let result = result.map(|_existed| ());
+                    self.with_session(slot, |session, cx, out| session.handle_subscribed(cx, token, result, out));
+                }
+            }
+            Completion::InboxUnsubscribed { req, .. } => {
+                if let Some(Awaited::InboxUnsubscribe(slot, token)) = self.requests.remove(&req) {
+                    self.with_session(slot, |session, cx, out| session.handle_unsubscribed(cx, token, out));
+                }
+            }
+            Completion::Inserted { req, result } => match self.requests.remove(&req) {
+                Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, result),
+                Some(Awaited::GroupPart(publish)) => self.group_part_done(publish),
+                _ => {}
+            },
+            Completion::InboxPush { conn, messages } => {
+                self.with_session(conn.slot, |session, cx, out| session.handle_inbox(cx, messages, out));
+            }
+            Completion::RetainSet { req, result } => self.handle_retain_set(req, result),
+            Completion::Retained { req, messages } => {
+                if let Some(Awaited::Retained(slot, token)) = self.requests.remove(&req) {
+                    self.with_session(slot, |session, cx, out| session.handle_retained(cx, token, messages, out));
+                }
+            }
+            Completion::WillDue { client, will } => {
+                if let Some((tenant, _)) = self.tenants.meet(&client.tenant) {
+                    self.publish_will(tenant.idx, &client, &will);
+                }
+            }
+            Completion::Redeliver { tenant, filter, group, message } => {
+                self.redeliver(tenant, &filter, &group, message);
+            }
+            Completion::Event(event) => self.report(event),
+        }
+    }
+
+    fn handle_route_added(&mut self, req: ReqId, result: Result<(), PortError>) {
+        let Some(Awaited::Route(place)) = self.requests.remove(&req) else { return };
+        let Some(entry) = self.fanout.entry_mut(place) else { return };
+        let waiting = match std::mem::replace(&mut entry.route, Route::Added) {
+            Route::Adding(expected, waiting) if expected == req => waiting,
+            other => {
+                entry.route = other;
+                return;
+            }
+        };
+        if result.is_err() {
+            for &(conn, _) in &waiting {
+                self.fanout.unsubscribe(&mut self.conns, place, conn);
+            }
+        }
+        for (conn, token) in waiting {
+            self.with_session(conn, |session, cx, out| session.handle_subscribed(cx, token, result, out));
+        }
+    }
+
+    fn handle_attached(&mut self, req: ReqId, result: Result<Box<Attached>, PortError>) {
+        let Some(Awaited::Attach { slot, client }) = self.requests.remove(&req) else { return };
+        if self.conns.get(slot).is_some_and(|conn| !conn.closing) {
+            self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
+            return;
+        }
+        // The connection went away while it attached: nobody else will leave the inbox for it.
+        let Some((tenant, _)) = self.tenants.meet(&client.tenant) else { return };
+        let Ok(attached) = result else { return };
+        let Some(inbox) = attached.inbox else { return };
+        let epoch = attached.epoch;
+        let owner = InboxOwner { conn: self.conn_ref(slot), client: &client, tenant: tenant.idx, inbox, epoch };
+        let in_flight = attached.in_flight.iter();
+        let state = DetachState {
+            received_qos2: attached.received_qos2,
+            in_flight: in_flight.filter_map(|one| Some((one.packet_id, one.released, one.message.seq?))).collect(),
+            will: None,
+            expiry_s: tenant.settings.session_expiry_max_s,
+        };
+        self.next_req += 1;
+        self.services.detach(self.now, ReqId(self.next_req), owner, state);
+    }
+
+    fn handle_detached(&mut self, req: ReqId) {
+        match self.requests.remove(&req) {
+            Some(Awaited::Discard(slot)) => {
+                let empty = Ok(Box::<Attached>::default());
+                self.with_session(slot, |session, cx, out| session.handle_attached(cx, empty, out));
+            }
+            Some(Awaited::Leave { conn, client, tenant }) => self.unregister(conn, &client, tenant),
+            _ => {}
+        }
+    }
+
+    pub(super) fn unregister(&mut self, conn: ConnRef, client: &Client, tenant: TenantIdx) {
+        let tenant = self.tenants.ctx(tenant).clone();
+        self.services.unregister(self.now, conn, client, &tenant);
+    }
+
+    pub(super) fn handle_retain_set(&mut self, req: ReqId, result: Result<(), PortError>) {
+        let Some(Awaited::Retain { publish, message, client }) = self.requests.remove(&req) else { return };
+        let (kind, detail) = match result {
+            Err(error) => (EventKind::MsgRetainedError, format!("not retained: {error:?}")),
+            Ok(()) if message.payload().is_empty() => (EventKind::RetainMsgCleared, "retained message cleared".into()),
+            Ok(()) => (EventKind::MsgRetained, format!("{} bytes retained", message.payload().len())),
+        };
+        self.report(Event::of(kind, Some(&client), detail).on(message.topic()));
+        if let Some(publish) = publish {
+            self.publish_part_done(publish, result);
+        }
+    }
+
+    /// An answer of the authentication chain that did not come at once.
+    pub(super) fn handle_auth_reply(&mut self, req: ReqId, outcome: AuthOutcome) {
+        if let Some(Awaited::Auth(slot)) = self.requests.remove(&req) {
+            self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
+            self.settle();
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From bytes to packets to the session.
+//!
+//! Packets are decoded where the bytes lie: in the ring's buffer, or in the connection's `partial` buffer if a packet is
+//! split over receives or the session does not want packets at present. `partial` never holds more than one incomplete packet,
+//! whose size the decoder has already admitted, plus what the kernel had received before reading was paused.
+
+use super::Broker;
+use super::conn::{PauseReasons, RingOp};
+use bifro_core::ids::Slot;
+use bifro_core::message::MessageView;
+use bifro_core::ports::Services;
+use bifro_mqtt::codec::decode;
+use bifro_mqtt::packet::Packet;
+use bifro_mqtt::session::{Cx, Outbox};
+
+impl<S: Services> Broker<S> {
+    /// Bytes from the network.
+    pub(super) fn receive(&mut self, slot: Slot, bytes: &[u8]) {
+        self.metrics.received_bytes.add(bytes.len() as u64);
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if conn.closing {
+            return;
+        }
+        if let Some(shaper) = &mut conn.shaper
+            && shaper.received(bytes.len(), self.now)
+        {
+            self.pause(slot, PauseReasons::RATE);
+            self.schedule(slot);
+        }
+        if self.conns.get(slot).is_some_and(|conn| conn.staged.is_some()) {
+            self.receive_staged(slot, bytes);
+        } else {
+            self.feed(slot, bytes);
+        }
+    }
+
+    fn receive_staged(&mut self, slot: Slot, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(staged) = &mut conn.staged else { return };
+        let mut app = std::mem::take(&mut self.app);
+        app.clear();
+        let was_done = staged.pipeline.handshake_done();
+        let result = staged.pipeline.receive(bytes, &mut app, &mut staged.net);
+        let peer_closed = staged.pipeline.peer_closed();
+        let mut admitted = true;
+        if !was_done && staged.pipeline.handshake_done() {
+            let peer = staged.pipeline.peer();
+            conn.session.set_peer(peer, staged.pipeline.client_certificate());
+            // Behind a proxy it is the client's address that counts.
+            let identified = conn.permit.as_mut().zip(peer).map(|(permit, peer)| permit.identify(peer.ip()));
+            admitted = identified.is_none_or(|identified| identified.is_ok());
+        }
+        if staged.pipeline.is_passthrough() && staged.net.is_empty() {
+            conn.staged = None;
+        }
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(slot);
+        }
+        if admitted {
+            self.feed(slot, &app);
+        } else {
+            self.metrics.connections_refused.add(1);
+        }
+        self.app = app;
+        if let Err(error) = result {
+            self.stage_failed(slot, &error);
+        } else if peer_closed || !admitted {
+            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.settle();
+        }
+    }
+
+    /// MQTT bytes, after all stages.
+    pub(super) fn feed(&mut self, slot: Slot, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if conn.partial.is_empty() {
+            let consumed = self.decode_all(slot, bytes);
+            let rest = &bytes[consumed..];
+            if let Some(conn) = self.conns.get_mut(slot).filter(|_| !rest.is_empty()) {
+                conn.partial = rest.to_vec();
+                self.recount(slot);
+            }
+            return;
+        }
+        let mut partial = std::mem::take(&mut conn.partial);
+        partial.extend_from_slice(bytes);
+        let consumed = self.decode_all(slot, &partial);
+        if consumed == partial.len() {
+            partial = Vec::new();
+        } else {
+            partial.drain(..consumed);
+        }
+        if let Some(conn) = self.conns.get_mut(slot) {
+            conn.partial = partial;
+            self.recount(slot);
+        }
+    }
+
+    /// Decodes and handles packets until one is incomplete, the session has enough, or it is over. Returns what was consumed.
+    fn decode_all(&mut self, slot: Slot, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let Some(conn) = self.conns.get_mut(slot) else { return bytes.len() };
+            if conn.closing {
+                return bytes.len();
+            }
+            if !conn.session.wants_packets() {
+                self.pause(slot, PauseReasons::SESSION);
+                return at;
+            }
+            match decode(&bytes[at..], &conn.session.decode_options()) {
+                Ok(Some((packet, length))) => {
+                    at += length;
+                    self.metrics.packets_received.add(1);
+                    self.handle_packet(slot, packet);
+                }
+                Ok(None) => return at,
+                Err(error) => {
+                    self.with_session(slot, |session, cx, out| session.handle_malformed(cx, error, out));
+                    self.settle();
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    fn handle_packet(&mut self, slot: Slot, packet: Packet<'_>) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let publishes = matches!(packet, Packet::Publish(_));
+        let cx = Cx {
+            now: self.now,
+            tenant: self.tenants.ctx(conn.session.tenant()),
+            authorizer: &*self.authorizer,
+            over_budget: self.budget.is_exhausted(),
+        };
+        self.wires.supply(&mut conn.wire);
+        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested: conn.congested };
+        let request = conn.session.handle_packet(&cx, packet, &mut out);
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(slot);
+        }
+        let (tenant, key) = (conn.session.tenant(), conn.session.publisher_key());
+        let busy = !self.effect_scratch.is_empty();
+        if busy {
+            self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
+        }
+        if publishes {
+            self.metrics.publishes_received.add(1);
+            if self.budget.is_starved() {
+                self.pause(slot, PauseReasons::BUDGET);
+                self.starved.push(slot);
+            }
+        }
+        if let Some(request) = request {
+            let client = if request.retain { self.identity(slot).map(|identity| identity.0) } else { None };
+            let view: MessageView<'_> = request.view(key);
+            self.route(tenant, view, client, request.token.map(|token| (slot, token)));
+            self.settle();
+        } else if busy {
+            self.settle();
+        }
+        if !publishes {
+            self.schedule(slot);
+        }
+    }
+
+    /// Goes on with connections whose session takes packets again.
+    pub(super) fn resume_sessions(&mut self) {
+        while let Some(slot) = self.resumable.pop() {
+            if self.conns.get(slot).is_none_or(|conn| !conn.paused.has(PauseReasons::SESSION) || conn.closing) {
+                continue;
+            }
+            self.unpause(slot, PauseReasons::SESSION);
+            self.feed(slot, &[]);
+        }
+    }
+
+    /// Lets publishers go on that were paused for the budget's sake.
+    pub(super) fn relieve(&mut self) {
+        if self.starved.is_empty() || !self.budget.is_relieved() {
+            return;
+        }
+        for slot in std::mem::take(&mut self.starved) {
+            self.unpause(slot, PauseReasons::BUDGET);
+        }
+    }
+
+    pub(super) fn pause(&mut self, slot: Slot, reason: u8) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.paused.add(reason);
+        if !conn.recv_paused && !conn.closing {
+            conn.recv_paused = true;
+            self.ring_ops.push(RingOp::Pause(slot));
+            self.metrics.receive_paused.add(1);
+        }
+    }
+
+    pub(super) fn unpause(&mut self, slot: Slot, reason: u8) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.paused.remove(reason);
+        if conn.recv_paused && !conn.paused.any() {
+            conn.recv_paused = false;
+            self.metrics.receive_paused.sub(1);
+            if !conn.closing && !conn.peer_gone {
+                self.ring_ops.push(RingOp::Resume(slot));
+            }
+        }
+    }
+
+    pub(super) fn recount(&mut self, slot: Slot) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let held = conn.held_bytes();
+        self.budget.recount(&mut conn.accounted_bytes, held);
+    }
+}

@@ -1,0 +1,390 @@
+//! Routing a publish: match, deliver here, hand over to other shards and inboxes, retain, and tell the publisher once
+//! everybody has taken the message over.
+//!
+//! # Invariants
+//! - Messages of one topic leave this shard in the order in which they were published: while a match is being asked for,
+//!   later messages of the topic queue behind the first.
+//! - A publish in the table has at least one open part; it leaves with its last part or at its deadline, whichever is first.
+
+use super::Broker;
+use super::completion::Awaited;
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{ReqId, Slot, TenantIdx};
+use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::ports::{LivePlaces, Matches, PortError, Services};
+use bifro_core::settings::Resource;
+use bifro_core::time::Instant;
+use bifro_mqtt::codec::Fanout;
+use bifro_mqtt::session::{Cx, Delivered, Delivery, Outbox, Published, PublishToken};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A QoS 1 or 2 publish whose publisher waits.
+#[derive(Debug)]
+struct Waiting {
+    conn: Slot,
+    token: PublishToken,
+    /// Completions still to come; the match counts as one.
+    parts: u32,
+    matched: bool,
+    failed: Option<PortError>,
+}
+
+/// A message whose topic's receivers are being asked for.
+#[derive(Debug)]
+pub(super) struct Unmatched {
+    message: Arc<Message>,
+    publish: Option<ReqId>,
+}
+
+/// Publishes that are under way on this shard.
+#[derive(Debug, Default)]
+pub(super) struct PublishTable {
+    waiting: HashMap<ReqId, Waiting>,
+    /// Deadlines in order, since all publishes get the same time.
+    deadlines: VecDeque<(Instant, ReqId)>,
+    unmatched: HashMap<(TenantIdx, Rc<str>), VecDeque<Unmatched>>,
+    unmatched_bytes: u64,
+}
+
+impl PublishTable {
+    /// Bytes of messages that wait for their match.
+    pub(super) const fn unmatched_bytes(&self) -> u64 {
+        self.unmatched_bytes
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.front().map(|deadline| deadline.0)
+    }
+}
+
+impl<S: Services> Broker<S> {
+    /// Routes a message, and retains it for `retain_for`. The publisher, if it waits, hears in this call or later, once.
+    pub(super) fn route(
+        &mut self,
+        tenant: TenantIdx,
+        view: MessageView<'_>,
+        retain_for: Option<Client>,
+        waiting: Option<(Slot, PublishToken)>,
+    ) {
+        let publish = waiting.map(|(conn, token)| {
+            let id = self.next_req_id();
+            let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None };
+            self.publishes.waiting.insert(id, waiting);
+            id
+        });
+        let owned = retain_for.map(|client| {
+            let message = view.to_message();
+            self.retain(tenant, client, &message, publish);
+            message
+        });
+        self.route_matched(tenant, view, owned, publish);
+        if let Some(publish) = publish.filter(|publish| self.publishes.waiting.contains_key(publish)) {
+            self.publishes.deadlines.push_back((self.now + self.settings.publish_deadline, publish));
+        }
+    }
+
+    fn route_matched(
+        &mut self,
+        tenant: TenantIdx,
+        view: MessageView<'_>,
+        owned: Option<Arc<Message>>,
+        publish: Option<ReqId>,
+    ) {
+        let waits_behind = !self.publishes.unmatched.is_empty()
+            && self.publishes.unmatched.contains_key(&(tenant, Rc::from(view.topic)));
+        if !waits_behind && let Some(matches) = self.services.matches(tenant, view.topic) {
+            self.deliver_matched(tenant, view, owned, &matches, publish);
+            self.publish_matched(publish, !matches.is_empty());
+            return;
+        }
+        let message = owned.unwrap_or_else(|| view.to_message());
+        self.publishes.unmatched_bytes += message.footprint_bytes() as u64;
+        let key = (tenant, Rc::<str>::from(view.topic));
+        let queue = self.publishes.unmatched.entry(key.clone()).or_default();
+        queue.push_back(Unmatched { message, publish });
+        if queue.len() == 1 {
+            let req = self.next_req_id();
+            self.requests.insert(req, Awaited::Match { tenant, topic: key.1 });
+            self.services.request_matches(self.now, req, tenant, view.topic);
+        }
+    }
+
+    /// The receivers of a topic are known: everything that waited for them goes out in order.
+    pub(super) fn handle_matched(&mut self, tenant: TenantIdx, topic: Rc<str>, matches: &Rc<Matches>) {
+        let Some(queue) = self.publishes.unmatched.remove(&(tenant, topic)) else { return };
+        for Unmatched { message, publish } in queue {
+            self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
+            self.deliver_matched(tenant, message.view(), Some(message.clone()), matches, publish);
+            self.publish_matched(publish, !matches.is_empty());
+        }
+    }
+
+    fn deliver_matched(
+        &mut self,
+        tenant: TenantIdx,
+        view: MessageView<'_>,
+        mut owned: Option<Arc<Message>>,
+        matches: &Rc<Matches>,
+        publish: Option<ReqId>,
+    ) {
+        for (shard, places) in &matches.live {
+            if *shard == self.shard {
+                self.deliver_live(tenant, &view, owned.as_ref(), places);
+                continue;
+            }
+            let message = owned.get_or_insert_with(|| view.to_message()).clone();
+            let publish = self.open_part(publish).map(|req| req.0);
+            let deliver = super::ShardMessage::Deliver { tenant, message, places: places.clone(), publish };
+            self.to_peers.push((*shard, deliver));
+        }
+        if !matches.inboxes.is_empty() {
+            let message = owned.get_or_insert_with(|| view.to_message()).clone();
+            self.insert_into_inboxes(tenant, &message, matches, publish);
+        }
+        if !matches.groups.is_empty() {
+            let message = owned.get_or_insert_with(|| view.to_message()).clone();
+            let most = self.tenants.ctx(tenant).settings.group_fanout_max as usize;
+            if most != 0 && matches.groups.len() > most {
+                self.report(Event::of(EventKind::GroupFanoutThrottled, None, format!("more than {most} groups")).on(view.topic));
+            }
+            let most = if most == 0 { matches.groups.len() } else { most };
+            for group in matches.groups.iter().take(most) {
+                let publish = self.open_part(publish);
+                self.deliver_shared(tenant, &message, group, publish.map(|req| (self.shard, req.0)));
+            }
+        }
+        if matches.is_empty() {
+            self.metrics.publishes_unmatched.add(1);
+        }
+    }
+
+    fn insert_into_inboxes(
+        &mut self,
+        tenant: TenantIdx,
+        message: &Arc<Message>,
+        matches: &Matches,
+        publish: Option<ReqId>,
+    ) {
+        let inboxes = matches.inboxes.iter().map(|(_, places)| places.len() as u64).sum::<u64>();
+        if let Some((kind, detail)) = self.persistent_fanout_refused(tenant, message, inboxes) {
+            self.report(Event::of(kind, None, detail).on(message.topic()));
+            let part = self.open_part(publish);
+            if let Some(part) = part {
+                self.publish_part_done(part, Err(PortError::QuotaExceeded));
+            }
+            return;
+        }
+        for (shard, places) in &matches.inboxes {
+            let req = self.next_req_id();
+            if let Some(publish) = self.open_part(publish) {
+                self.requests.insert(req, Awaited::PublishPart(publish));
+            }
+            self.services.insert(self.now, req, tenant, *shard, places, message);
+        }
+    }
+
+    fn persistent_fanout_refused(
+        &self,
+        tenant: TenantIdx,
+        message: &Message,
+        inboxes: u64,
+    ) -> Option<(EventKind, String)> {
+        let ctx = self.tenants.ctx(tenant);
+        let bytes = inboxes.saturating_mul(message.footprint_bytes() as u64);
+        if self.budget.is_exhausted() {
+            return Some((EventKind::ServerBusy, "memory budget exhausted".into()));
+        }
+        let (most, most_bytes) = (ctx.settings.persistent_fanout_max, ctx.settings.persistent_fanout_bytes_max);
+        if most != 0 && inboxes > u64::from(most) {
+            return Some((EventKind::PersistentFanoutThrottled, format!("{inboxes} sessions, persistent_fanout_max {most}")));
+        }
+        if most_bytes != 0 && bytes > most_bytes {
+            let detail = format!("{bytes} bytes, persistent_fanout_bytes_max {most_bytes}");
+            return Some((EventKind::PersistentFanoutBytesThrottled, detail));
+        }
+        if !ctx.quota.spend(Resource::TotalPersistentFanOutBytesPerSeconds, bytes, self.now) {
+            let detail = Resource::TotalPersistentFanOutBytesPerSeconds.key().into();
+            return Some((EventKind::OutOfTenantResource, detail));
+        }
+        None
+    }
+
+    fn retain(&mut self, tenant: TenantIdx, client: Client, message: &Arc<Message>, publish: Option<ReqId>) {
+        let req = self.next_req_id();
+        let publish = self.open_part(publish);
+        let tenant = self.tenants.ctx(tenant).clone();
+        let cleared = message.payload().is_empty();
+        if self.budget.is_exhausted() && !cleared {
+            self.requests.insert(req, Awaited::Retain { publish, message: message.clone(), client });
+            self.handle_retain_set(req, Err(PortError::QuotaExceeded));
+            return;
+        }
+        self.requests.insert(req, Awaited::Retain { publish, message: message.clone(), client: client.clone() });
+        self.services.set(self.now, req, &tenant, &client, message);
+    }
+
+    /// Fans a message out to this shard's subscribers.
+    pub(super) fn deliver_live(
+        &mut self,
+        tenant: TenantIdx,
+        view: &MessageView<'_>,
+        owned: Option<&Arc<Message>>,
+        places: &LivePlaces,
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut fanout = Fanout::with_scratch(*view, owned.cloned(), self.now, &mut scratch);
+        let bytes = (view.topic.len() + view.payload.len()) as u64;
+        match **places {
+            [place] => self.deliver_to_entry(tenant, &mut fanout, place, bytes),
+            _ => {
+                let mut merged = std::mem::take(&mut self.merged);
+                self.fanout.merge(places, view.publisher, &mut merged);
+                if self.may_fan_out(tenant, bytes * merged.len() as u64) {
+                    for one in &merged {
+                        self.deliver_one(tenant, &mut fanout, one.conn, one.options, &one.ids, None);
+                    }
+                }
+                self.merged = merged;
+            }
+        }
+        drop(fanout);
+        self.scratch = scratch;
+    }
+
+    fn deliver_to_entry(&mut self, tenant: TenantIdx, fanout: &mut Fanout<'_>, place: Slot, bytes: u64) {
+        // The table cannot change meanwhile: deliveries only write to wires and queues. Its subscribers are taken out for the
+        // loop so that the rest of the shard stays reachable.
+        let Some(entry) = self.fanout.entry_mut(place) else { return };
+        let subscribers = std::mem::take(&mut entry.subscribers);
+        if self.may_fan_out(tenant, bytes * subscribers.len() as u64) {
+            for subscriber in &subscribers {
+                if subscriber.options.no_local && subscriber.key == fanout.view.publisher {
+                    continue;
+                }
+                let id = subscriber.options.subscription_id;
+                self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), None);
+            }
+        }
+        if let Some(entry) = self.fanout.entry_mut(place) {
+            entry.subscribers = subscribers;
+        }
+    }
+
+    fn may_fan_out(&self, tenant: TenantIdx, bytes: u64) -> bool {
+        let quota = &self.tenants.ctx(tenant).quota;
+        quota.spend(Resource::TotalTransientFanOutBytesPerSeconds, bytes, self.now)
+    }
+
+    /// Delivers to one connection.
+    pub(super) fn deliver_one(
+        &mut self,
+        tenant: TenantIdx,
+        fanout: &mut Fanout<'_>,
+        conn: Slot,
+        options: bifro_core::ports::SubOptions,
+        ids: &[std::num::NonZeroU32],
+        shared: Option<(&str, &bifro_core::ports::GroupName)>,
+    ) {
+        let Some(conn) = self.conns.get_mut(conn) else { return };
+        if conn.closing {
+            return;
+        }
+        let delivery = Delivery {
+            qos: options.qos.min(fanout.view.qos),
+            // [MQTT-3.3.1-9], [MQTT5-3.3.1-12], [MQTT5-3.3.1-13]
+            retain: options.retain_as_published && fanout.view.retain,
+            subscription_ids: ids,
+            check: options.check_deliveries,
+            seq: None,
+            shared,
+        };
+        let cx = Cx {
+            now: self.now,
+            tenant: self.tenants.ctx(tenant),
+            authorizer: &*self.authorizer,
+            over_budget: false,
+        };
+        conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
+        let congested = conn.congested;
+        self.wires.supply(&mut conn.wire);
+        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested };
+        let outcome = conn.session.deliver(&cx, fanout, &delivery, &mut out);
+        match outcome {
+            Delivered::Sent => self.metrics.publishes_sent.add(1),
+            Delivered::Queued => {}
+            Delivered::Dropped(reason) => self.budget.count_drop(&self.metrics, reason, delivery.qos),
+        }
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(conn.slot);
+        }
+        let slot = conn.slot;
+        if delivery.qos != QoS::AtMostOnce {
+            self.schedule(slot);
+        }
+        if !self.effect_scratch.is_empty() {
+            self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
+        }
+    }
+
+    /// Another completion the publish waits for.
+    pub(super) fn open_part(&mut self, publish: Option<ReqId>) -> Option<ReqId> {
+        let publish = publish?;
+        self.publishes.waiting.get_mut(&publish)?.parts += 1;
+        Some(publish)
+    }
+
+    fn publish_matched(&mut self, publish: Option<ReqId>, matched: bool) {
+        let Some(publish) = publish else { return };
+        if let Some(waiting) = self.publishes.waiting.get_mut(&publish) {
+            waiting.matched = matched;
+        }
+        self.publish_part_done(publish, Ok(()));
+    }
+
+    /// One completion of a publish has come; after the last one its publisher is told.
+    pub(super) fn publish_part_done(&mut self, publish: ReqId, result: Result<(), PortError>) {
+        let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
+        waiting.parts -= 1;
+        waiting.failed = waiting.failed.or(result.err());
+        if waiting.parts > 0 {
+            return;
+        }
+        let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };
+        let outcome = match waiting.failed {
+            None => Published::Done { matched: waiting.matched },
+            Some(error) => Published::Failed(error),
+        };
+        self.with_session(waiting.conn, |session, cx, out| session.handle_published(cx, waiting.token, outcome, out));
+    }
+
+    /// Publishes that nobody took over in time fail; the publisher may retry.
+    pub(super) fn expire_publishes(&mut self) {
+        while let Some(&(deadline, publish)) = self.publishes.deadlines.front() {
+            let open = self.publishes.waiting.contains_key(&publish);
+            if open && deadline > self.now {
+                break;
+            }
+            self.publishes.deadlines.pop_front();
+            if let Some(waiting) = self.publishes.waiting.remove(&publish) {
+                self.metrics.publish_timeouts.add(1);
+                let failed = Published::Failed(PortError::Unavailable);
+                self.with_session(waiting.conn, |session, cx, out| {
+                    session.handle_published(cx, waiting.token, failed, out);
+                });
+            }
+        }
+    }
+
+    /// Publishes a will on behalf of a client that has gone.
+    pub(super) fn publish_will(&mut self, tenant: TenantIdx, client: &Client, will: &Arc<Message>) {
+        let view = will.view();
+        self.metrics.wills_published.add(1);
+        self.report(Event::of(EventKind::WillDisted, Some(client), "will published").on(view.topic));
+        self.route(tenant, view, view.retain.then(|| client.clone()), None);
+    }
+}

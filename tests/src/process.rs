@@ -1,0 +1,289 @@
+//! A broker as a child process with a directory of its own, on ports the system chose.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Once};
+use std::time::{Duration, Instant};
+
+static BUILD: Once = Once::new();
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Directory of the binaries built by the profile these tests were built with.
+///
+/// # Panics
+/// If they cannot be built.
+pub fn binaries() -> PathBuf {
+    let exe = std::env::current_exe().expect("a test knows its own path");
+    let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
+    BUILD.call_once(|| {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.args(["build", "--quiet", "--locked", "-p", "bifro-cmd", "--bins"]);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
+        assert!(status.success(), "the binaries must build");
+    });
+    profile
+}
+
+/// A fresh directory below the target directory, removed by whoever made it.
+///
+/// # Panics
+/// If it cannot be made.
+pub fn fresh_dir(name: &str) -> PathBuf {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let dir = std::env::temp_dir().join(format!("bifro-{name}-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("a directory for the test");
+    dir
+}
+
+/// What a broker has logged, line by line.
+#[derive(Debug, Default)]
+struct Log {
+    lines: Mutex<(Vec<String>, bool)>,
+    grown: Condvar,
+}
+
+/// A running broker. Killed when dropped.
+#[derive(Debug)]
+pub struct Broker {
+    child: Child,
+    /// Its directory, with `node.toml` in it.
+    pub dir: PathBuf,
+    log: Arc<Log>,
+    listeners: Vec<(String, String)>,
+}
+
+impl Broker {
+    /// A broker on `cores` shards with one TCP listener for anonymous clients, and `extra` TOML behind that.
+    pub fn start(cores: u16, extra: &str) -> Self {
+        let listener = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\nauth = [\"anonymous\"]\n";
+        Self::start_with(cores, &format!("{listener}{extra}"), &[])
+    }
+
+    /// A broker with exactly this configuration (besides the admin's port and the log format), and files put beside it first.
+    ///
+    /// # Panics
+    /// If it is not ready in time; the panic shows its log.
+    pub fn start_with(cores: u16, config: &str, files: &[(&str, &[u8])]) -> Self {
+        let dir = fresh_dir("node");
+        for (name, content) in files {
+            std::fs::write(dir.join(name), content).expect("a file for the broker");
+        }
+        let mut text = String::from("[admin]\nbind = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n");
+        let _ = writeln!(text, "{config}");
+        std::fs::write(dir.join("node.toml"), text).expect("a configuration for the broker");
+        Self::start_in(cores, dir)
+    }
+
+    /// A broker with the `node.toml` that lies in `dir`.
+    ///
+    /// # Panics
+    /// If it is not ready in time; the panic shows its log.
+    pub fn start_in(cores: u16, dir: PathBuf) -> Self {
+        let mut child = Command::new(binaries().join("bifro-uring"))
+            .args(["--cores", &cores.to_string(), "--config"])
+            .arg(dir.join("node.toml"))
+            .current_dir(&dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker's binary starts");
+        let log = Arc::new(Log::default());
+        let stderr = child.stderr.take().expect("stderr is piped");
+        let sink = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                sink.lines.lock().expect("no panic while it is held").0.push(line);
+                sink.grown.notify_all();
+            }
+            sink.lines.lock().expect("no panic while it is held").1 = true;
+            sink.grown.notify_all();
+        });
+        let mut broker = Self { child, dir, log, listeners: Vec::new() };
+        broker.wait_for_log("ready", |line| line.contains("\"ready\""));
+        broker.listeners = broker.log_lines().iter().filter_map(|line| listener_of(line)).collect();
+        broker
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Address of the first listener with this protocol, or of the admin (`"admin"`).
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn address(&self, protocol: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(name, _)| name == protocol);
+        found.unwrap_or_else(|| panic!("no {protocol} listener in {:?}", self.listeners)).1.parse().expect("an address")
+    }
+
+    /// Address of the n-th listener with this protocol.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn nth_address(&self, protocol: &str, n: usize) -> SocketAddr {
+        let mut found = self.listeners.iter().filter(|(name, _)| name == protocol);
+        found.nth(n).expect("a listener").1.parse().expect("an address")
+    }
+
+    /// Address of the TCP listener.
+    pub fn tcp(&self) -> SocketAddr {
+        self.address("tcp")
+    }
+
+    /// Everything logged so far.
+    ///
+    /// # Panics
+    /// Never, unless a reader thread panicked.
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.lines.lock().expect("no panic while it is held").0.clone()
+    }
+
+    /// Waits until a line satisfies `wanted`, and returns it.
+    ///
+    /// # Panics
+    /// If none does in time, or the broker ends.
+    pub fn wait_for_log(&self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut seen = 0;
+        let mut lines = self.log.lines.lock().expect("no panic while it is held");
+        loop {
+            if let Some(line) = lines.0[seen..].iter().find(|line| wanted(line)) {
+                return line.clone();
+            }
+            seen = lines.0.len();
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero() && !lines.1, "no log line «{what}»; the log:\n{}", lines.0.join("\n"));
+            lines = self.log.grown.wait_timeout(lines, left).expect("no panic while it is held").0;
+        }
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("a pid");
+        // SAFETY: kill takes no pointers; the child has not been waited for, so the pid is still its own.
+        let result = unsafe { libc::kill(pid, signal) };
+        assert_eq!(result, 0, "the broker is gone");
+    }
+
+    /// Asks it to reload, and waits until it says how that went.
+    pub fn reload(&self) -> String {
+        let before = self.log_lines().len();
+        self.signal(libc::SIGHUP);
+        let deadline = Instant::now() + crate::PATIENCE;
+        loop {
+            let lines = self.log_lines();
+            if let Some(line) = lines[before..].iter().find(|line| line.contains("reload")) {
+                return line.clone();
+            }
+            assert!(Instant::now() < deadline, "no word of the reload:\n{}", lines.join("\n"));
+            std::thread::yield_now();
+        }
+    }
+
+    /// Asks it to end and waits.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait(Duration::from_secs(40))
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the broker does not end:\n{}", self.log_lines().join("\n"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Panics
+    /// If the process is gone.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the broker lives");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("it has memory");
+        let kib: u64 = line.split_whitespace().nth(1).and_then(|value| value.parse().ok()).expect("a number");
+        kib << 10
+    }
+
+    /// The value of a metric, summed over its labels; zero if it is not there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = crate::http::get(self.address("admin"), "/metrics").body;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let values = lines.filter_map(|line| {
+            let (key, value) = line.rsplit_once(' ')?;
+            let bare = key.split('{').next()?;
+            (bare == name).then(|| value.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+
+    /// Waits until a metric satisfies `wanted`.
+    ///
+    /// # Panics
+    /// If it does not in time.
+    pub fn wait_for_metric(&self, name: &str, wanted: impl Fn(f64) -> bool) -> f64 {
+        let deadline = Instant::now() + crate::PATIENCE;
+        loop {
+            let value = self.metric(name);
+            if wanted(value) {
+                return value;
+            }
+            assert!(Instant::now() < deadline, "{name} stays at {value}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether it still answers, and has lost nobody it should not have.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn assert_alive(&mut self) {
+        let ended = self.child.try_wait().expect("the child can be waited for");
+        assert!(ended.is_none(), "the broker ended with {ended:?}:\n{}", self.log_lines().join("\n"));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let lines = self.log_lines();
+            let tail = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("the broker's log ({} lines, the last ones):\n{}", lines.len(), tail.join("\n"));
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn listener_of(line: &str) -> Option<(String, String)> {
+    let value: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = value.get("fields").unwrap_or(&value);
+    let protocol = fields.get("protocol")?.as_str()?;
+    let address = fields.get("address")?.as_str()?;
+    Some((protocol.into(), address.into()))
+}
