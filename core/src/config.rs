@@ -224,6 +224,8 @@ pub enum AuthMethod {
     Anonymous,
     /// User names and password hashes from a file.
     PasswordFile,
+    /// MQTT 5 enhanced authentication with SCRAM-SHA-256.
+    Scram,
     /// JSON Web Token as password.
     Jwt,
     /// A web service is asked.
