@@ -21,8 +21,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::{Registry, reload};
 
-/// Logging of this process; clones are one.
-#[derive(Clone, Debug)]
+/// Logging of this process.
+#[derive(Debug)]
 pub struct Logging {
     filter: reload::Handle<Targets, Registry>,
     queue: LineQueue,

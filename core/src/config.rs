@@ -224,7 +224,7 @@ pub enum AuthMethod {
     Anonymous,
     /// User names and password hashes from a file.
     PasswordFile,
-    /// MQTT 5 enhanced authentication with SCRAM-SHA-256.
+    /// SCRAM-SHA-256 by enhanced authentication (MQTT 5.0), credentials in a file.
     Scram,
     /// JSON Web Token as password.
     Jwt,

@@ -3,7 +3,6 @@
 use super::*;
 use bifro_core::config::LogConfig;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::ShardId;
 use bifro_core::settings::{QuotaLimits, Resource};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -67,7 +66,7 @@ fn metrics_sum_the_shards_or_tell_them_apart() {
     state.metrics[0].connections_accepted.add(3);
     state.metrics[1].connections_accepted.add(4);
     state.metrics[1].sessions.set(2);
-    state.events.record(ShardId(1), &Event::of(EventKind::Kicked, None, ""));
+    state.events.log_event(1, &Event::of(EventKind::Kicked, None, ""));
     let admin = endpoint(state);
     let (status, page) = get(&admin, "/metrics");
     assert_eq!(status, "200");

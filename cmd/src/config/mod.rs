@@ -7,7 +7,7 @@
 mod bounds;
 mod document;
 mod error;
-mod memory;
+pub mod memory;
 mod reload;
 mod rules;
 mod tenants;
@@ -15,7 +15,6 @@ mod tenants;
 mod tests;
 
 pub use error::{ConfigError, ConfigErrors};
-pub use memory::budget_bytes;
 pub use reload::{Reload, diff};
 
 use crate::acl::AclConfig;
@@ -151,8 +150,9 @@ impl Loaded {
                 *path = joined.to_owned();
             }
         }
-        for path in auth_paths(&mut self.auth).chain(&mut self.acl.file) {
-            *path = base.join(&*path);
+        self.auth.resolve_paths(base);
+        if let Some(file) = &mut self.acl.file {
+            *file = base.join(&*file);
         }
     }
 }
@@ -164,17 +164,6 @@ struct Printed<'a> {
     config: &'a NodeConfig,
     auth: &'a AuthConfig,
     acl: &'a AclConfig,
-}
-
-/// The files that `[auth]` names.
-fn auth_paths(auth: &mut AuthConfig) -> impl Iterator<Item = &mut PathBuf> {
-    let jwt = auth.jwt.iter_mut().flat_map(|jwt| {
-        [&mut jwt.secret_file, &mut jwt.public_key_file, &mut jwt.jwks_file, &mut jwt.ca_file].into_iter().flatten()
-    });
-    let passwords = auth.password_file.iter_mut().map(|file| &mut file.path);
-    let scram = auth.scram.iter_mut().map(|file| &mut file.path);
-    let http = auth.http.iter_mut().filter_map(|http| http.ca_file.as_mut());
-    passwords.chain(scram).chain(jwt).chain(http)
 }
 
 /// What authentication calls a method of the configuration.

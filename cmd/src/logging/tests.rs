@@ -2,7 +2,6 @@
 
 use super::*;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::ShardId;
 use std::io::{self, Write};
 use std::sync::Mutex;
 
@@ -42,7 +41,7 @@ fn event(kind: EventKind, detail: &str) -> Event {
 #[test]
 fn an_event_is_one_line_whatever_the_client_sent() {
     let text = captured(&LogConfig::default(), |events, _| {
-        events.record(ShardId(0), &event(EventKind::ClientConnected, "first\nforged line"));
+        events.log_event(0, &event(EventKind::ClientConnected, "first\nforged line"));
     });
     assert_eq!(text.lines().count(), 1, "{text}");
     assert!(text.contains("kind=\"client_connected\"") && text.contains("topic=\"a/b\\nc\""), "{text}");
@@ -51,7 +50,7 @@ fn an_event_is_one_line_whatever_the_client_sent() {
 #[test]
 fn json_lines_are_objects_with_the_events_fields() {
     let config = LogConfig { format: LogFormat::Json, ..LogConfig::default() };
-    let text = captured(&config, |events, _| events.record(ShardId(0), &event(EventKind::ByServer, "why")));
+    let text = captured(&config, |events, _| events.log_event(0, &event(EventKind::ByServer, "why")));
     let line: serde_json::Value = serde_json::from_str(&text).expect("a JSON object");
     assert_eq!((line["kind"].as_str(), line["detail"].as_str()), (Some("by_server"), Some("why")));
     assert_eq!((line["topic"].as_str(), line.get("tenant")), (Some("a/b\nc"), None));
@@ -60,13 +59,13 @@ fn json_lines_are_objects_with_the_events_fields() {
 #[test]
 fn the_level_of_a_kind_decides_and_follows_a_reload() {
     let text = captured(&LogConfig::default(), |events, _| {
-        events.record(ShardId(0), &event(EventKind::Pushed, "debug is below info"));
+        events.log_event(0, &event(EventKind::Pushed, "debug is below info"));
         let mut config = LogConfig::default();
         config.events.insert("pushed".to_owned(), LogLevel::Warn);
         config.events.insert("client_connected".to_owned(), LogLevel::Off);
         events.apply(&config);
-        events.record(ShardId(1), &event(EventKind::Pushed, "raised"));
-        events.record(ShardId(1), &event(EventKind::ClientConnected, "silenced"));
+        events.log_event(1, &event(EventKind::Pushed, "raised"));
+        events.log_event(1, &event(EventKind::ClientConnected, "silenced"));
         let counted: Vec<_> = events.counts().filter(|(_, n)| *n > 0).collect();
         assert_eq!(counted, [(EventKind::ClientConnected, 1), (EventKind::Pushed, 2)], "counted, logged or not");
     });

@@ -16,7 +16,7 @@ use bifro_core::ports::{LivePlaces, Matches, PortError, Services};
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 use bifro_mqtt::codec::Fanout;
-use bifro_mqtt::session::{Cx, Delivered, Delivery, Outbox, Published, PublishToken};
+use bifro_mqtt::session::{Cx, Delivery, Outbox, Published, PublishToken};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -311,13 +311,8 @@ impl<S: Services> Broker<S> {
         conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
         let congested = conn.congested;
         self.wires.supply(&mut conn.wire);
-        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested };
-        let outcome = conn.session.deliver(&cx, fanout, &delivery, &mut out);
-        match outcome {
-            Delivered::Sent => self.metrics.publishes_sent.add(1),
-            Delivered::Queued => {}
-            Delivered::Dropped(reason) => self.budget.count_drop(&self.metrics, reason, delivery.qos),
-        }
+        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, tally: &mut self.tally, congested };
+        conn.session.deliver(&cx, fanout, &delivery, &mut out);
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(conn.slot);
