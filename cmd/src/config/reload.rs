@@ -51,7 +51,8 @@ fn with_live_keys(old: &NodeConfig, new: &NodeConfig) -> NodeConfig {
 
 /// Every value of a configuration under its dotted path; arrays of plain values count as one value.
 fn leaves(loaded: &Loaded) -> BTreeMap<String, toml::Value> {
-    let value = toml::Value::try_from(loaded.printed()).expect("a configuration is a TOML table: print-config relies on it");
+    let value =
+        toml::Value::try_from(loaded.printed()).expect("a configuration is a TOML table: print-config relies on it");
     let mut out = BTreeMap::new();
     collect(String::new(), value, &mut out);
     out

@@ -305,9 +305,13 @@ fn cores_on_the_command_line_win_within_their_bound() {
 
 #[test]
 fn providers_are_checked_with_the_listeners_that_name_them() {
-    let listener = |auth: &str| format!("[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:1\"\nauth = [\"{auth}\"]\n");
+    let listener =
+        |auth: &str| format!("[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:1\"\nauth = [\"{auth}\"]\n");
     for name in ["password_file", "scram", "jwt", "http", "certificate"] {
-        assert_refused(&listener(name), &format!(":4: listener[0].auth: names \"{name}\", but there is no [auth.{name}]"));
+        assert_refused(
+            &listener(name),
+            &format!(":4: listener[0].auth: names \"{name}\", but there is no [auth.{name}]"),
+        );
     }
     let loaded = load(&(listener("scram") + "[auth.scram]\npath = \"scram\"")).expect("in order");
     assert_eq!(loaded.auth_chains(), [[ProviderKind::Scram]]);
