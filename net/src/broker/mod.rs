@@ -23,8 +23,8 @@ mod peer;
 mod publish;
 mod settings;
 mod shaping;
-mod shared;
 mod shard;
+mod shared;
 mod tenants;
 
 pub use command::{Command, Reload};
