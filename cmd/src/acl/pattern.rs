@@ -72,9 +72,8 @@ fn substitute<'b>(pattern: &str, effect: Effect, client: &ClientInfo, buffer: &'
                 continue;
             }
         };
-        let is_safe = !name.is_empty()
-            && !name.contains(['+', '#', '/', '\0'])
-            && !(buffer.is_empty() && name.starts_with('$'));
+        let is_safe =
+            !name.is_empty() && !name.contains(['+', '#', '/', '\0']) && !(buffer.is_empty() && name.starts_with('$'));
         if !is_safe {
             if effect == Effect::Allow {
                 return None;

@@ -335,7 +335,10 @@ impl AuthConfig {
         if let Some(certificate) = &self.certificate {
             tenant("auth.certificate.tenant", certificate.tenant.as_deref())?;
             if certificate.tenant.is_some() && certificate.tenant_from.is_some() {
-                return Err(LoadError::setting("auth.certificate.tenant", "excludes `tenant_from`; remove one of them"));
+                return Err(LoadError::setting(
+                    "auth.certificate.tenant",
+                    "excludes `tenant_from`; remove one of them",
+                ));
             }
         }
         Ok(())

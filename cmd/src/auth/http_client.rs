@@ -64,7 +64,9 @@ pub(super) fn client(key: &'static str, ca_file: Option<&Path>, timeout: Duratio
 pub(super) fn parse_url(key: &'static str, text: &str) -> Result<Url, LoadError> {
     match Url::parse(text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-        Ok(url) => Err(LoadError::setting(key, format!("has the scheme {:?}, but must be http or https", url.scheme()))),
+        Ok(url) => {
+            Err(LoadError::setting(key, format!("has the scheme {:?}, but must be http or https", url.scheme())))
+        }
         Err(error) => Err(LoadError::setting(key, format!("{text:?} is not a URL ({error})"))),
     }
 }
@@ -95,7 +97,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, LoadError> {
     };
     for certificate in CertificateDer::pem_slice_iter(&source::read(path, CA_BYTES_MAX)?) {
         let certificate = certificate.map_err(|error| LoadError::content(path, format!("not PEM ({error})")))?;
-        roots.add(certificate).map_err(|error| LoadError::content(path, format!("an unusable certificate ({error})")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| LoadError::content(path, format!("an unusable certificate ({error})")))?;
     }
     if roots.is_empty() {
         return Err(LoadError::content(path, "no certificate in it; give the authority's certificate in PEM"));

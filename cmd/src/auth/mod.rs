@@ -114,7 +114,13 @@ impl AuthPlane {
 
     /// The authenticator of one shard. `reply` is called from other threads, once for each step that was not answered at once.
     pub fn for_shard(&self, shard: ShardId, reply: Reply) -> ShardAuthenticator {
-        ShardAuthenticator { shard, shared: Arc::clone(&self.shared), reply, pending: HashMap::new(), prune_at: PRUNE_MIN }
+        ShardAuthenticator {
+            shard,
+            shared: Arc::clone(&self.shared),
+            reply,
+            pending: HashMap::new(),
+            prune_at: PRUNE_MIN,
+        }
     }
 
     /// How busy authentication is.

@@ -71,11 +71,7 @@ pub(crate) fn plain_request() -> AuthRequest {
 
 /// A CONNECT with user name and password.
 pub(crate) fn password_request(username: &str, password: &str) -> AuthRequest {
-    AuthRequest {
-        username: Some(username.into()),
-        password: Some(password.as_bytes().into()),
-        ..plain_request()
-    }
+    AuthRequest { username: Some(username.into()), password: Some(password.as_bytes().into()), ..plain_request() }
 }
 
 /// The first step of an enhanced authentication.
@@ -133,7 +129,8 @@ impl Plane {
     }
 
     pub(crate) fn on(runtime: Runtime, config: &AuthConfig, chain: &[ProviderKind]) -> Self {
-        let plane = AuthPlane::new(config, &[chain.to_vec()], runtime.handle.clone()).expect("the configuration is valid");
+        let plane =
+            AuthPlane::new(config, &[chain.to_vec()], runtime.handle.clone()).expect("the configuration is valid");
         let (sender, answers) = channel();
         let sender = Mutex::new(sender);
         let reply = move |req, outcome| {

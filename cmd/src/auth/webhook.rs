@@ -170,7 +170,8 @@ impl Webhook {
     }
 
     async fn ask(&self, call: &Call, key: CacheKey) -> Answer {
-        let asked = tokio::time::timeout(self.timeout, self.call(&call.request)).await.unwrap_or(Err(CallError::Timeout));
+        let asked =
+            tokio::time::timeout(self.timeout, self.call(&call.request)).await.unwrap_or(Err(CallError::Timeout));
         match asked {
             Ok(decision) => {
                 let decision = Arc::new(decision);
@@ -333,4 +334,4 @@ const fn transport(transport: Transport) -> &'static str {
 
 #[cfg(test)]
 #[path = "webhook_tests.rs"]
-mod tests;
+pub(super) mod tests;

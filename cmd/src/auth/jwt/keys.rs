@@ -147,16 +147,13 @@ impl KeySet {
     /// # Errors
     /// What is wrong with it, as a sentence; also if no key remains.
     pub(super) fn from_jwks(bytes: &[u8], is_private: bool) -> Result<Self, String> {
-        let raw: RawKeySet = serde_json::from_slice(bytes).map_err(|error| format!("not a JSON Web Key Set ({error})"))?;
+        let raw: RawKeySet =
+            serde_json::from_slice(bytes).map_err(|error| format!("not a JSON Web Key Set ({error})"))?;
         if raw.keys.len() > KEYS_MAX {
             return Err(format!("{} keys, but {KEYS_MAX} are possible at most", raw.keys.len()));
         }
-        let keys: Vec<_> = raw
-            .keys
-            .into_iter()
-            .filter_map(from_jwk)
-            .filter(|key| is_private || key.kind != KeyKind::Secret)
-            .collect();
+        let keys: Vec<_> =
+            raw.keys.into_iter().filter_map(from_jwk).filter(|key| is_private || key.kind != KeyKind::Secret).collect();
         if keys.is_empty() {
             return Err("no key in it that can verify tokens".to_owned());
         }
