@@ -9,7 +9,9 @@
 //! and the filter's literal levels from here on; if that string lies behind, they can only be under another stem, and a
 //! stem differs from another only where the filter has `+`: so the next candidate lies behind all topics that share the
 //! stem up to the last `+`. These begin with that prefix and `/`; the first string behind them has `0`, the byte after
-//! `/`, in its place.
+//! `/`, in its place. One trap: `a` and `a/b` are not neighbours, `a!` and `a!/b` lie between them, because `!` comes before
+//! `/`. To a literal level that makes no difference, but where the topic ends in a level that `+` took, the walk must not
+//! jump over them.
 
 use super::{HASH, PLUS, split_level, starts_with_wildcard};
 use alloc::string::String;

@@ -195,7 +195,7 @@ fn the_deepest_topics_take_no_stack() {
         let slashes = "/".repeat(65_535);
         let mut tree = tree_of([slashes.as_str(), "/", "a"]);
         assert_eq!(matched(&tree, "#").len(), 3);
-        assert_eq!(matched(&tree, &(["+"].repeat(30_000).join("/") + "/#")), [slashes.clone()]);
+        assert_eq!(matched(&tree, &(["+"].repeat(30_000).join("/") + "/#")), core::slice::from_ref(&slashes));
         tree.remove_matching(&slashes, |_, n| assert_eq!(n, 0));
         assert_eq!(tree.iter().map(|(topic, _)| topic).collect::<Vec<_>>(), ["/", "a"]);
     });
