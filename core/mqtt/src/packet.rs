@@ -1,7 +1,12 @@
 //! Control packets, borrowed from the bytes they were decoded from. The same types are encoded.
 
+mod filters;
+
+pub use filters::{SubscribeFilterIter, UnsubscribeFilterIter};
+
 use crate::property::Properties;
 use crate::reason::Reason;
+use alloc::borrow::Cow;
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use core::num::NonZeroU16;
@@ -127,6 +132,18 @@ pub struct PublishProperties<'a> {
     pub response_topic: Option<&'a str>,
     /// There are subscription identifiers, which a client must not send [MQTT5-3.3.4-6].
     pub has_subscription_ids: bool,
+}
+
+impl<'a> PublishProperties<'a> {
+    /// The properties that go with the message to its subscribers, see [`Properties::forwardable`]. Borrowed unless the
+    /// publisher put an expiry or an alias between them.
+    pub fn forward(&self) -> Cow<'a, [u8]> {
+        if self.topic_alias.is_none() && self.message_expiry.is_none() && !self.has_subscription_ids {
+            // All others are forwarded.
+            return Cow::Borrowed(self.all.raw());
+        }
+        self.all.forwardable()
+    }
 }
 
 /// PUBACK, PUBREC, PUBREL or PUBCOMP.

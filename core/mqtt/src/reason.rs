@@ -1,4 +1,6 @@
-//! MQTT 5 reason codes [MQTT5-2.4] and what the older versions get instead.
+//! MQTT 5 reason codes (section 2.4) and what the older versions get instead.
+
+use crate::codec::PacketType;
 
 /// A reason code of MQTT 5. The name says what it means; the same byte means different things in different packets, so a few
 /// bytes have aliases as associated constants.
@@ -109,9 +111,36 @@ reasons! {
 }
 
 impl Reason {
-    /// Whether the code reports a failure [MQTT5-2.4].
+    /// Whether the code reports a failure (section 2.4).
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
+    }
+
+    /// Whether a packet of this type may carry the code, as section 2.4 and the packets' own tables say.
+    pub const fn is_allowed_in(self, packet: PacketType) -> bool {
+        match packet {
+            PacketType::ConnAck => {
+                matches!(self.0, 0 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
+            }
+            PacketType::PubAck | PacketType::PubRec => {
+                matches!(self.0, 0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
+            }
+            PacketType::PubRel | PacketType::PubComp => matches!(self.0, 0 | 0x92),
+            PacketType::SubAck => {
+                matches!(self.0, 0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2)
+            }
+            PacketType::UnsubAck => matches!(self.0, 0 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
+            PacketType::Disconnect => {
+                matches!(self.0, 0 | 0x04 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B..=0x90 | 0x93..=0xA2)
+            }
+            PacketType::Auth => matches!(self.0, 0 | 0x18 | 0x19),
+            PacketType::Connect
+            | PacketType::Publish
+            | PacketType::Subscribe
+            | PacketType::Unsubscribe
+            | PacketType::PingReq
+            | PacketType::PingResp => false,
+        }
     }
 
     /// The CONNACK return code of MQTT 3.x that comes closest [MQTT-3.2.2-4].
