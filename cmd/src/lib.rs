@@ -2,3 +2,4 @@
 
 pub mod acl;
 pub mod auth;
+pub mod ctl;

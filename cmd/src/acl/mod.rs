@@ -33,6 +33,15 @@ pub struct AclConfig {
     pub file: Option<PathBuf>,
 }
 
+impl AclConfig {
+    /// Makes a relative path relative to `base`, the directory of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(path) = &mut self.file {
+            *path = base.join(&*path);
+        }
+    }
+}
+
 /// Access rules as one load of the file gives them; immutable, so that shards share it without a lock. A reload makes a new one.
 #[derive(Debug, Default)]
 pub struct AclAuthorizer {

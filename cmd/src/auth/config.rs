@@ -7,7 +7,7 @@ use super::error::LoadError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The name of a provider in a listener's `auth` list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -342,6 +342,21 @@ impl AuthConfig {
             }
         }
         Ok(())
+    }
+}
+
+impl AuthConfig {
+    /// Makes relative paths relative to `base`, the directory of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        let jwt = self.jwt.as_mut().map(|jwt| {
+            [&mut jwt.secret_file, &mut jwt.public_key_file, &mut jwt.jwks_file, &mut jwt.ca_file].into_iter().flatten()
+        });
+        let http = self.http.as_mut().and_then(|http| http.ca_file.as_mut());
+        let files =
+            [self.password_file.as_mut().map(|file| &mut file.path), self.scram.as_mut().map(|file| &mut file.path)];
+        for path in files.into_iter().flatten().chain(jwt.into_iter().flatten()).chain(http) {
+            *path = base.join(&*path);
+        }
     }
 }
 

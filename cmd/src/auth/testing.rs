@@ -2,7 +2,7 @@
 
 use super::chain::{Answer, Attempt};
 use super::{AuthConfig, AuthPlane, ProviderKind, ShardAuthenticator};
-use bifro_core::client::{Transport, Version};
+use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::{ReqId, ShardId};
 use bifro_core::plugin::{AuthOutcome, AuthRequest, Authenticator, EnhancedAuth, Grant, Refusal};
 use bifro_core::time::Instant;
@@ -81,6 +81,25 @@ pub(crate) fn enhanced_request(method: &str, data: Option<&[u8]>) -> AuthRequest
     AuthRequest { enhanced: Some(enhanced), ..plain_request() }
 }
 
+/// An enhanced authentication on the live session of `user` of `tenant`.
+pub(crate) fn again_as(tenant: &str, user: &str, method: &str, data: Option<&[u8]>) -> AuthRequest {
+    let mut request = enhanced_request(method, data);
+    let client = ClientInfo {
+        tenant: tenant.into(),
+        user: user.into(),
+        client_id: request.client_id.clone(),
+        version: request.version,
+        transport: request.transport,
+        peer: request.peer,
+        rules: Vec::new(),
+        expires_at: None,
+    };
+    if let Some(enhanced) = &mut request.enhanced {
+        enhanced.reauthenticates = Some(Arc::new(client));
+    }
+    request
+}
+
 /// An admin runtime.
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -119,7 +138,7 @@ pub(crate) struct Plane {
     pub(crate) shard: ShardAuthenticator,
     pub(crate) answers: Receiver<(ReqId, AuthOutcome)>,
     next: u64,
-    pub(crate) runtime: Runtime,
+    _runtime: Runtime,
 }
 
 impl Plane {
@@ -137,7 +156,7 @@ impl Plane {
             let _ = sender.lock().expect("no test panics inside").send((req, outcome));
         };
         let shard = plane.for_shard(ShardId(0), Arc::new(reply));
-        Self { plane, shard, answers, next: 0, runtime }
+        Self { plane, shard, answers, next: 0, _runtime: runtime }
     }
 
     /// Begins a step; the answer if there is one at once.
@@ -182,7 +201,7 @@ pub(crate) fn refused(outcome: AuthOutcome) -> Refusal {
 }
 
 /// The answer of a provider that must have one at once.
-pub(crate) fn immediate(attempt: Attempt) -> Answer {
+pub(super) fn immediate(attempt: Attempt) -> Answer {
     match attempt {
         Attempt::Now(answer) => answer,
         Attempt::Compute(..) | Attempt::Wait(_) => panic!("expected an answer at once"),

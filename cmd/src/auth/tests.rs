@@ -2,7 +2,9 @@
 
 use super::chain::{Answer, Attempt, Provider};
 use super::config::{AnonymousConfig, CertificateConfig, CertificateField, TenantField};
-use super::testing::{NOW, Plane, Runtime, enhanced_request, granted, password_request, plain_request, refused};
+use super::testing::{
+    NOW, Plane, Runtime, again_as, enhanced_request, granted, password_request, plain_request, refused,
+};
 use super::*;
 use bifro_core::client::Transport;
 use bifro_core::plugin::{Grant, Refusal};
@@ -128,16 +130,22 @@ fn an_unknown_method_of_enhanced_authentication_is_refused_as_such() {
     }
 }
 
-/// [MQTT5-4.12.1-1]: the identity of a session does not change.
+/// [MQTT5-4.12.1-2]: the identity of a session does not change.
 #[test]
 fn re_authentication_as_somebody_else_is_refused() {
     let runtime = Runtime::start();
-    let mut request = enhanced_request("TEST", None);
-    let enhanced = request.enhanced.as_mut().expect("just made");
-    enhanced.reauthenticates = Some("alice".into());
-    let admits = |user: &'static str| vec![scripted(move || Attempt::Now(grant(user)))];
-    assert_eq!(&*granted(run(admits("alice"), request.clone(), &runtime)).user, "alice");
-    assert_eq!(refused(run(admits("bob"), request, &runtime)), Refusal::NotAuthorized);
+    let admits = |tenant: Option<&'static str>, user: &'static str| {
+        let grant = move || Grant { tenant: tenant.map(Into::into), user: user.into(), ..Grant::default() };
+        vec![scripted(move || Attempt::Now(Answer::Granted(Box::new(grant()))))]
+    };
+    for (tenant, session) in [(None, "default"), (Some("default"), "default"), (Some("acme"), "acme")] {
+        let request = again_as(session, "alice", "TEST", None);
+        assert_eq!(&*granted(run(admits(tenant, "alice"), request, &runtime)).user, "alice");
+    }
+    for (tenant, user) in [(Some("acme"), "bob"), (Some("other"), "alice"), (None, "alice"), (Some("acme"), "")] {
+        let request = again_as("acme", "alice", "TEST", None);
+        assert_eq!(refused(run(admits(tenant, user), request, &runtime)), Refusal::NotAuthorized, "{tenant:?} {user}");
+    }
 }
 
 #[test]

@@ -69,6 +69,8 @@ impl KeyKind {
     }
 }
 
+type PemParser = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
+
 /// One key.
 struct VerifyingKey {
     id: Option<String>,
@@ -127,12 +129,12 @@ impl KeySet {
         if pem.windows(11).any(|window| window == b"PRIVATE KEY") {
             return Err(LoadError::content(path, "holds a private key; give the broker the public key only"));
         }
-        let kinds: [(KeyKind, fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>); 3] = [
+        let parsers: [(KeyKind, PemParser); 3] = [
             (KeyKind::Rsa, DecodingKey::from_rsa_pem),
             (KeyKind::EllipticCurve, DecodingKey::from_ec_pem),
             (KeyKind::Edwards, DecodingKey::from_ed_pem),
         ];
-        let found = kinds.into_iter().find_map(|(kind, parse)| parse(&pem).ok().map(|key| Self::of(kind, key)));
+        let found = parsers.into_iter().find_map(|(kind, parse)| parse(&pem).ok().map(|key| Self::of(kind, key)));
         found.ok_or_else(|| LoadError::content(path, "no PEM public key for RSA, P-256, P-384 or Ed25519"))
     }
 

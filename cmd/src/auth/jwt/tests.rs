@@ -1,6 +1,8 @@
 //! Tokens good and bad, and keys that move.
 
-use super::super::testing::{NOW, Plane, Runtime, TempFile, enhanced_request, granted, plain_request, refused};
+use super::super::testing::{
+    NOW, Plane, Runtime, TempFile, again_as, enhanced_request, granted, plain_request, refused,
+};
 use super::super::webhook::tests::serve;
 use super::super::{AuthConfig, ProviderKind};
 use super::*;
@@ -277,20 +279,16 @@ fn unusable_keys_are_refused_at_load() {
 #[test]
 fn the_jwt_method_authenticates_and_re_authenticates() {
     let (mut plane, _secret) = secret_plane("");
-    let request = |token: &str, session: Option<&str>| {
-        let mut request = enhanced_request("JWT", Some(token.as_bytes()));
-        let enhanced = request.enhanced.as_mut().expect("just made");
-        enhanced.reauthenticates = session.map(Box::from);
-        request
-    };
+    let request = |token: &str| enhanced_request("JWT", Some(token.as_bytes()));
+    let again = |token: &str| again_as("default", "alice", "JWT", Some(token.as_bytes()));
     let token = hs256(&claims());
-    assert_eq!(&*granted(plane.ask(request(&token, None))).user, "alice");
+    assert_eq!(&*granted(plane.ask(request(&token))).user, "alice");
     let later = hs256(&claims_with("exp", json!(NOW_S + 600)));
-    let grant = granted(plane.ask(request(&later, Some("alice"))));
+    let grant = granted(plane.ask(again(&later)));
     assert_eq!(grant.expires_at.map(Instant::as_unix_secs), Some(NOW_S + 605));
     let other = hs256(&claims_with("sub", json!("bob")));
-    assert_eq!(refused(plane.ask(request(&other, Some("alice")))), Refusal::NotAuthorized);
-    assert_eq!(refused(plane.ask(request("garbage", None))), Refusal::BadCredentials);
+    assert_eq!(refused(plane.ask(again(&other))), Refusal::NotAuthorized);
+    assert_eq!(refused(plane.ask(request("garbage"))), Refusal::BadCredentials);
     assert_eq!(refused(plane.ask(enhanced_request("JWT", None))), Refusal::BadCredentials);
 }
 
