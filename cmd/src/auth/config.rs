@@ -145,7 +145,7 @@ pub struct JwtConfig {
     /// File with a JSON Web Key Set.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
-    /// URL of a JSON Web Key Set; symmetric keys in it are ignored.
+    /// URL of a JSON Web Key Set, `http://` or `https://`; symmetric keys in it are ignored.
     #[serde(default)]
     pub jwks_url: Option<String>,
     /// PEM file of the certificate authorities trusted for `jwks_url`. Default: the web's.
@@ -194,18 +194,35 @@ pub struct JwtConfig {
     pub leeway_s: u32,
 }
 
+/// Text that is never shown: formatted or serialized it is a few asterisks.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
 /// `[auth.http]`: an HTTP service decides, see `auth::webhook` for the format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// URL to POST to, `http://` or `https://`.
+    /// URL to POST to, `http://` or `https://`; without credentials, those belong into a header.
     pub url: String,
     /// PEM file of the certificate authorities trusted for it. Default: the web's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Headers to send along, for example `Authorization`.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, Secret>,
     /// Milliseconds until an answer must be complete, waiting included. Default 5,000, 100 to 60,000.
     #[serde(default = "defaults::http_timeout_ms")]
     pub timeout_ms: u32,

@@ -69,7 +69,7 @@ struct Providers {
 
 /// How busy authentication is, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AuthLoad {
+pub struct AuthUsage {
     /// Passwords waiting for or under verification.
     pub hashes_pending: usize,
     /// Clients refused because `auth.hash_queue_max` was reached, since the start.
@@ -124,10 +124,10 @@ impl AuthPlane {
     }
 
     /// How busy authentication is.
-    pub fn load(&self) -> AuthLoad {
+    pub fn usage(&self) -> AuthUsage {
         let providers = self.shared.providers();
         let pool = &self.shared.engines.pool;
-        AuthLoad {
+        AuthUsage {
             hashes_pending: pool.taken(),
             hashes_refused: pool.refused(),
             http_pending: providers.http.as_ref().map_or(0, |http| http.pending()),

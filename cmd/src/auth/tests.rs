@@ -130,7 +130,7 @@ fn an_unknown_method_of_enhanced_authentication_is_refused_as_such() {
     }
 }
 
-/// [MQTT5-4.12.1-2]: the identity of a session does not change.
+/// MQTT 5 section 4.12.1: what re-authentication proves is that the client is still who it was.
 #[test]
 fn re_authentication_as_somebody_else_is_refused() {
     let runtime = Runtime::start();

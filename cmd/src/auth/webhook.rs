@@ -315,7 +315,7 @@ fn headers(config: &HttpConfig) -> Result<HeaderMap, LoadError> {
     for (name, value) in &config.headers {
         let bad = |problem: &str| LoadError::setting("auth.http.headers", format!("{name:?} {problem}"));
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("is no header name"))?;
-        let mut value = HeaderValue::from_str(value).map_err(|_| bad("has a value that cannot be sent"))?;
+        let mut value = HeaderValue::from_str(&value.0).map_err(|_| bad("has a value that cannot be sent"))?;
         value.set_sensitive(true);
         headers.insert(header, value);
     }

@@ -1,6 +1,7 @@
 //! The HTTP service as it should be, and as it should not.
 
 use super::*;
+use crate::auth::config::Secret;
 use crate::auth::testing::{NOW, Plane, Runtime, granted, password_request, plain_request, refused};
 use crate::auth::{AuthConfig, ProviderKind};
 use axum::Router;
@@ -81,7 +82,7 @@ fn an_allowance_carries_tenant_user_rules_and_end() {
         rule(Effect::Deny, None, "#"),
     ];
     assert_eq!(grant.rules, expected);
-    assert_eq!(plane.plane.load().http_pending, 0);
+    assert_eq!(plane.plane.usage().http_pending, 0);
 }
 
 #[test]
@@ -150,7 +151,7 @@ fn everything_but_a_proper_answer_refuses_and_never_falls_through() {
         assert_eq!(refused(plane.ask(plain_request())), Refusal::Unavailable, "answer {index}");
         assert_eq!(service.asked(), index + 1, "failures are not remembered");
     }
-    assert_eq!(plane.plane.load().http_failures as usize, service.asked());
+    assert_eq!(plane.plane.usage().http_failures as usize, service.asked());
 }
 
 #[test]
@@ -190,7 +191,7 @@ fn calls_are_bounded_and_the_overflow_is_refused_at_once() {
     }
     let (_, overflow) = plane.start(password_request("5", "x"), NOW);
     assert_eq!(overflow.map(refused), Some(Refusal::Unavailable));
-    assert_eq!(plane.plane.load().http_pending, 5);
+    assert_eq!(plane.plane.usage().http_pending, 5);
     release.send(true).expect("the handlers wait");
     for _ in 0..5 {
         let (_, outcome) = plane.answers.recv().expect("an answer");
@@ -221,6 +222,13 @@ fn answers_are_remembered_for_the_same_credentials_only_and_not_for_long() {
 }
 
 #[test]
+fn headers_are_not_shown() {
+    let http = config("http://127.0.0.1:1/");
+    let shown = format!("{http:?} {}", toml::to_string(&http).expect("serializes"));
+    assert!(shown.contains("***") && !shown.contains("t0ken"), "{shown}");
+}
+
+#[test]
 fn urls_and_headers_are_checked_at_load() {
     let fails = |change: &dyn Fn(&mut HttpConfig)| {
         let mut http = config("http://127.0.0.1:1/");
@@ -228,7 +236,10 @@ fn urls_and_headers_are_checked_at_load() {
         Webhook::new(&http).expect_err("refused").to_string()
     };
     assert!(fails(&|http| http.url = "ftp://127.0.0.1/".to_owned()).contains("must be http or https"));
+    assert!(fails(&|http| http.url = "http://user:pw@127.0.0.1/".to_owned()).contains("put them into a header"));
     assert!(fails(&|http| http.url = "127.0.0.1".to_owned()).contains("not a URL"));
-    assert!(fails(&|http| drop(http.headers.insert("a b".to_owned(), String::new()))).contains("no header name"));
+    assert!(
+        fails(&|http| drop(http.headers.insert("a b".to_owned(), Secret(String::new())))).contains("no header name")
+    );
     assert!(fails(&|http| http.ca_file = Some("/nonexistent".into())).contains("/nonexistent"));
 }

@@ -240,6 +240,34 @@ fn algorithms_cannot_be_confused() {
 }
 
 #[test]
+fn public_keys_of_every_type_verify_their_own_algorithms_only() {
+    let plane = |pem: &str| {
+        let file = TempFile::new(pem);
+        Plane::new(&config(&format!("public_key_file = '{}'", file.path().display())), &[ProviderKind::Jwt])
+    };
+    let elliptic = |algorithm, kind: &'static rcgen::SignatureAlgorithm| {
+        let pair = rcgen::KeyPair::generate_for(kind).expect("a key");
+        let token = sign(algorithm, None, &claims(), &EncodingKey::from_ec_der(&pair.serialize_der()));
+        (pair.public_key_pem(), token)
+    };
+    let (p256, es256) = elliptic(Algorithm::ES256, &rcgen::PKCS_ECDSA_P256_SHA256);
+    let (p384, es384) = elliptic(Algorithm::ES384, &rcgen::PKCS_ECDSA_P384_SHA384);
+    let (rs256, ps256) = (rsa_vectors::RS256.to_owned(), rsa_vectors::PS256.to_owned());
+    let tokens = [&es256, &es384, &rs256, &ps256];
+    for (pem, valid) in [(&*p256, &[&es256][..]), (&p384, &[&es384]), (rsa_vectors::PUBLIC_KEY, &[&rs256, &ps256])] {
+        let mut plane = plane(pem);
+        for token in tokens {
+            let outcome = plane.ask(bearer(token));
+            if valid.contains(&token) {
+                assert_eq!(&*granted(outcome).user, "alice");
+            } else {
+                assert_eq!(refused(outcome), Refusal::BadCredentials);
+            }
+        }
+    }
+}
+
+#[test]
 fn only_listed_algorithms_are_accepted_and_extensions_are_not() {
     let (mut plane, _secret) = secret_plane("algorithms = ['HS512']");
     let key = EncodingKey::from_secret(SECRET.as_bytes());
@@ -275,7 +303,7 @@ fn unusable_keys_are_refused_at_load() {
     assert!(load("jwks_url = 'file:///etc/passwd'".to_owned()).contains("must be http or https"));
 }
 
-/// [MQTT5-4.12.1-1]: a fresh token on a live connection, for the same user only.
+/// MQTT 5 section 4.12.1: a fresh token on a live connection, for the same user only.
 #[test]
 fn the_jwt_method_authenticates_and_re_authenticates() {
     let (mut plane, _secret) = secret_plane("");
@@ -359,7 +387,7 @@ fn keys_survive_a_failing_issuer_and_a_reload() {
     *issuer.body.lock().expect("no panic inside") = "garbage".to_owned();
     let unknown = bearer(&sign(Algorithm::EdDSA, Some("unknown"), &claims(), &key));
     assert_eq!(refused(plane.ask(unknown)), Refusal::BadCredentials);
-    assert_eq!(plane.plane.load().jwks_failures, 1);
+    assert_eq!(plane.plane.usage().jwks_failures, 1);
     granted(plane.ask(good.clone()));
     plane.plane.reload(&config, &[chain]).expect("valid");
     let (_, outcome) = plane.start(good, NOW);

@@ -86,6 +86,7 @@ fn the_payload_comes_from_where_it_is_said_to_come() {
     assert!(is_refused(&["pub", "-t", "a", "-m", "x", "-n"]), "and one is enough");
 }
 
+/// [MQTT-3.1.2-22]
 #[test]
 fn credentials_and_client_id_stand_in_connect() {
     let broker = Broker::start(|mut peer| {
@@ -104,7 +105,7 @@ fn credentials_and_client_id_stand_in_connect() {
     let expected = (Version::V311, "c7".to_owned(), Some("alice".to_owned()), Some(b"s3cret".to_vec()));
     assert_eq!(broker.finish(), Some(expected));
     let without_user = run("1", &["pub", "-V", "3.1.1", "-t", "a", "-n", "-P", "x"]);
-    assert!(without_user.error().contains("--username"), "[MQTT-3.1.2-22]");
+    assert!(without_user.error().contains("--username"));
 }
 
 #[test]
@@ -131,6 +132,7 @@ fn a_refusal_says_what_was_refused_and_why() {
     }
 }
 
+/// [MQTT5-3.2.2-11] [MQTT5-3.2.2-14] [MQTT5-3.2.2-15]
 #[test]
 fn what_the_broker_does_not_accept_is_not_sent() {
     let strict = || {
@@ -149,7 +151,7 @@ fn what_the_broker_does_not_accept_is_not_sent() {
         let broker = strict();
         let error = run(&broker.port, &[&["pub", "-t", "a"][..], args].concat()).error();
         assert!(error.contains(problem), "{error}");
-        assert_eq!(broker.finish(), None, "[MQTT5-3.2.2-11] [MQTT5-3.2.2-14] [MQTT5-3.2.2-15]");
+        assert_eq!(broker.finish(), None, "not even tried");
     }
 }
 
@@ -179,6 +181,7 @@ fn a_port_without_a_broker_says_so() {
     web.finish();
 }
 
+/// [MQTT-3.8.4-5] [MQTT5-3.8.4-6] [MQTT-4.3.3-2] [MQTT5-4.3.3-10]
 #[test]
 fn a_subscription_prints_messages_and_acknowledges_them() {
     for version in ["3.1.1", "5"] {
@@ -190,7 +193,7 @@ fn a_subscription_prints_messages_and_acknowledges_them() {
                 }
                 other => panic!("unexpected {other:?}"),
             });
-            // A message may overtake SUBACK [MQTT-3.8.4-4].
+            // A message may overtake SUBACK (section 3.8.4).
             peer.publish("a/0", b"zero", QoS::AtMostOnce, 1, false);
             peer.suback(packet_id(1), &[2, 2]);
             peer.publish("a/1", b"one", QoS::AtLeastOnce, 7, false);
