@@ -9,7 +9,7 @@
 //!
 //! **Fail closed.** An allow is read by the protocol's rules: a leading wildcard does not reach topics that start with `$`. A deny
 //! is read literally: `#` is everything. A name that cannot safely stand in a pattern makes an allow void and a deny wider, see
-//! [`pattern`].
+//! `pattern`.
 
 mod file;
 mod pattern;
