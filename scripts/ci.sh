@@ -89,20 +89,20 @@ licences() {
 
 # The tests run for a second or so within `cargo test`; here the fuzzers take their time.
 fuzz() {
-    local targets=() source
-    while IFS= read -r source; do
-        targets+=("$source")
-    done < <(find . -path ./target -prune -o -path '*/tests/fuzz_*.rs' -print | sort)
+    local targets=() target name
+    # A fuzzer is tests/fuzz_NAME.rs or tests/fuzz_NAME/main.rs of some crate.
+    while IFS= read -r target; do
+        targets+=("${target%/main.rs}")
+    done < <(find . -path ./target -prune -o \( -path '*/tests/fuzz_*.rs' -o -path '*/tests/fuzz_*/main.rs' \) -print | sort |
+        grep -E '/tests/fuzz_[^/]+(\.rs|/main\.rs)$')
     if [ ${#targets[@]} -eq 0 ]; then
         echo "no fuzzer found" >&2
         return 1
     fi
-    for source in "${targets[@]}"; do
-        local manifest name
-        manifest="$(dirname "$(dirname "$source")")/Cargo.toml"
-        name="$(basename "$source" .rs)"
+    for target in "${targets[@]}"; do
+        name="$(basename "$target" .rs)"
         BIFRO_FUZZ_SECONDS="${BIFRO_FUZZ_SECONDS:-60}" \
-            cargo test --locked --quiet --manifest-path "$manifest" --test "$name" || return 1
+            cargo test --locked --quiet --manifest-path "${target%/tests/*}/Cargo.toml" --test "$name" || return 1
     done
 }
 

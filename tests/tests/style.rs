@@ -155,7 +155,8 @@ fn names_say_what_things_are() {
         name.contains("Manager") || name.ends_with("Impl") || name.ends_with("Helper")
     };
     assert_none(&all_lines_where(vague_type), "types must be named for what they do");
-    let getter = |line: &str| function_name(line).is_some_and(|name| name.starts_with("get_"));
+    // `get` and `get_mut` are what the standard library calls a look-up.
+    let getter = |line: &str| function_name(line).is_some_and(|name| name.starts_with("get_") && name != "get_mut");
     assert_none(&all_lines_where(getter), "getters are named for what they return");
 }
 
@@ -170,7 +171,11 @@ fn nothing_is_left_undone_or_skipped() {
 
 #[test]
 fn only_programs_print() {
-    let prints = |line: &str| ["println!(", "print!(", "eprint!("].iter().any(|word| line.contains(word));
+    // To standard error a dying process may write its reason.
+    let prints = |line: &str| {
+        let words = line.split(|c: char| !c.is_alphanumeric() && !['_', '!'].contains(&c));
+        words.into_iter().any(|word| ["println!", "print!"].contains(&word))
+    };
     let libraries =
         rust_files().into_iter().filter(|source| !source.path.contains("/src/bin/") && !is_test_file(&source.path));
     let found: Vec<String> =

@@ -54,9 +54,14 @@ pub struct Loaded {
     pub auth: AuthConfig,
     /// `[acl]`: access rules.
     pub acl: AclConfig,
-    /// Where they came from; load from there again at reload.
+    /// Where they came from; [`Loaded::load_again`] reads from there.
     pub source: Source,
+    /// What `--cores` said; it wins over the file at every load.
+    pub cores_flag: Option<u16>,
 }
+
+/// Every table a file may have.
+const TABLES: [&str; 9] = ["node", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
 
 impl Loaded {
     /// Reads the configuration from where it comes.
@@ -76,15 +81,28 @@ impl Loaded {
         Self::parse(&text, source)
     }
 
+    /// Reads the configuration once more from where this one came, with the same flags.
+    ///
+    /// # Errors
+    /// The file cannot be read any more, or anything in it is wrong.
+    pub fn load_again(&self) -> Result<Self, ConfigErrors> {
+        let loaded = Self::load(self.source.clone())?;
+        match self.cores_flag {
+            Some(cores) => loaded.with_cores(cores),
+            None => Ok(loaded),
+        }
+    }
+
     /// Checks `text` as the configuration that `source` holds.
     ///
     /// # Errors
     /// Anything in it is wrong.
     pub fn parse(text: &str, source: Source) -> Result<Self, ConfigErrors> {
         let mut document = Document::parse(&source.to_string(), text)?;
-        let out_of_range = bounds::check(&document);
-        if !out_of_range.is_empty() {
-            return Err(ConfigErrors(out_of_range));
+        let mut wrong = document.unknown_tables(&TABLES);
+        wrong.extend(bounds::check(&document));
+        if !wrong.is_empty() {
+            return Err(ConfigErrors(wrong));
         }
         let (tenant_defaults, tenant) = tenants::take(&mut document)?;
         let auth: AuthConfig = document.take("auth")?;
@@ -96,7 +114,7 @@ impl Loaded {
         if !broken.is_empty() {
             return Err(ConfigErrors(broken));
         }
-        let mut loaded = Self { config, auth, acl, source };
+        let mut loaded = Self { config, auth, acl, source, cores_flag: None };
         loaded.resolve_paths();
         Ok(loaded)
     }
@@ -120,6 +138,7 @@ impl Loaded {
             return Err(ConfigError { file: "--cores".to_owned(), line: None, key: key.to_owned(), problem }.into());
         }
         self.config.node.cores = cores;
+        self.cores_flag = Some(cores);
         Ok(self)
     }
 

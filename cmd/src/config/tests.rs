@@ -45,6 +45,7 @@ fn defaults() -> Loaded {
         auth: AuthConfig::default(),
         acl: AclConfig::default(),
         source: Source::Defaults,
+        cores_flag: None,
     }
 }
 
@@ -139,6 +140,13 @@ fn what_is_printed_loads_as_the_same() {
 }
 
 #[test]
+fn every_table_is_one_that_a_file_may_have() {
+    let printed: toml::Table = everything().to_toml().parse().expect("what is printed parses");
+    let printed: BTreeSet<&str> = printed.keys().map(String::as_str).chain(["tenant"]).collect();
+    assert_eq!(printed, TABLES.into_iter().collect());
+}
+
+#[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(load("").expect("nothing is required"), defaults());
 }
@@ -146,7 +154,10 @@ fn an_empty_file_is_the_default() {
 #[test]
 fn mistakes_are_told_with_line_and_key() {
     assert_refused("[node]\ncores = 2\ncoers = 3", "built-in defaults:3: node.coers: unknown field `coers`");
-    assert_refused("[nod]\ncores = 2", "built-in defaults:1: nod: unknown field `nod`");
+    assert_refused(
+        "[nod]\ncores = 2",
+        "built-in defaults:1: nod: unknown table, expected one of node, listener, auth, acl",
+    );
     assert_refused("\n[node]\ncores = \"two\"", ":3: node.cores: invalid type: string \"two\", expected u16");
     assert_refused("[node]\ncores = 70000", ":2: node.cores: 70000 is out of range: allowed is 0 to 1024");
     assert_refused("[node]\ncores = -1", "node.cores: -1 is out of range");
@@ -299,6 +310,8 @@ fn a_file_that_cannot_be_read_is_named() {
 fn cores_on_the_command_line_win_within_their_bound() {
     let loaded = Loaded::load(Source::Defaults).expect("the reference is in order");
     assert_eq!(loaded.clone().with_cores(2).expect("in range").config.node.cores, 2);
+    let again = loaded.clone().with_cores(2).expect("in range").load_again().expect("still in order");
+    assert_eq!(again.config.node.cores, 2, "at reload too");
     let told = loaded.with_cores(2000).expect_err("out of range").to_string();
     assert_eq!(told, "--cores: node.cores: 2000 is out of range: allowed is 0 to 1024");
 }

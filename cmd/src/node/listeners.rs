@@ -173,6 +173,8 @@ pub(super) fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, Li
     }
     // The configuration's rules demand one of the two.
     let mut address = listener.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 1883)));
+    // SO_REUSEPORT would share the address with another process without a word: without it, the system says so.
+    drop(listener_tcp(address, backlog, false).map_err(bind)?);
     let mut fds = Vec::new();
     for _ in 0..shards {
         let fd = listener_tcp(address, backlog, true).map_err(bind)?;

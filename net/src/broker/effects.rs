@@ -154,7 +154,7 @@ impl<S: Services> Broker<S> {
     fn attach(&mut self, slot: Slot, clean_start: bool) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
-        let req = self.await_completion(Awaited::Attach { slot, client: client.clone() });
+        let req = self.await_completion(Awaited::Attach(slot));
         let conn = self.conn_ref(slot);
         self.services.attach(self.now, req, conn, &client, &tenant, clean_start);
     }
