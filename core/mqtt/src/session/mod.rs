@@ -4,274 +4,180 @@
 //! The driver owns the socket, the timers and the ports. It calls one `handle_*` or command at a time with a monotonic
 //! `now`, then carries out [`Outbox::effects`] in order and sends [`Outbox::wire`]. After [`Effect::Close`] the machine is
 //! dead: it ignores everything, and the driver closes the socket once the wire is flushed.
+//!
+//! - Packets are fed only while [`Session::wants_packets`] says so; what has been received meanwhile waits with the driver.
+//! - [`Session::handle_closed`] and [`Session::close`] end a session at once, unless its inbox is just being attached: then
+//!   `Close` follows the answer, so that the inbox can be left in order.
+//! - While [`Session::wants_writable`] says so, the driver calls [`Session::handle_writable`] when the wire has drained.
+//!
+//! # States
+//! ```text
+//! Fresh ──CONNECT──► Connecting: Authenticating ⇄ AwaitingAuth ─► Identifying ─► Registering ─► Attaching ──CONNACK──► Connected
+//!   └──────────────────────┴── refusal, DISCONNECT, close ──────────────────────────────────────────────► Closed ◄──────┘
+//! ```
+//!
+//! # Invariants
+//! [`Session::validate`] asserts them: QoS 1 and 2 in flight never exceed the client's Receive Maximum; acknowledgements
+//! leave in the order of receipt; nothing waits in the queue that could be sent; rare state is boxed, so that an idle
+//! session is small.
 
-use crate::codec::Fanout;
+mod ack_order;
+mod alias;
+mod auth;
+mod close;
+mod connack;
+mod connect;
+mod deliver;
+mod effect;
+mod exchange;
+mod handshake;
+mod in_flight;
+mod inbound;
+mod outbound_acks;
+mod permission;
+mod queue;
+mod reload;
+mod requests;
+mod resume;
+mod retained;
+mod subscribe;
+mod subscriptions;
+mod timeouts;
+mod unsubscribe;
+mod validate;
+mod violation;
+mod will;
+
+#[cfg(test)]
+mod tests;
+
+pub use effect::{Closed, Cx, Effect, Identity, Origin, Outbox, Tally, Token};
+pub use exchange::{Delivered, Delivery, PublishRequest, PublishToken, Published, TopicName};
+
+use crate::codec::{DecodeError, DecodeOptions, encode};
 use crate::packet::Packet;
-use crate::reason::Reason;
-use crate::wire::Wire;
+use ack_order::Inbound;
+use alias::{InboundAliases, OutboundAliases};
 use alloc::boxed::Box;
-use alloc::rc::Rc;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
-use bifro_core::client::{Client, Transport};
-use bifro_core::event::{DropReason, Event};
-use bifro_core::ids::{InboxSeq, PublisherKey, TenantIdx};
-use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::plugin::{AuthOutcome, AuthRequest, Authorizer};
-use bifro_core::ports::{Attached, DetachState, GroupName, InboxMessage, PortError, RetainedMessage, SubOptions};
-use bifro_core::tenant::TenantCtx;
+use auth::ReAuth;
+use bifro_core::client::{Client, Version};
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{PublisherKey, ShardId, Slot, TenantIdx};
 use bifro_core::time::Instant;
-use core::net::SocketAddr;
-use core::num::NonZeroU32;
-
-/// What every call needs to know.
-#[derive(Clone, Copy, Debug)]
-pub struct Cx<'a> {
-    /// The time.
-    pub now: Instant,
-    /// Tenant of the session; before authentication the default tenant.
-    pub tenant: &'a TenantCtx,
-    /// Answers permission questions.
-    pub authorizer: &'a dyn Authorizer,
-    /// The shard is over its memory budget: new CONNECTs are refused with 0x97 (3.x: 3).
-    pub over_budget: bool,
-}
-
-/// Where the machine's outputs go.
-#[derive(Debug)]
-pub struct Outbox<'a> {
-    /// Bytes for the client.
-    pub wire: &'a mut Wire,
-    /// Everything else, in order.
-    pub effects: &'a mut Vec<Effect>,
-    /// The connection is over its write high-water mark: QoS 0 is dropped, QoS 1 and 2 wait.
-    pub congested: bool,
-}
-
-/// What is known of a connection before its first packet.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Listener it arrived on.
-    pub listener: u16,
-    /// Transport.
-    pub transport: Transport,
-    /// Peer address.
-    pub peer: Option<SocketAddr>,
-    /// Leaf certificate (DER) the client proved to own.
-    pub certificate: Option<Box<[u8]>>,
-    /// Random bits for an assigned client identifier.
-    pub nonce: u128,
-}
-
-/// Correlates a subscription, unsubscription or retained lookup with its completion; unique per session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Token(pub u32);
-
-/// What the driver is to do.
-#[derive(Debug)]
-pub enum Effect {
-    /// Ask the authentication chain; answer with [`Session::handle_auth`].
-    Authenticate(Box<AuthRequest>),
-    /// The identity is established: from here on `Cx::tenant` is this tenant's. The driver interns the tenant named in the
-    /// grant and answers at once with [`Session::handle_identified`].
-    Identify(Box<Identity>),
-    /// Become the owner of the client id; answer with [`Session::handle_registered`].
-    Register,
-    /// Persistent session: attach to the inbox; answer with [`Session::handle_attached`].
-    Attach {
-        /// Discard what there was.
-        clean_start: bool,
-    },
-    /// Transient session: delete the inbox an earlier session of the client may have left; answer with
-    /// [`Session::handle_attached`] and an empty [`Attached`].
-    Discard,
-    /// Make a subscription (or replace the options of one); answer with [`Session::handle_subscribed`].
-    Subscribe {
-        /// For the answer.
-        token: Token,
-        /// Filter as the client wrote it.
-        full: Box<str>,
-        /// Filter without share prefix.
-        filter: Box<str>,
-        /// Group, if shared.
-        group: Option<GroupName>,
-        /// Options.
-        options: SubOptions,
-        /// A subscription with this full filter exists and is replaced.
-        replaces: bool,
-    },
-    /// End a subscription; answer with [`Session::handle_unsubscribed`].
-    Unsubscribe {
-        /// For the answer.
-        token: Token,
-        /// Filter as the client wrote it.
-        full: Box<str>,
-        /// Filter without share prefix.
-        filter: Box<str>,
-        /// Group, if shared.
-        group: Option<GroupName>,
-    },
-    /// Look up retained messages; answer with [`Session::handle_retained`].
-    FindRetained {
-        /// For the answer.
-        token: Token,
-        /// Filter without share prefix.
-        filter: Box<str>,
-    },
-    /// Publish the will now.
-    PublishWill(Arc<Message>),
-    /// Tell the inbox that these are done with.
-    Commit(Vec<InboxSeq>),
-    /// Leave the inbox (persistent sessions only). Always before [`Effect::Unregister`].
-    Detach(Box<DetachState>),
-    /// Give this message of a shared group to another member.
-    Redeliver {
-        /// Filter without prefix.
-        filter: Box<str>,
-        /// Group.
-        group: GroupName,
-        /// The message.
-        message: Arc<Message>,
-    },
-    /// Give up the client id (only after `Register`), once the inbox has been left.
-    Unregister,
-    /// Credentials or identity changed by re-authentication.
-    Reidentified(Client),
-    /// Send what is on the wire, then close the connection. Always the last effect of a session.
-    Close(Closed),
-    /// Tell operators.
-    Event(Event),
-}
-
-/// The identity a grant establishes, to be completed by the driver.
-#[derive(Debug)]
-pub struct Identity {
-    /// Who the client is.
-    pub client: Client,
-}
-
-/// Why a session ended, for metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Closed {
-    /// The client said DISCONNECT.
-    ByClient,
-    /// The transport closed or broke without DISCONNECT.
-    Transport,
-    /// The server ended it for this reason.
-    Server(Reason),
-    /// The CONNECT was refused for this reason.
-    Refused(Reason),
-    /// The peer broke the protocol.
-    Violation(Reason),
-}
-
-/// A PUBLISH that passed all checks and wants to be routed. The one effect that borrows, so that a payload is not copied
-/// unless somebody needs to keep it.
-#[derive(Debug)]
-pub struct PublishRequest<'p> {
-    /// Topic name, resolved if the client sent an alias.
-    pub topic: TopicName<'p>,
-    /// See [`MessageView::properties`].
-    pub properties: &'p [u8],
-    /// Payload.
-    pub payload: &'p [u8],
-    /// QoS.
-    pub qos: QoS,
-    /// Retain flag: the message (or its absence, if the payload is empty) is to be retained.
-    pub retain: bool,
-    /// Expiry.
-    pub expiry_at: Option<Instant>,
-    /// For [`Session::handle_published`]; none for QoS 0, which nobody waits for.
-    pub token: Option<PublishToken>,
-}
-
-impl PublishRequest<'_> {
-    /// The message to route.
-    pub fn view(&self, publisher: PublisherKey) -> MessageView<'_> {
-        MessageView {
-            topic: self.topic.as_str(),
-            properties: self.properties,
-            payload: self.payload,
-            qos: self.qos,
-            retain: self.retain,
-            expiry_at: self.expiry_at,
-            publisher,
-        }
-    }
-}
-
-/// A topic name from the packet, or from the alias table.
-#[derive(Clone, Debug)]
-pub enum TopicName<'p> {
-    /// Stands in the packet.
-    Packet(&'p str),
-    /// An alias stood for it.
-    Alias(Rc<str>),
-}
-
-impl TopicName<'_> {
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Packet(name) => name,
-            Self::Alias(name) => name,
-        }
-    }
-}
-
-/// Correlates a QoS 1 or 2 publish with its completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct PublishToken(pub u32);
-
-/// How routing a publish ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// Every receiver has taken it over.
-    Done {
-        /// Somebody subscribes to the topic.
-        matched: bool,
-    },
-    /// Refused, or not done in time: MQTT 5 hears 0x97 or 0x83, MQTT 3.x hears nothing and retries.
-    Failed(PortError),
-}
-
-/// How a message is to be delivered to this session.
-#[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
-    /// QoS: the lower of publish and subscription.
-    pub qos: QoS,
-    /// Retain flag.
-    pub retain: bool,
-    /// Ids of all subscriptions that matched.
-    pub subscription_ids: &'a [NonZeroU32],
-    /// Ask the permission for this topic again.
-    pub check: bool,
-    /// Place in the inbox, for persistent sessions.
-    pub seq: Option<InboxSeq>,
-    /// The shared subscription (filter without prefix, group) through which it came.
-    pub shared: Option<(&'a str, &'a GroupName)>,
-}
-
-/// What became of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivered {
-    /// On the wire.
-    Sent,
-    /// Waits in the session for its turn.
-    Queued,
-    /// Dropped, and counted.
-    Dropped(DropReason),
-}
+use connect::Connecting;
+use in_flight::Outbound;
+use permission::PermissionCache;
+use requests::Requests;
+use subscriptions::Subscriptions;
+use violation::Violation;
+use will::Will;
 
 /// The machine.
 #[derive(Debug)]
-pub struct Session {}
+pub struct Session {
+    stage: Stage,
+    client: Option<Client>,
+    inbox: Option<Box<InboxHandle>>,
+    will: Option<Box<Will>>,
+    re_auth: Option<Box<ReAuth>>,
+    inbound: Option<Box<Inbound>>,
+    outbound: Option<Box<Outbound>>,
+    subscriptions: Option<Box<Subscriptions>>,
+    requests: Option<Box<Requests>>,
+    aliases_in: Option<Box<InboundAliases>>,
+    aliases_out: Option<Box<OutboundAliases>>,
+    permissions: Option<Box<PermissionCache>>,
+    publisher: PublisherKey,
+    last_packet_at: Instant,
+    /// Theoretical arrival time of the publish rate's bucket.
+    rate_until: Instant,
+    tenant: TenantIdx,
+    /// Session Expiry Interval in force, in seconds.
+    expiry_s: u32,
+    next_token: u32,
+    /// Largest packet accepted, as announced.
+    packet_bytes_max: u32,
+    /// Largest packet the client accepts; 0 = no limit.
+    client_packet_bytes_max: u32,
+    /// QoS 1 and 2 messages in flight to the client at most; never above its Receive Maximum.
+    send_window: u16,
+    /// Receive Maximum announced to the client.
+    receive_maximum: u16,
+    /// Topic Alias Maximum announced to the client.
+    alias_max: u16,
+    keep_alive_s: u16,
+    version: Version,
+    flags: Flags,
+}
+
+/// Facts that take a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flags {
+    /// A mosquitto bridge: it gets retain flags as published and never its own messages back.
+    bridge: bool,
+    /// The client asked for a session that outlives its connection.
+    asked_to_persist: bool,
+    /// One of the tenant's connections is ours, to be released at the end.
+    holds_connection: bool,
+    /// `Register` has been asked for.
+    registered: bool,
+    /// CONNACK has said success.
+    started: bool,
+    /// The client wants no reason strings [MQTT5-3.1.2-29].
+    no_problem_information: bool,
+}
+
+/// Where the session stands.
+#[derive(Debug)]
+enum Stage {
+    /// Nothing has arrived yet.
+    Fresh(Box<Origin>),
+    /// CONNECT has arrived, CONNACK has not left.
+    Connecting(Box<Connecting>),
+    /// CONNACK has left.
+    Connected,
+    /// `Close` has left.
+    Closed,
+}
+
+/// The inbox of a persistent session.
+#[derive(Clone, Copy, Debug)]
+struct InboxHandle {
+    place: (ShardId, Slot),
+    epoch: u64,
+}
 
 impl Session {
     /// A connection that has not sent anything yet.
     pub fn new(origin: Origin, now: Instant) -> Self {
-        let _ = (origin, now);
-        Self {}
+        Self {
+            packet_bytes_max: origin.pre_auth_packet_bytes_max,
+            stage: Stage::Fresh(Box::new(origin)),
+            client: None,
+            inbox: None,
+            will: None,
+            re_auth: None,
+            inbound: None,
+            outbound: None,
+            subscriptions: None,
+            requests: None,
+            aliases_in: None,
+            aliases_out: None,
+            permissions: None,
+            publisher: PublisherKey(0),
+            last_packet_at: now,
+            rate_until: now,
+            tenant: TenantIdx(0),
+            expiry_s: 0,
+            next_token: 0,
+            client_packet_bytes_max: 0,
+            send_window: 1,
+            receive_maximum: 1,
+            alias_max: 0,
+            keep_alive_s: 0,
+            version: Version::V311,
+            flags: Flags::default(),
+        }
     }
 
     /// Takes a packet. Returns what is to be routed, if it was a PUBLISH that may be.
@@ -281,106 +187,178 @@ impl Session {
         packet: Packet<'p>,
         out: &mut Outbox<'_>,
     ) -> Option<PublishRequest<'p>> {
-        let _ = (cx, packet, out);
+        self.last_packet_at = cx.now;
+        match self.stage {
+            Stage::Connected => return self.handle_connected_packet(cx, packet, out),
+            Stage::Fresh(_) => match packet {
+                Packet::Connect(connect) => self.handle_connect(cx, &connect, out),
+                _ => self.fail_silently(cx, Violation::FirstNotConnect, out), // [MQTT-3.1.0-1] [MQTT5-3.1.0-1]
+            },
+            Stage::Connecting(_) => match packet {
+                Packet::Auth(auth) => self.handle_auth_packet(cx, &auth, out),
+                Packet::Disconnect(disconnect) => self.handle_disconnect(cx, &disconnect, out),
+                Packet::Connect(_) => self.fail(cx, Violation::SecondConnect, out), // [MQTT-3.1.0-2] [MQTT5-3.1.0-2]
+                _ => self.fail(cx, Violation::BeforeConnAck, out),                  // [MQTT5-3.1.2-30]
+            },
+            Stage::Closed => {}
+        }
         None
     }
 
-    /// The bytes received are no packet.
-    pub fn handle_malformed(&mut self, cx: &Cx<'_>, error: crate::codec::DecodeError, out: &mut Outbox<'_>) {
-        let _ = (cx, error, out);
-    }
-
-    /// Answer to [`Effect::Authenticate`].
-    pub fn handle_auth(&mut self, cx: &Cx<'_>, outcome: AuthOutcome, out: &mut Outbox<'_>) {
-        let _ = (cx, outcome, out);
-    }
-
-    /// Answer to [`Effect::Identify`]: the tenant is interned, `cx.tenant` is it from now on.
-    pub fn handle_identified(&mut self, cx: &Cx<'_>, tenant: TenantIdx, publisher: PublisherKey, out: &mut Outbox<'_>) {
-        let _ = (cx, tenant, publisher, out);
-    }
-
-    /// Answer to [`Effect::Register`].
-    pub fn handle_registered(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
-        let _ = (cx, out);
-    }
-
-    /// Answer to [`Effect::Attach`] or [`Effect::Discard`].
-    pub fn handle_attached(&mut self, cx: &Cx<'_>, result: Result<Box<Attached>, PortError>, out: &mut Outbox<'_>) {
-        let _ = (cx, result, out);
-    }
-
-    /// Answer to [`Effect::Subscribe`].
-    pub fn handle_subscribed(
+    fn handle_connected_packet<'p>(
         &mut self,
         cx: &Cx<'_>,
-        token: Token,
-        result: Result<(), PortError>,
+        packet: Packet<'p>,
         out: &mut Outbox<'_>,
-    ) {
-        let _ = (cx, token, result, out);
-    }
-
-    /// Answer to [`Effect::Unsubscribe`].
-    pub fn handle_unsubscribed(&mut self, cx: &Cx<'_>, token: Token, out: &mut Outbox<'_>) {
-        let _ = (cx, token, out);
-    }
-
-    /// Answer to [`Effect::FindRetained`].
-    pub fn handle_retained(&mut self, cx: &Cx<'_>, token: Token, messages: Vec<RetainedMessage>, out: &mut Outbox<'_>) {
-        let _ = (cx, token, messages, out);
-    }
-
-    /// Answer to a [`PublishRequest`] with a token.
-    pub fn handle_published(&mut self, cx: &Cx<'_>, token: PublishToken, result: Published, out: &mut Outbox<'_>) {
-        let _ = (cx, token, result, out);
-    }
-
-    /// Messages from the session's inbox.
-    pub fn handle_inbox(&mut self, cx: &Cx<'_>, messages: Vec<InboxMessage>, out: &mut Outbox<'_>) {
-        let _ = (cx, messages, out);
-    }
-
-    /// Delivers a message that matched a subscription of this session.
-    pub fn deliver(
-        &mut self,
-        cx: &Cx<'_>,
-        message: &mut Fanout<'_>,
-        delivery: &Delivery<'_>,
-        out: &mut Outbox<'_>,
-    ) -> Delivered {
-        let _ = (cx, message, delivery, out);
-        Delivered::Dropped(DropReason::SessionClosed)
-    }
-
-    /// Room on the wire again: send what waited because of [`Outbox::congested`].
-    pub fn handle_writable(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
-        let _ = (cx, out);
-    }
-
-    /// Fires what is due.
-    pub fn handle_timeout(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
-        let _ = (cx, out);
-    }
-
-    /// When [`Session::handle_timeout`] wants to be called next. The driver may be late by a tick of its wheel, and need not
-    /// ask again before it has fired unless a call returned a nearer time.
-    pub fn next_timeout(&self) -> Option<Instant> {
+    ) -> Option<PublishRequest<'p>> {
+        match packet {
+            Packet::Publish(publish) => return self.handle_publish(cx, &publish, out),
+            Packet::PubAck(ack) => self.handle_puback(cx, &ack, out),
+            Packet::PubRec(ack) => self.handle_pubrec(cx, &ack, out),
+            Packet::PubRel(ack) => self.handle_pubrel(cx, &ack, out),
+            Packet::PubComp(ack) => self.handle_pubcomp(cx, &ack, out),
+            Packet::Subscribe(subscribe) => self.handle_subscribe(cx, &subscribe, out),
+            Packet::Unsubscribe(unsubscribe) => self.handle_unsubscribe(cx, &unsubscribe, out),
+            Packet::PingReq => self.handle_pingreq(cx, out),
+            Packet::Disconnect(disconnect) => self.handle_disconnect(cx, &disconnect, out),
+            Packet::Auth(auth) => self.handle_auth_packet(cx, &auth, out),
+            Packet::Connect(_) => self.fail(cx, Violation::SecondConnect, out), // [MQTT-3.1.0-2] [MQTT5-3.1.0-2]
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.fail(cx, Violation::ServerPacket, out);
+            }
+        }
         None
     }
 
-    /// The transport has closed or broken.
-    pub fn handle_closed(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
-        let _ = (cx, out);
+    /// The bytes received are no packet [MQTT-4.8.0-1] [MQTT5-4.13.1-1].
+    pub fn handle_malformed(&mut self, cx: &Cx<'_>, error: DecodeError, out: &mut Outbox<'_>) {
+        self.end_malformed(cx, error, out);
     }
 
-    /// Ends the session from the server's side: takeover, shutdown, operator, redirection.
-    pub fn close(&mut self, cx: &Cx<'_>, reason: Reason, server_reference: Option<&str>, out: &mut Outbox<'_>) {
-        let _ = (cx, reason, server_reference, out);
+    /// How the next packet is to be decoded.
+    pub const fn decode_options(&self) -> DecodeOptions {
+        let version = match self.stage {
+            Stage::Fresh(_) => None,
+            _ => Some(self.version),
+        };
+        DecodeOptions { version, packet_bytes_max: self.packet_bytes_max }
     }
 
-    /// Permissions or settings have been reloaded: ask anew for every subscription, and end those that are refused now.
-    pub fn handle_reloaded(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
-        let _ = (cx, out);
+    /// Whether the driver is to go on reading and feeding packets. False while CONNECT is being worked on, so that a
+    /// client may send ahead of CONNACK [MQTT5-3.1.2-30], and while too much that the client has asked for is unanswered.
+    pub fn wants_packets(&self) -> bool {
+        match &self.stage {
+            Stage::Fresh(_) => true,
+            Stage::Connecting(connecting) => connecting.awaits_client(),
+            Stage::Connected => {
+                !self.requests.as_ref().is_some_and(|requests| requests.is_full())
+                    && !self.inbound.as_ref().is_some_and(|inbound| inbound.is_full(self.pending_publishes_max()))
+            }
+            Stage::Closed => false,
+        }
+    }
+
+    /// The client, once authentication has told.
+    pub const fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// Tenant of the session; the default tenant before it is known.
+    pub const fn tenant(&self) -> TenantIdx {
+        self.tenant
+    }
+
+    /// Tells this publisher from others; valid once identified.
+    pub const fn publisher_key(&self) -> PublisherKey {
+        self.publisher
+    }
+
+    /// Protocol version; valid once CONNECT has arrived.
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// CONNACK has left, and the session has not ended.
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.stage, Stage::Connected)
+    }
+
+    /// `Close` has been emitted.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.stage, Stage::Closed)
+    }
+
+    /// The session has an inbox.
+    pub const fn is_persistent(&self) -> bool {
+        self.inbox.is_some()
+    }
+
+    /// Place and epoch of the session's inbox, if it has one.
+    pub fn inbox(&self) -> Option<((ShardId, Slot), u64)> {
+        self.inbox.as_deref().map(|inbox| (inbox.place, inbox.epoch))
+    }
+
+    /// A member of a shared group that would get a message on its way at once.
+    pub fn has_credit(&self) -> bool {
+        self.is_connected()
+            && self
+                .outbound
+                .as_deref()
+                .is_none_or(|outbound| outbound.has_room(self.send_window) && outbound.is_clear())
+    }
+
+    /// Bytes of messages that wait for their turn.
+    pub fn queued_bytes(&self) -> usize {
+        self.outbound.as_deref().map_or(0, Outbound::queued_bytes)
+    }
+
+    /// Bytes this session takes, roughly, queued messages apart.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.inbox.as_ref().map_or(0, |_| size_of::<InboxHandle>())
+            + self.will.as_deref().map_or(0, Will::memory_bytes)
+            + self.inbound.as_deref().map_or(0, Inbound::memory_bytes)
+            + self.outbound.as_deref().map_or(0, Outbound::memory_bytes)
+            + self.subscriptions.as_deref().map_or(0, Subscriptions::memory_bytes)
+            + self.requests.as_deref().map_or(0, Requests::memory_bytes)
+            + self.aliases_in.as_deref().map_or(0, InboundAliases::memory_bytes)
+            + self.aliases_out.as_deref().map_or(0, OutboundAliases::memory_bytes)
+            + self.permissions.as_deref().map_or(0, PermissionCache::memory_bytes)
+    }
+
+    /// The next token, unique until four thousand million more have been given out.
+    const fn take_token(&mut self) -> Token {
+        let token = Token(self.next_token);
+        self.next_token = self.next_token.wrapping_add(1);
+        token
+    }
+
+    /// Puts `packet` on the wire, unless it is larger than the client accepts [MQTT5-3.1.2-24].
+    fn send(&self, packet: &Packet<'_>, out: &mut Outbox<'_>) -> bool {
+        let start = out.wire.bytes.len();
+        encode(packet, self.version, &mut out.wire.bytes);
+        let limit = self.client_packet_bytes_max as usize;
+        let fits = limit == 0 || out.wire.bytes.len() - start <= limit;
+        if !fits {
+            out.wire.bytes.truncate(start); // [MQTT5-3.1.2-25]
+        }
+        fits
+    }
+
+    /// Tells operators about this session.
+    fn event(&self, kind: EventKind, detail: &str, out: &mut Outbox<'_>) {
+        out.event(self.event_of(kind, detail));
+    }
+
+    fn event_of(&self, kind: EventKind, detail: &str) -> Event {
+        let mut event = Event::of(kind, self.client.as_ref(), detail);
+        if self.client.is_none() {
+            event.peer = match &self.stage {
+                Stage::Fresh(origin) => origin.peer,
+                Stage::Connecting(connecting) => connecting.peer(),
+                Stage::Connected | Stage::Closed => None,
+            };
+        }
+        event
     }
 }

@@ -1,0 +1,98 @@
+//! The moment of CONNACK: what an earlier connection left behind is taken over, and what was in flight is sent again, in
+//! order [MQTT-4.4.0-1] [MQTT5-4.4.0-1]. And its opposite: what this connection leaves behind.
+
+use super::connect::Connecting;
+use super::in_flight::{Awaits, InFlight, pubrel};
+use super::queue::Queued;
+use super::{Cx, Outbox, Session};
+use crate::packet::PacketId;
+use crate::reason::Reason;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bifro_core::event::EventKind;
+use bifro_core::ports::{self, Attached, DetachState, InboxMessage};
+
+impl Session {
+    /// The inbox, if any, is ours: the session is connected. Or it is left at once, if it has ended meanwhile.
+    pub(super) fn take_over(
+        &mut self,
+        cx: &Cx<'_>,
+        attached: Attached,
+        connecting: Box<Connecting>,
+        out: &mut Outbox<'_>,
+    ) {
+        let Attached { present, subscriptions, received_qos2, in_flight, .. } = attached;
+        if present {
+            self.restore_in_flight(in_flight, connecting.first_packet_id);
+        }
+        if !received_qos2.is_empty() {
+            self.inbound.get_or_insert_default().resume(received_qos2);
+        }
+        if let Some(ending) = connecting.ending {
+            self.will = None; // there was no CONNACK, so there is no will
+            return self.finish(cx, ending, out);
+        }
+        self.aliases_out = super::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max);
+        self.send_connack(cx, &connecting, present, out); // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.2-2]
+        self.flags.started = true;
+        self.event(EventKind::ClientConnected, if present { "session present" } else { "" }, out);
+        if !present {
+            self.event(EventKind::MqttSessionStart, "", out);
+        }
+        self.keep_for_re_authentication(*connecting);
+        for (filter, options) in subscriptions {
+            self.subscriptions.get_or_insert_default().restore(filter, options);
+        }
+        self.resend_released(out);
+        self.drain(cx, out);
+        // Permissions may have changed while the client was away.
+        self.recheck_subscriptions(cx, out);
+    }
+
+    /// PUBLISHes wait in the queue with their identifiers, since the client's Receive Maximum may be smaller now;
+    /// PUBRELs are in flight at once.
+    fn restore_in_flight(&mut self, in_flight: Vec<ports::InFlight>, first_packet_id: u16) {
+        let outbound = self.outbound.get_or_insert_default();
+        outbound.start_ids_at(first_packet_id);
+        for ports::InFlight { packet_id, released, message } in in_flight {
+            let InboxMessage { seq, message, qos, retain, subscription_ids, check_delivery } = message;
+            if released {
+                outbound.in_flight.push_back(InFlight { packet_id, awaits: Awaits::Completion, seq, kept: None });
+                continue;
+            }
+            outbound.queue.push(Queued {
+                message,
+                subscription_ids,
+                seq,
+                shared: None,
+                resumes: Some(packet_id),
+                qos,
+                retain,
+                check: check_delivery,
+                exempt: true,
+            });
+        }
+    }
+
+    /// PUBREL again for what was released [MQTT-4.4.0-1] [MQTT5-4.4.0-1].
+    fn resend_released(&self, out: &mut Outbox<'_>) {
+        let Some(outbound) = self.outbound.as_deref() else { return };
+        for message in &outbound.in_flight {
+            self.send(&pubrel(message.packet_id, Reason::SUCCESS), out);
+        }
+    }
+
+    /// What the next connection of this session has to know.
+    pub(super) fn leave_in_flight(&mut self, state: &mut DetachState) {
+        if let Some(inbound) = self.inbound.take() {
+            state.received_qos2 = inbound.received_qos2();
+        }
+        let Some(outbound) = self.outbound.take() else { return };
+        // Retained messages come from no inbox, so there is nothing to resend them from.
+        let sent = outbound.in_flight.iter().filter_map(|message| {
+            message.seq.map(|seq| (message.packet_id, message.awaits == Awaits::Completion, seq))
+        });
+        let resumed = outbound.queue.iter().filter_map(|queued| queued.resumes.zip(queued.seq));
+        state.in_flight = sent.chain(resumed.map(|(packet_id, seq): (PacketId, _)| (packet_id, false, seq))).collect();
+    }
+}

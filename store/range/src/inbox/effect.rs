@@ -1,0 +1,93 @@
+//! What the inboxes want done.
+
+use crate::dist::RouteFilter;
+use crate::key::ReplyTo;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::client::Client;
+use bifro_core::event::Event;
+use bifro_core::ids::{ConnRef, TenantIdx};
+use bifro_core::message::Message;
+use bifro_core::ports::{Attached, InboxMessage, PortError, Receiver};
+
+/// An effect of an [`InboxTable`](super::InboxTable), to be carried out in order.
+#[derive(Debug)]
+pub enum InboxEffect {
+    /// Answer to an attach.
+    Attached {
+        /// Who asked.
+        to: ReplyTo,
+        /// The inbox, or why there is none.
+        result: Result<Box<Attached>, PortError>,
+    },
+    /// Answer to a detach or discard.
+    Detached {
+        /// Who asked.
+        to: ReplyTo,
+    },
+    /// Answer to a subscribe, once the route is there.
+    Subscribed {
+        /// Who asked.
+        to: ReplyTo,
+        /// Whether the filter was subscribed already.
+        result: Result<bool, PortError>,
+    },
+    /// Answer to an unsubscribe.
+    Unsubscribed {
+        /// Who asked.
+        to: ReplyTo,
+        /// Whether there was such a subscription.
+        existed: bool,
+    },
+    /// Answer to an insertion.
+    Inserted {
+        /// Who asked.
+        to: ReplyTo,
+        /// Refusal of the whole insertion, if any.
+        result: Result<(), PortError>,
+    },
+    /// Messages for the live owner.
+    Push {
+        /// The owner.
+        conn: ConnRef,
+        /// The messages, in order.
+        messages: Vec<InboxMessage>,
+    },
+    /// Add a route, then call [`InboxTable::route_added`](super::InboxTable::route_added).
+    AddRoute {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+        /// The subscription.
+        receiver: Receiver,
+    },
+    /// Remove a route, of which nothing is heard again.
+    RemoveRoute {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+        /// The subscription.
+        receiver: Receiver,
+    },
+    /// Publish a will on behalf of the client.
+    WillDue {
+        /// Whose will.
+        client: Client,
+        /// The will.
+        will: Arc<Message>,
+    },
+    /// Give a message to another member of its shared group.
+    Redeliver {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+        /// The message.
+        message: Arc<Message>,
+    },
+    /// Tell operators.
+    Event(Event),
+}

@@ -1,0 +1,214 @@
+//! How a published message gets into the inboxes that its matches name.
+
+use super::effect::InboxEffect;
+use super::queue::SharedSources;
+use super::queued_bytes;
+use super::session::{Inbox, Presence};
+use super::table::{InboxTable, Totals};
+use crate::key::ReplyTo;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use bifro_core::event::{DropReason, Event, EventKind};
+use bifro_core::ids::Slot;
+use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::ports::{InboxMessage, PortError};
+use bifro_core::settings::TenantSettings;
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use core::num::NonZeroU32;
+use smallvec::SmallVec;
+
+/// One message for one inbox, all its matching subscriptions taken together.
+#[derive(Debug)]
+struct Delivery {
+    qos: QoS,
+    retain: bool,
+    subscription_ids: SmallVec<[NonZeroU32; 1]>,
+    check: bool,
+    shared: SharedSources,
+}
+
+impl InboxTable {
+    /// Puts `message` into the inboxes that `places` (inbox, subscription) name. Places that no longer exist are skipped.
+    ///
+    /// Either every inbox that has to keep the message (QoS 1 and 2) finds room for it in the tenant's quota, or none stores
+    /// it and the answer is [`PortError::QuotaExceeded`]. An inbox that is full by its own limits drops by its overflow
+    /// rule, which is no refusal.
+    pub fn insert(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        tenant: &TenantCtx,
+        places: &[(Slot, u32)],
+        message: &Arc<Message>,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let view = message.view();
+        let mut sorted: SmallVec<[(Slot, u32); 8]> = SmallVec::from_slice(places);
+        sorted.sort_unstable();
+        let mut deliveries: SmallVec<[(Slot, Delivery); 4]> = SmallVec::new();
+        for same_inbox in sorted.chunk_by(|(one, _), (other, _)| one == other) {
+            let slot = same_inbox[0].0;
+            let Some(inbox) = self.inboxes.occupant(slot) else { continue };
+            deliveries.extend(inbox.merge(same_inbox, &view).map(|delivery| (slot, delivery)));
+        }
+        let result = self.reserve_all(&deliveries, queued_bytes(message));
+        if result.is_ok() {
+            for (slot, delivery) in deliveries {
+                let Some(inbox) = self.inboxes.occupant_mut(slot) else { continue };
+                inbox.accept(now, &tenant.settings, delivery, message, &mut self.totals, effects);
+                inbox.settle(&mut self.totals);
+            }
+        } else {
+            let detail = "a message could not be queued: the tenant's persistent space is used up";
+            let event = Event::of(EventKind::OutOfTenantResource, None, detail).on(view.topic);
+            effects.push(InboxEffect::Event(event));
+        }
+        effects.push(InboxEffect::Inserted { to, result });
+    }
+
+    /// Takes the tenant's space for all deliveries that must not be lost, or for none.
+    fn reserve_all(&mut self, deliveries: &[(Slot, Delivery)], bytes: u64) -> Result<(), PortError> {
+        for (index, (slot, delivery)) in deliveries.iter().enumerate() {
+            if delivery.qos == QoS::AtMostOnce {
+                continue;
+            }
+            let Some(inbox) = self.inboxes.occupant_mut(*slot) else { continue };
+            if inbox.reserve(bytes) {
+                continue;
+            }
+            for (earlier, _) in &deliveries[..index] {
+                if let Some(inbox) = self.inboxes.occupant_mut(*earlier) {
+                    inbox.settle(&mut self.totals);
+                }
+            }
+            return Err(PortError::QuotaExceeded);
+        }
+        Ok(())
+    }
+}
+
+impl Inbox {
+    /// What the subscriptions at `places` make of the message together; none if no one wants it.
+    fn merge(&self, places: &[(Slot, u32)], message: &MessageView<'_>) -> Option<Delivery> {
+        let mut merged: Option<Delivery> = None;
+        for &(_, place) in places {
+            let Some(subscription) = self.subscriptions.at(place) else { continue };
+            let options = &subscription.options;
+            // A client's own messages are not for it [MQTT5-3.8.3-3].
+            if options.no_local && message.publisher == self.publisher {
+                continue;
+            }
+            let delivery = merged.get_or_insert_with(|| Delivery {
+                qos: QoS::AtMostOnce,
+                retain: false,
+                subscription_ids: SmallVec::new(),
+                check: true,
+                shared: SharedSources::new(),
+            });
+            // The maximum QoS of all that match [MQTT-3.3.5-1] [MQTT5-3.3.4-2], no more than was granted [MQTT5-4.8.2-3].
+            delivery.qos = delivery.qos.max(options.qos.min(message.qos));
+            // [MQTT5-3.3.1-12] [MQTT5-3.3.1-13] [MQTT-3.3.1-9]
+            delivery.retain |= options.retain_as_published && message.retain;
+            // Each matching subscription adds its identifier, equal ones repeated [MQTT5-3.3.4-3] [MQTT5-3.3.4-4].
+            delivery.subscription_ids.extend(options.subscription_id);
+            delivery.check &= options.check_deliveries;
+            if subscription.target.group.is_some() {
+                delivery.shared.push(subscription.target.clone());
+            }
+        }
+        if let Some(delivery) = &mut merged {
+            delivery.subscription_ids.sort_unstable();
+        }
+        merged
+    }
+
+    /// Pushes or stores one message, or drops it by the overflow rule. QoS 1 and 2 have their space reserved.
+    fn accept(
+        &mut self,
+        now: Instant,
+        settings: &TenantSettings,
+        delivery: Delivery,
+        message: &Arc<Message>,
+        totals: &mut Totals,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        if message.view().expiry_at.is_some_and(|at| at <= now) {
+            totals.dropped_expired += 1;
+            return;
+        }
+        let Delivery { qos, retain, subscription_ids, check, shared } = delivery;
+        let inbox_message =
+            InboxMessage { seq: None, message: message.clone(), qos, retain, subscription_ids, check_delivery: check };
+        if qos == QoS::AtMostOnce {
+            match self.presence {
+                Presence::Attached(conn) if !self.queue.has_backlog() => {
+                    effects.push(InboxEffect::Push { conn, messages: vec![inbox_message] });
+                    return;
+                }
+                Presence::Detached { .. } if !settings.qos0_queue_offline => return,
+                _ => {}
+            }
+        }
+        let bytes = queued_bytes(message);
+        if !self.make_room(now, settings, bytes, totals, effects) || (qos == QoS::AtMostOnce && !self.reserve(bytes)) {
+            self.overflow(settings, &inbox_message, totals, effects);
+            return;
+        }
+        self.queue.store(inbox_message, shared);
+        self.push(now, totals, effects);
+    }
+
+    /// Makes room for `bytes` more; false if what is in the queue may not be dropped for it.
+    fn make_room(
+        &mut self,
+        now: Instant,
+        settings: &TenantSettings,
+        bytes: u64,
+        totals: &mut Totals,
+        effects: &mut Vec<InboxEffect>,
+    ) -> bool {
+        if bytes > settings.inbox_bytes_max || settings.inbox_messages_max == 0 {
+            return false;
+        }
+        let is_full = |inbox: &Self| {
+            inbox.queue.len() >= settings.inbox_messages_max as usize
+                || inbox.queue.bytes() + bytes > settings.inbox_bytes_max
+        };
+        if is_full(self) {
+            totals.dropped_expired += self.queue.purge_expired(now);
+        } else {
+            self.overflowing = false;
+        }
+        while is_full(self) {
+            if !settings.qos0_drop_oldest {
+                return false;
+            }
+            let Some(evicted) = self.queue.evict_oldest_qos0() else { return false };
+            self.overflow(settings, &evicted.message, totals, effects);
+        }
+        true
+    }
+
+    /// Counts a message dropped because the queue is full. Operators hear of the first one since there was room, in debug
+    /// mode of each.
+    fn overflow(
+        &mut self,
+        settings: &TenantSettings,
+        dropped: &InboxMessage,
+        totals: &mut Totals,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        totals.dropped_full += 1;
+        if self.overflowing && !settings.debug_mode {
+            return;
+        }
+        self.overflowing = true;
+        let detail = "the session's queue is full and a message was dropped";
+        let mut event = Event::of(EventKind::Overflowed, Some(&self.client), detail).on(dropped.message.topic());
+        event.qos = Some(dropped.qos);
+        event.dropped = Some(DropReason::Overflow);
+        effects.push(InboxEffect::Event(event));
+    }
+}

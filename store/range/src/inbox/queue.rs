@@ -1,0 +1,188 @@
+//! The messages of one session, in the order they were stored [MQTT-4.6.0-6] [MQTT5-4.6.0-5].
+
+use super::queued_bytes;
+use crate::dist::RouteFilter;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::ids::InboxSeq;
+use bifro_core::message::QoS;
+use bifro_core::ports::InboxMessage;
+use bifro_core::time::Instant;
+use smallvec::SmallVec;
+
+/// The shared groups through which a message came; empty for most.
+pub(super) type SharedSources = SmallVec<[Arc<RouteFilter>; 1]>;
+
+/// How far the delivery of a queued message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Not handed to anybody.
+    Waiting,
+    /// Handed to the live owner, who has not said yet that it is done.
+    Pushed,
+    /// Sent to the client over a connection that is gone: has to be sent again with the same packet id, so neither expiry
+    /// nor overflow touches it.
+    Sent,
+}
+
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) message: InboxMessage,
+    pub(super) shared: SharedSources,
+    pub(super) stage: Stage,
+}
+
+/// Invariants: no entry below `cursor` waits; `waiting`, `waiting_qos0` and `bytes` count what `entries` holds.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    entries: BTreeMap<InboxSeq, Queued>,
+    /// Where the search for the next message to push begins.
+    cursor: u64,
+    next: u64,
+    waiting: usize,
+    waiting_qos0: BTreeSet<InboxSeq>,
+    bytes: u64,
+    /// No waiting message expires before this.
+    expiry_hint: Option<Instant>,
+}
+
+impl Queue {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Something waits, so a newer message must wait behind it.
+    pub(super) const fn has_backlog(&self) -> bool {
+        self.waiting > 0
+    }
+
+    pub(super) fn entry(&self, seq: InboxSeq) -> Option<&Queued> {
+        self.entries.get(&seq)
+    }
+
+    /// Everything, in order.
+    pub(super) fn drain(self) -> impl Iterator<Item = Queued> {
+        self.entries.into_values()
+    }
+
+    pub(super) fn store(&mut self, mut message: InboxMessage, shared: SharedSources) {
+        let seq = InboxSeq(self.next);
+        self.next += 1;
+        message.seq = Some(seq);
+        self.bytes += queued_bytes(&message.message);
+        if let Some(expiry_at) = message.message.view().expiry_at {
+            self.expiry_hint = Some(self.expiry_hint.map_or(expiry_at, |hint| hint.min(expiry_at)));
+        }
+        self.count_waiting(seq, message.qos);
+        self.entries.insert(seq, Queued { message, shared, stage: Stage::Waiting });
+    }
+
+    /// Hands out waiting messages until `window` are outstanding; returns how many it found expired
+    /// [MQTT5-3.3.2-5].
+    pub(super) fn push(&mut self, now: Instant, window: usize, messages: &mut Vec<InboxMessage>) -> u64 {
+        let mut expired = 0;
+        while self.waiting > 0 && self.entries.len() - self.waiting < window {
+            let found =
+                self.entries.range_mut(InboxSeq(self.cursor)..).find(|(_, queued)| queued.stage == Stage::Waiting);
+            let Some((&seq, queued)) = found else { break };
+            self.cursor = seq.0 + 1;
+            if is_expired(queued, now) {
+                self.remove(seq);
+                expired += 1;
+                continue;
+            }
+            queued.stage = Stage::Pushed;
+            messages.push(queued.message.clone());
+            self.waiting -= 1;
+            self.waiting_qos0.remove(&seq);
+        }
+        expired
+    }
+
+    pub(super) fn remove(&mut self, seq: InboxSeq) -> Option<Queued> {
+        let queued = self.entries.remove(&seq)?;
+        self.bytes -= queued_bytes(&queued.message.message);
+        if queued.stage == Stage::Waiting {
+            self.waiting -= 1;
+            self.waiting_qos0.remove(&seq);
+        }
+        Some(queued)
+    }
+
+    /// Drops the oldest QoS 0 message that waits. One that was pushed stays: dropping it here would not stop it, but would
+    /// let ever more be pushed.
+    pub(super) fn evict_oldest_qos0(&mut self) -> Option<Queued> {
+        let seq = *self.waiting_qos0.first()?;
+        self.remove(seq)
+    }
+
+    /// Drops waiting messages that have expired; returns how many [MQTT5-3.3.2-5]. Looks at the queue only if one may have.
+    pub(super) fn purge_expired(&mut self, now: Instant) -> u64 {
+        if self.expiry_hint.is_none_or(|hint| hint > now) {
+            return 0;
+        }
+        let expired: Vec<InboxSeq> = (self.entries.iter())
+            .filter(|(_, queued)| queued.stage == Stage::Waiting && is_expired(queued, now))
+            .map(|(&seq, _)| seq)
+            .collect();
+        for &seq in &expired {
+            self.remove(seq);
+        }
+        let later = |queued: &Queued| queued.message.message.view().expiry_at.filter(|&at| at > now);
+        self.expiry_hint = self.entries.values().filter_map(later).min();
+        expired.len() as u64
+    }
+
+    /// The owner has gone: what it was pushed waits again, except what it had sent to the client.
+    pub(super) fn rewind(&mut self, sent: impl Iterator<Item = InboxSeq>) {
+        self.waiting = 0;
+        self.waiting_qos0.clear();
+        for queued in self.entries.values_mut() {
+            queued.stage = Stage::Waiting;
+        }
+        for seq in sent {
+            if let Some(queued) = self.entries.get_mut(&seq) {
+                queued.stage = Stage::Sent;
+            }
+        }
+        self.cursor = self.entries.first_key_value().map_or(self.next, |(seq, _)| seq.0);
+        for (&seq, queued) in &self.entries {
+            if queued.stage == Stage::Waiting {
+                self.waiting += 1;
+                if queued.message.qos == QoS::AtMostOnce {
+                    self.waiting_qos0.insert(seq);
+                }
+                if let Some(at) = queued.message.message.view().expiry_at {
+                    self.expiry_hint = Some(self.expiry_hint.map_or(at, |hint| hint.min(at)));
+                }
+            }
+        }
+    }
+
+    fn count_waiting(&mut self, seq: InboxSeq, qos: QoS) {
+        self.waiting += 1;
+        if qos == QoS::AtMostOnce {
+            self.waiting_qos0.insert(seq);
+        }
+    }
+
+    /// # Panics
+    /// If an invariant does not hold.
+    pub(super) fn validate(&self) {
+        let waits = |queued: &Queued| queued.stage == Stage::Waiting;
+        assert_eq!(self.waiting, self.entries.values().filter(|queued| waits(queued)).count());
+        assert!(self.entries.range(..InboxSeq(self.cursor)).all(|(_, queued)| !waits(queued)));
+        assert_eq!(self.bytes, self.entries.values().map(|queued| queued_bytes(&queued.message.message)).sum::<u64>());
+        let qos0 = self.entries.iter().filter(|(_, queued)| waits(queued) && queued.message.qos == QoS::AtMostOnce);
+        assert!(qos0.map(|(seq, _)| seq).eq(self.waiting_qos0.iter()));
+    }
+}
+
+fn is_expired(queued: &Queued, now: Instant) -> bool {
+    queued.message.message.view().expiry_at.is_some_and(|at| at <= now)
+}

@@ -1,0 +1,247 @@
+//! One persistent session.
+
+use super::effect::InboxEffect;
+use super::queue::{Queue, Stage};
+use super::subscriptions::{Route, Subscription, Subscriptions};
+use super::table::Totals;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
+use bifro_core::limits::INBOX_PUSH_WINDOW;
+use bifro_core::message::{Message, QoS};
+use bifro_core::ports::{Attached, InFlight, PortError, Receiver, SubOptions};
+use bifro_core::settings::{Quota, Resource};
+use bifro_core::time::Instant;
+use core::num::NonZeroU16;
+
+/// Whether somebody speaks for the session.
+#[derive(Debug)]
+pub(super) enum Presence {
+    /// This connection does.
+    Attached(ConnRef),
+    /// Nobody; the session and its will wait for their times.
+    Detached {
+        /// None: never.
+        expires_at: Option<Instant>,
+        will: Option<(Instant, Arc<Message>)>,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) tenant: TenantIdx,
+    pub(super) client: Client,
+    pub(super) publisher: PublisherKey,
+    pub(super) quota: Arc<Quota>,
+    pub(super) epoch: u64,
+    pub(super) presence: Presence,
+    pub(super) subscriptions: Subscriptions,
+    pub(super) queue: Queue,
+    pub(super) received_qos2: Vec<u16>,
+    pub(super) in_flight: Vec<(NonZeroU16, bool, InboxSeq)>,
+    /// The deadline the table has set for this session.
+    pub(super) deadline: Option<Instant>,
+    /// The queue has dropped messages since it last had room.
+    pub(super) overflowing: bool,
+    /// Bytes taken of the tenant's quota; at rest those of the queue.
+    charged: u64,
+    /// Messages and bytes the totals count for this session.
+    counted: (u64, u64),
+}
+
+impl Inbox {
+    pub(super) fn new(
+        tenant: TenantIdx,
+        client: Client,
+        publisher: PublisherKey,
+        quota: Arc<Quota>,
+        epoch: u64,
+        conn: ConnRef,
+    ) -> Self {
+        Self {
+            tenant,
+            client,
+            publisher,
+            quota,
+            epoch,
+            presence: Presence::Attached(conn),
+            subscriptions: Subscriptions::default(),
+            queue: Queue::default(),
+            received_qos2: Vec::new(),
+            in_flight: Vec::new(),
+            deadline: None,
+            overflowing: false,
+            charged: 0,
+            counted: (0, 0),
+        }
+    }
+
+    /// When the will or the session is due, whichever comes first [MQTT5-3.1.3-9].
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        match &self.presence {
+            Presence::Attached(_) => None,
+            Presence::Detached { expires_at, will } => {
+                let will_at = will.as_ref().map(|&(at, _)| at);
+                expires_at.iter().chain(&will_at).min().copied()
+            }
+        }
+    }
+
+    /// The session's Session Expiry Interval is over [MQTT5-4.1.0-2].
+    pub(super) fn is_expired(&self, now: Instant) -> bool {
+        matches!(self.presence, Presence::Detached { expires_at: Some(at), .. } if at <= now)
+    }
+
+    /// Takes the will out if its delay is over.
+    pub(super) fn take_due_will(&mut self, now: Instant) -> Option<Arc<Message>> {
+        match &mut self.presence {
+            Presence::Detached { will, .. } if will.as_ref().is_some_and(|&(at, _)| at <= now) => {
+                will.take().map(|(_, will)| will)
+            }
+            _ => None,
+        }
+    }
+
+    /// The state that a resuming connection needs [MQTT-3.1.2-4] [MQTT5-3.1.2-5].
+    pub(super) fn resumed(&self, inbox: (ShardId, Slot)) -> Box<Attached> {
+        let in_flight = self.in_flight.iter().filter_map(|&(packet_id, released, seq)| {
+            let queued = self.queue.entry(seq)?;
+            Some(InFlight { packet_id, released, message: queued.message.clone() })
+        });
+        Box::new(Attached {
+            present: true,
+            inbox: Some(inbox),
+            epoch: self.epoch,
+            subscriptions: (self.subscriptions.iter())
+                .map(|(_, subscription)| (Box::from(&*subscription.full), subscription.options))
+                .collect(),
+            received_qos2: self.received_qos2.clone(),
+            in_flight: in_flight.collect(),
+        })
+    }
+
+    /// Takes what was pushed and not committed back, except what was in flight to the client.
+    pub(super) fn rewind(&mut self) {
+        self.queue.rewind(self.in_flight.iter().map(|&(_, _, seq)| seq));
+    }
+
+    /// Pushes as much as the window allows to the live owner.
+    pub(super) fn push(&mut self, now: Instant, totals: &mut Totals, effects: &mut Vec<InboxEffect>) {
+        let Presence::Attached(conn) = self.presence else { return };
+        let mut messages = Vec::new();
+        totals.dropped_expired += self.queue.push(now, INBOX_PUSH_WINDOW, &mut messages);
+        if !messages.is_empty() {
+            effects.push(InboxEffect::Push { conn, messages });
+        }
+    }
+
+    /// Takes `bytes` of the tenant's space for a message about to be stored.
+    pub(super) fn reserve(&mut self, bytes: u64) -> bool {
+        let admitted = self.quota.acquire(Resource::TotalPersistentSessionSpaceBytes, bytes);
+        if admitted {
+            self.charged += bytes;
+        }
+        admitted
+    }
+
+    /// Gives back what was reserved and is not, or no longer, in the queue, and brings the totals up to date. Ends every
+    /// change of the queue.
+    pub(super) fn settle(&mut self, totals: &mut Totals) {
+        let bytes = self.queue.bytes();
+        assert!(self.charged >= bytes, "nothing is stored that was not reserved");
+        self.quota.release(Resource::TotalPersistentSessionSpaceBytes, self.charged - bytes);
+        self.charged = bytes;
+        let (messages_before, bytes_before) = core::mem::replace(&mut self.counted, (self.queue.len() as u64, bytes));
+        totals.messages = totals.messages - messages_before + self.counted.0;
+        totals.bytes = totals.bytes - bytes_before + self.counted.1;
+    }
+
+    /// Takes one subscription of the tenant's quotas.
+    pub(super) fn acquire_subscription(&self, shared: bool) -> bool {
+        if !self.quota.acquire(Resource::TotalPersistentSubscriptions, 1) {
+            return false;
+        }
+        if shared && !self.quota.acquire(Resource::TotalSharedSubscriptions, 1) {
+            self.quota.release(Resource::TotalPersistentSubscriptions, 1);
+            return false;
+        }
+        true
+    }
+
+    pub(super) fn release_subscription(&self, shared: bool) {
+        self.quota.release(Resource::TotalPersistentSubscriptions, 1);
+        if shared {
+            self.quota.release(Resource::TotalSharedSubscriptions, 1);
+        }
+    }
+
+    /// A subscription has gone: its quota and its route go too, and whoever waited for the route hears `result`, or that the
+    /// subscription was made if there is nothing to complain of.
+    pub(super) fn drop_subscription(
+        &self,
+        receiver: Receiver,
+        subscription: Subscription,
+        refusal: Option<PortError>,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        self.release_subscription(subscription.target.group.is_some());
+        effects.push(InboxEffect::RemoveRoute { tenant: self.tenant, route: subscription.target, receiver });
+        if let Route::Pending(waiting) = subscription.route {
+            for (to, existed) in waiting {
+                let result = refusal.map_or(Ok(existed), Err);
+                effects.push(InboxEffect::Subscribed { to, result });
+            }
+        }
+    }
+
+    /// The session ends: will, routes, quotas, and what its shared groups can still deliver to others.
+    pub(super) fn end(
+        mut self,
+        now: Instant,
+        at: (ShardId, Slot),
+        totals: &mut Totals,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        if let Presence::Detached { will: Some((_, will)), .. } = &self.presence {
+            // The will is published when the session ends, if not before [MQTT5-3.1.2-8] [MQTT5-3.1.3-9].
+            effects.push(InboxEffect::WillDue { client: self.client.clone(), will: will.clone() });
+        }
+        let ended: Vec<_> = self.subscriptions.drain().collect();
+        for (subscription_place, subscription) in ended {
+            let receiver = Receiver::Inbox { shard: at.0, inbox: at.1, subscription: subscription_place };
+            self.drop_subscription(receiver, subscription, Some(PortError::NotOwner), effects);
+        }
+        let queue = core::mem::take(&mut self.queue);
+        self.settle(totals);
+        for queued in queue.drain() {
+            let again = match queued.message.qos {
+                QoS::AtMostOnce => false,
+                QoS::AtLeastOnce => true,
+                // What may have reached the client must not go to anybody else [MQTT5-4.8.2-5].
+                QoS::ExactlyOnce => queued.stage == Stage::Waiting,
+            };
+            if !again || queued.message.message.view().expiry_at.is_some_and(|expiry_at| expiry_at <= now) {
+                continue;
+            }
+            for route in queued.shared {
+                let message = queued.message.message.clone();
+                effects.push(InboxEffect::Redeliver { tenant: self.tenant, route, message });
+            }
+        }
+        self.quota.release(Resource::TotalPersistentSessions, 1);
+        totals.inboxes -= 1;
+        let stopped = Event::of(EventKind::MqttSessionStop, Some(&self.client), "the persistent session has ended");
+        effects.push(InboxEffect::Event(stopped));
+    }
+
+    /// Replaces the options of a subscription in place: no message between the old and the new is missed
+    /// [MQTT-3.8.4-3] [MQTT5-3.8.4-3] [MQTT5-3.8.4-4].
+    pub(super) fn replace_options(&mut self, full: &str, options: SubOptions) -> Option<&mut Subscription> {
+        let subscription = self.subscriptions.find_mut(full)?;
+        subscription.options = options;
+        Some(subscription)
+    }
+}

@@ -1,0 +1,358 @@
+//! All persistent sessions of one partition.
+
+use super::effect::InboxEffect;
+use super::session::{Inbox, Presence};
+use super::subscriptions::{Route, Waiting};
+use crate::deadlines::Deadlines;
+use crate::dist::RouteFilter;
+use crate::key::{ReplyTo, TenantKey, TenantKeyRef};
+use crate::limits::SESSIONS_EXPIRED_PER_CALL_MAX;
+use crate::slots::SlotTable;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{ConnRef, InboxSeq, ShardId, Slot, TenantIdx, publisher_key};
+use bifro_core::ports::{Attached, DetachState, PortError, Receiver, SubOptions};
+use bifro_core::settings::Resource;
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use core::time::Duration;
+use hashbrown::HashMap;
+
+/// Who claims to speak for an inbox: true as long as both are what the last attach answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerRef {
+    /// The inbox.
+    pub inbox: Slot,
+    /// Epoch of the attach.
+    pub epoch: u64,
+}
+
+/// Sums over all inboxes of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Persistent sessions.
+    pub inboxes: u64,
+    /// Messages queued.
+    pub messages: u64,
+    /// Bytes of messages queued, see [`queued_bytes`](super::queued_bytes).
+    pub bytes: u64,
+    /// Messages dropped so far because a queue was full.
+    pub dropped_full: u64,
+    /// Messages dropped so far because they expired.
+    pub dropped_expired: u64,
+}
+
+/// The persistent sessions of one partition.
+#[derive(Debug)]
+pub struct InboxTable {
+    shard: ShardId,
+    seed: u64,
+    pub(super) inboxes: SlotTable<Inbox>,
+    index: HashMap<TenantKey, Slot>,
+    deadlines: Deadlines<Slot>,
+    last_epoch: u64,
+    pub(super) totals: Totals,
+}
+
+impl InboxTable {
+    /// An empty table. `shard` is where receivers of routes find it, `seed` the process's seed of publisher keys.
+    pub fn new(shard: ShardId, seed: u64) -> Self {
+        Self {
+            shard,
+            seed,
+            inboxes: SlotTable::new(),
+            index: HashMap::new(),
+            deadlines: Deadlines::default(),
+            last_epoch: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    /// Sums over all inboxes.
+    pub const fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Makes `conn` the owner of its client's session: of the one there is, or of a new one.
+    #[expect(clippy::too_many_arguments, reason = "the request's fields, each of another type")]
+    pub fn attach(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        conn: ConnRef,
+        client: &Client,
+        tenant: &TenantCtx,
+        clean_start: bool,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let found = self.index.get(&key_of(tenant.idx, client)).copied();
+        if let Some(slot) = found {
+            let expired = self.inboxes.occupant(slot).is_some_and(|inbox| inbox.is_expired(now));
+            if !clean_start && !expired {
+                self.resume(now, to, conn, client, slot, effects);
+                return;
+            }
+            // Clean Start discards the session, which thereby ends [MQTT-3.1.2-6] [MQTT5-3.1.2-4].
+            self.end(now, slot, effects);
+        }
+        if !tenant.quota.acquire(Resource::TotalPersistentSessions, 1) {
+            let detail = "no more persistent sessions: the tenant's quota is used up";
+            effects.push(InboxEffect::Event(Event::of(EventKind::OutOfTenantResource, Some(client), detail)));
+            effects.push(InboxEffect::Attached { to, result: Err(PortError::QuotaExceeded) });
+            return;
+        }
+        let publisher = publisher_key(self.seed, &tenant.name, &client.client_id);
+        let epoch = self.take_epoch();
+        let inbox = Inbox::new(tenant.idx, client.clone(), publisher, tenant.quota.clone(), epoch, conn);
+        let slot = self.inboxes.insert(inbox);
+        self.index.insert(key_of(tenant.idx, client).to_key(), slot);
+        self.totals.inboxes += 1;
+        let attached = Attached { inbox: Some((self.shard, slot)), epoch, ..Attached::default() };
+        effects.push(InboxEffect::Attached { to, result: Ok(Box::new(attached)) });
+    }
+
+    /// Goes on with a session [MQTT-3.1.2-4] [MQTT5-3.1.2-5]. Its will is not published: a new connection was made in time
+    /// [MQTT5-3.1.3-9].
+    fn resume(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        conn: ConnRef,
+        client: &Client,
+        slot: Slot,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let epoch = self.take_epoch();
+        let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
+        inbox.epoch = epoch;
+        inbox.client = client.clone();
+        inbox.presence = Presence::Attached(conn);
+        if let Some(at) = inbox.deadline.take() {
+            self.deadlines.clear(at, slot);
+        }
+        inbox.rewind();
+        effects.push(InboxEffect::Attached { to, result: Ok(inbox.resumed((self.shard, slot))) });
+        inbox.push(now, &mut self.totals, effects);
+        inbox.settle(&mut self.totals);
+    }
+
+    /// Ends the client's session, if it has one: a transient one begins.
+    pub fn discard(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        tenant: TenantIdx,
+        client: &Client,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        if let Some(&slot) = self.index.get(&key_of(tenant, client)) {
+            self.end(now, slot, effects);
+        }
+        effects.push(InboxEffect::Detached { to });
+    }
+
+    /// The owner has gone and leaves `state`; the session stays for its expiry interval [MQTT5-3.1.2-23] [MQTT-3.1.2-5].
+    pub fn detach(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        owner: OwnerRef,
+        client: &Client,
+        state: DetachState,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        match self.inboxes.occupant_mut(owner.inbox) {
+            Some(inbox) if inbox.epoch == owner.epoch => {
+                inbox.received_qos2 = state.received_qos2;
+                inbox.in_flight = state.in_flight;
+                inbox.rewind();
+                let expires_at =
+                    (state.expiry_s != u32::MAX).then(|| now + Duration::from_secs(u64::from(state.expiry_s)));
+                let will = state.will.map(|(delay, will)| (now + delay, will));
+                inbox.presence = Presence::Detached { expires_at, will };
+                self.fire(now, owner.inbox, effects);
+            }
+            // Another connection has resumed the session: the will is not due [MQTT5-3.1.3-9].
+            Some(_) => {}
+            // The session was discarded under this connection, and has thereby ended: the will is due [MQTT5-3.1.2-8].
+            None => {
+                let client = client.clone();
+                effects.extend(state.will.map(|(_, will)| InboxEffect::WillDue { client, will }));
+            }
+        }
+        effects.push(InboxEffect::Detached { to });
+    }
+
+    /// Adds a subscription, or replaces the options of the one there is; answered once the route is in place.
+    pub fn subscribe(
+        &mut self,
+        to: ReplyTo,
+        owner: OwnerRef,
+        full: &str,
+        options: SubOptions,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let shard = self.shard;
+        let Some(inbox) = self.owned(owner) else {
+            effects.push(InboxEffect::Subscribed { to, result: Err(PortError::NotOwner) });
+            return;
+        };
+        if let Some(subscription) = inbox.replace_options(full, options) {
+            match &mut subscription.route {
+                Route::Added => effects.push(InboxEffect::Subscribed { to, result: Ok(true) }),
+                Route::Pending(waiting) => waiting.push((to, true)),
+            }
+            return;
+        }
+        let route = Arc::new(RouteFilter::parse(full));
+        let shared = route.group.is_some();
+        if !inbox.acquire_subscription(shared) {
+            let detail = "no more persistent subscriptions: the tenant's quota is used up";
+            let event = Event::of(EventKind::OutOfTenantResource, Some(&inbox.client), detail).on(full);
+            effects.push(InboxEffect::Event(event));
+            effects.push(InboxEffect::Subscribed { to, result: Err(PortError::QuotaExceeded) });
+            return;
+        }
+        match inbox.subscriptions.add(full, route.clone(), options, to) {
+            Ok(subscription) => {
+                let receiver = Receiver::Inbox { shard, inbox: owner.inbox, subscription };
+                effects.push(InboxEffect::AddRoute { tenant: inbox.tenant, route, receiver });
+            }
+            Err(refusal) => {
+                inbox.release_subscription(shared);
+                effects.push(InboxEffect::Subscribed { to, result: Err(refusal) });
+            }
+        }
+    }
+
+    /// The answer to [`InboxEffect::AddRoute`]. A refusal ends the subscription.
+    pub fn route_added(
+        &mut self,
+        inbox: Slot,
+        subscription: u32,
+        result: Result<(), PortError>,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let receiver = Receiver::Inbox { shard: self.shard, inbox, subscription };
+        let Some(inbox) = self.inboxes.occupant_mut(inbox) else { return };
+        let Some(entry) = inbox.subscriptions.at_mut(subscription) else { return };
+        match result {
+            Ok(()) => {
+                if let Route::Pending(waiting) = core::mem::replace(&mut entry.route, Route::Added) {
+                    answer(waiting, effects);
+                }
+            }
+            Err(refusal) => {
+                let full = entry.full.clone();
+                if let Some((_, entry)) = inbox.subscriptions.remove(&full) {
+                    inbox.drop_subscription(receiver, entry, Some(refusal), effects);
+                }
+            }
+        }
+    }
+
+    /// Removes a subscription. What is queued stays [MQTT-3.10.4-3] [MQTT5-3.10.4-3].
+    pub fn unsubscribe(&mut self, to: ReplyTo, owner: OwnerRef, full: &str, effects: &mut Vec<InboxEffect>) {
+        let shard = self.shard;
+        let removed = self.owned(owner).and_then(|inbox| {
+            let (subscription, entry) = inbox.subscriptions.remove(full)?;
+            let receiver = Receiver::Inbox { shard, inbox: owner.inbox, subscription };
+            inbox.drop_subscription(receiver, entry, None, effects);
+            Some(())
+        });
+        effects.push(InboxEffect::Unsubscribed { to, existed: removed.is_some() });
+    }
+
+    /// The client has done with these messages: they are forgotten, and as many more are pushed.
+    pub fn commit(&mut self, now: Instant, owner: OwnerRef, done: &[InboxSeq], effects: &mut Vec<InboxEffect>) {
+        let Some(inbox) = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch) else {
+            return;
+        };
+        for &seq in done {
+            inbox.queue.remove(seq);
+        }
+        inbox.push(now, &mut self.totals, effects);
+        inbox.settle(&mut self.totals);
+    }
+
+    /// When [`InboxTable::handle_timeout`] wants to be called next.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    /// Publishes wills and ends sessions whose time has come, at most
+    /// [`SESSIONS_EXPIRED_PER_CALL_MAX`] of them.
+    pub fn handle_timeout(&mut self, now: Instant, effects: &mut Vec<InboxEffect>) {
+        for _ in 0..SESSIONS_EXPIRED_PER_CALL_MAX {
+            let Some(slot) = self.deadlines.pop_due(now) else { return };
+            if let Some(inbox) = self.inboxes.occupant_mut(slot) {
+                inbox.deadline = None;
+            }
+            self.fire(now, slot, effects);
+        }
+    }
+
+    /// Does what is due for one detached session, and sets its next deadline.
+    fn fire(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
+        let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
+        if inbox.is_expired(now) {
+            self.end(now, slot, effects);
+            return;
+        }
+        if let Some(will) = inbox.take_due_will(now) {
+            effects.push(InboxEffect::WillDue { client: inbox.client.clone(), will });
+        }
+        inbox.deadline = inbox.next_deadline();
+        if let Some(at) = inbox.deadline {
+            self.deadlines.set(at, slot);
+        }
+    }
+
+    fn end(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
+        let Some(inbox) = self.inboxes.remove(slot) else { return };
+        self.index.remove(&key_of(inbox.tenant, &inbox.client));
+        if let Some(at) = inbox.deadline {
+            self.deadlines.clear(at, slot);
+        }
+        inbox.end(now, (self.shard, slot), &mut self.totals, effects);
+    }
+
+    fn owned(&mut self, owner: OwnerRef) -> Option<&mut Inbox> {
+        self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch)
+    }
+
+    const fn take_epoch(&mut self) -> u64 {
+        self.last_epoch += 1;
+        self.last_epoch
+    }
+
+    /// Checks the invariants, in time proportional to everything held.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn validate(&self) {
+        assert_eq!(self.index.len(), self.inboxes.len());
+        let (mut messages, mut bytes) = (0, 0);
+        for (key, &slot) in &self.index {
+            let inbox = self.inboxes.occupant(slot).expect("the index names occupants");
+            assert_eq!(*key.name, *inbox.client.client_id);
+            assert_eq!(inbox.deadline, inbox.next_deadline(), "a session's deadline is the one that was set");
+            inbox.queue.validate();
+            messages += inbox.queue.len() as u64;
+            bytes += inbox.queue.bytes();
+        }
+        let Totals { inboxes, messages: counted, bytes: counted_bytes, .. } = self.totals;
+        assert_eq!((inboxes, counted, counted_bytes), (self.inboxes.len() as u64, messages, bytes));
+    }
+}
+
+fn answer(waiting: Waiting, effects: &mut Vec<InboxEffect>) {
+    effects.extend(waiting.into_iter().map(|(to, existed)| InboxEffect::Subscribed { to, result: Ok(existed) }));
+}
+
+fn key_of(tenant: TenantIdx, client: &Client) -> TenantKeyRef<'_> {
+    TenantKeyRef { tenant, name: &client.client_id }
+}

@@ -1,0 +1,39 @@
+//! Limits of the service machines, each with its reason and what happens at it.
+
+use core::time::Duration;
+
+/// How long a connection that was kicked may take to close its session. At the limit the successor is admitted anyway; the
+/// inbox's epoch fences the old one off.
+pub const TAKEOVER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Connections that may wait for one client id. At the limit the one that has waited longest is kicked unserved: its
+/// successors are waiting already, so it could only have been kicked at once.
+pub const TAKEOVERS_WAITING_MAX: usize = 1_024;
+
+/// Sessions ended by expiry in one call of the timer; the others follow in the next one, which is due at once. Bounds the
+/// time a turn spends on a tenant whose sessions all expire together.
+pub const SESSIONS_EXPIRED_PER_CALL_MAX: usize = 256;
+
+/// Retained messages removed by expiry in one call of the timer; the others follow in the next one, which is due at once.
+pub const RETAINED_EXPIRED_PER_CALL_MAX: usize = 1_024;
+
+/// Retained messages expire in the timer at whole multiples of this, so that a million of them do not mean a million wakes.
+/// Reads are exact: they skip what has expired and is still there.
+pub const RETAINED_EXPIRY_GRAIN: Duration = Duration::from_secs(1);
+
+/// Bytes a queued message costs beyond the message itself, which it may share with other inboxes: its entry in the queue.
+pub const QUEUED_OVERHEAD_BYTES: u64 = 128;
+
+/// Bytes a retained message costs beyond the message itself: its entry and its place in the index.
+pub const RETAINED_OVERHEAD_BYTES: u64 = 128;
+
+const _: () = assert!(TAKEOVERS_WAITING_MAX > 0, "somebody must be able to wait");
+const _: () =
+    assert!(SESSIONS_EXPIRED_PER_CALL_MAX > 0 && RETAINED_EXPIRED_PER_CALL_MAX > 0, "timers must make progress");
+const _: () = assert!(!RETAINED_EXPIRY_GRAIN.is_zero(), "it divides");
+
+/// Stored topics one search for retained messages looks at per call; beyond it the search goes on in the next call of the
+/// timer, which is due at once. At well under a microsecond each this keeps a turn short whatever the filter.
+pub const RETAINED_FIND_STEPS_MAX: usize = 4_096;
+
+const _: () = assert!(RETAINED_FIND_STEPS_MAX > 0, "a search must make progress");

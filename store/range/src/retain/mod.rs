@@ -1,0 +1,205 @@
+//! Retained messages of one partition: the last one per topic [MQTT-3.3.1-5] [MQTT5-3.3.1-5].
+//!
+//! Invariants: a topic has at most one retained message, whose own topic is that topic; what a tenant's messages have taken
+//! of its quotas is given back to the byte when they go. Expired messages are never handed out; the timer removes them.
+
+mod find;
+#[cfg(test)]
+mod tests;
+
+pub use find::FindLimits;
+
+use crate::deadlines::Deadlines;
+use crate::key::{ReplyTo, TenantKey};
+use crate::limits::{RETAINED_EXPIRED_PER_CALL_MAX, RETAINED_EXPIRY_GRAIN, RETAINED_OVERHEAD_BYTES};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::client::Client;
+use bifro_core::ids::TenantIdx;
+use bifro_core::message::Message;
+use bifro_core::ports::{PortError, RetainedMessage};
+use bifro_core::settings::{Quota, Resource};
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use bifro_mqtt::topic::TopicTree;
+use hashbrown::HashMap;
+
+/// What the table answers.
+#[derive(Debug)]
+pub enum RetainEffect {
+    /// A search is done.
+    Found {
+        /// Who asked.
+        to: ReplyTo,
+        /// What matched, by topic, within the limits.
+        messages: Vec<RetainedMessage>,
+    },
+}
+
+#[derive(Debug)]
+struct Entry {
+    retained: RetainedMessage,
+    bytes: u64,
+    /// When the timer looks at it.
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct TenantRetained {
+    topics: TopicTree<Entry>,
+    quota: Arc<Quota>,
+}
+
+/// The retained messages of one partition.
+#[derive(Debug, Default)]
+pub struct RetainTable {
+    tenants: HashMap<TenantIdx, TenantRetained>,
+    deadlines: Deadlines<TenantKey>,
+    /// Searches that did not fit one call, oldest first.
+    finds: VecDeque<find::Find>,
+    messages: u64,
+    bytes: u64,
+}
+
+/// Bytes one retained message counts with in the tenant's quota.
+pub const fn retained_bytes(message: &Message) -> u64 {
+    message.footprint_bytes() as u64 + RETAINED_OVERHEAD_BYTES
+}
+
+impl RetainTable {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Messages held.
+    pub const fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Bytes of messages held.
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Stores `message` for its topic in place of what was there, or removes what was there if the payload is empty
+    /// [MQTT-3.3.1-10] [MQTT-3.3.1-11] [MQTT5-3.3.1-6] [MQTT5-3.3.1-7].
+    ///
+    /// # Errors
+    /// [`PortError::QuotaExceeded`] if a quota or rate of the tenant is used up; then nothing has changed.
+    pub fn set(
+        &mut self,
+        now: Instant,
+        tenant: &TenantCtx,
+        publisher: &Client,
+        message: &Arc<Message>,
+    ) -> Result<(), PortError> {
+        let view = message.view();
+        if view.payload.is_empty() || view.expiry_at.is_some_and(|at| at <= now) {
+            self.remove(tenant.idx, view.topic);
+            return Ok(());
+        }
+        let bytes = retained_bytes(message);
+        let within_rates = tenant.quota.spend(Resource::TotalRetainedMessagesPerSeconds, 1, now)
+            && tenant.quota.spend(Resource::TotalRetainedBytesPerSecond, bytes, now);
+        if !within_rates {
+            return Err(PortError::QuotaExceeded);
+        }
+        let of = (self.tenants.entry(tenant.idx))
+            .or_insert_with(|| TenantRetained { topics: TopicTree::new(), quota: tenant.quota.clone() });
+        let old_bytes = of.topics.get(view.topic).map(|entry| entry.bytes);
+        if !take_space(&of.quota, old_bytes, bytes) {
+            self.drop_if_idle(tenant.idx);
+            return Err(PortError::QuotaExceeded);
+        }
+        let deadline = view.expiry_at.map(round_up);
+        let retained = RetainedMessage { message: message.clone(), publisher: publisher.clone() };
+        let old = of.topics.insert(view.topic, Entry { retained, bytes, deadline });
+        let key = || TenantKey { tenant: tenant.idx, name: view.topic.into() };
+        if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
+            self.deadlines.clear(at, key());
+        }
+        if let Some(at) = deadline {
+            self.deadlines.set(at, key());
+        }
+        self.messages += u64::from(old.is_none());
+        self.bytes = self.bytes - old_bytes.unwrap_or(0) + bytes;
+        Ok(())
+    }
+
+    /// When [`RetainTable::handle_timeout`] wants to be called next: at once if a search goes on.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if self.finds.is_empty() { self.deadlines.next() } else { Some(Instant::default()) }
+    }
+
+    /// Removes what has expired, at most [`RETAINED_EXPIRED_PER_CALL_MAX`] messages, and goes on with the oldest search.
+    pub fn handle_timeout(&mut self, now: Instant, effects: &mut Vec<RetainEffect>) {
+        for _ in 0..RETAINED_EXPIRED_PER_CALL_MAX {
+            let Some(key) = self.deadlines.pop_due(now) else { break };
+            self.remove(key.tenant, &key.name);
+        }
+        if let Some(find) = self.finds.pop_front() {
+            self.go_on(now, find, effects);
+        }
+    }
+
+    fn remove(&mut self, tenant: TenantIdx, topic: &str) {
+        let Some(of) = self.tenants.get_mut(&tenant) else { return };
+        let Some(entry) = of.topics.remove(topic) else { return };
+        if let Some(at) = entry.deadline {
+            self.deadlines.clear(at, TenantKey { tenant, name: topic.into() });
+        }
+        of.quota.release(Resource::TotalRetainTopics, 1);
+        of.quota.release(Resource::TotalRetainMessageSpaceBytes, entry.bytes);
+        self.messages -= 1;
+        self.bytes -= entry.bytes;
+        self.drop_if_idle(tenant);
+    }
+
+    fn drop_if_idle(&mut self, tenant: TenantIdx) {
+        if self.tenants.get(&tenant).is_some_and(|of| of.topics.is_empty()) {
+            self.tenants.remove(&tenant);
+        }
+    }
+
+    /// Checks the invariants.
+    ///
+    /// # Panics
+    /// If one does not hold.
+    pub fn validate(&self) {
+        let (mut messages, mut bytes) = (0, 0);
+        for of in self.tenants.values() {
+            assert!(!of.topics.is_empty());
+            for (topic, entry) in of.topics.iter() {
+                assert_eq!(entry.retained.message.topic(), topic);
+                assert!(!entry.retained.message.payload().is_empty());
+                messages += 1;
+                bytes += entry.bytes;
+            }
+        }
+        assert_eq!((self.messages, self.bytes), (messages, bytes));
+    }
+}
+
+/// Takes what a topic's new message needs beyond its old one, or nothing.
+fn take_space(quota: &Quota, old_bytes: Option<u64>, bytes: u64) -> bool {
+    if old_bytes.is_none() && !quota.acquire(Resource::TotalRetainTopics, 1) {
+        return false;
+    }
+    let before = old_bytes.unwrap_or(0);
+    if !quota.acquire(Resource::TotalRetainMessageSpaceBytes, bytes.saturating_sub(before)) {
+        if old_bytes.is_none() {
+            quota.release(Resource::TotalRetainTopics, 1);
+        }
+        return false;
+    }
+    quota.release(Resource::TotalRetainMessageSpaceBytes, before.saturating_sub(bytes));
+    true
+}
+
+/// The next multiple of the timer's grain.
+fn round_up(at: Instant) -> Instant {
+    let grain = RETAINED_EXPIRY_GRAIN.as_micros() as u64;
+    Instant::from_micros(at.as_micros().div_ceil(grain).saturating_mul(grain))
+}

@@ -1,0 +1,299 @@
+//! What the services of two shards tell each other.
+//!
+//! Requests go to the shard that owns the state, answers come back with the request id of the asker. Settings do not travel:
+//! every shard has been told of a tenant before the first of its clients was admitted.
+
+use bifro_core::client::Client;
+use bifro_core::ids::{ConnRef, InboxSeq, ReqId, TenantIdx};
+use bifro_core::message::Message as Published;
+use bifro_core::ports::{
+    Attached, DetachState, InboxMessage, InboxPlaces, Matches, PortError, Receiver, RetainedMessage, SubOptions,
+};
+use bifro_range::dist::RouteFilter;
+use bifro_range::inbox::OwnerRef;
+use std::sync::Arc;
+
+/// A message between the services of two shards. Opaque to the mesh.
+#[derive(Debug)]
+pub enum Message {
+    /// Of the session dictionary.
+    Dict(Dict),
+    /// Of dist.
+    Dist(Dist),
+    /// Of the inboxes.
+    Inbox(Inbox),
+    /// Of retain.
+    Retain(Retain),
+}
+
+/// Of the session dictionary.
+#[derive(Debug)]
+pub enum Dict {
+    /// Make `conn` the owner.
+    Register {
+        /// Answered by `Registered`.
+        req: ReqId,
+        /// Who wants to be the owner.
+        conn: ConnRef,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Whose id it is about.
+        client: Client,
+    },
+    /// `conn` is not the owner any more.
+    Unregister {
+        /// Who was.
+        conn: ConnRef,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Whose id it is about.
+        client: Client,
+    },
+    /// To the connection's shard: it is the owner.
+    Registered {
+        /// The request.
+        req: ReqId,
+    },
+    /// To the connection's shard: it has to go.
+    Kick {
+        /// Which.
+        conn: ConnRef,
+    },
+}
+
+/// Of dist.
+#[derive(Debug)]
+pub enum Dist {
+    /// Add a route to the partition here.
+    AddRoute {
+        /// Answered by `RouteAdded`.
+        token: u32,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+        /// Who listens.
+        receiver: Receiver,
+    },
+    /// The partition has the route and no cache contradicts it.
+    RouteAdded {
+        /// The asker's number.
+        token: u32,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
+    },
+    /// Remove a route from the partition here.
+    RemoveRoute {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+        /// Who listened.
+        receiver: Receiver,
+    },
+    /// To a cache: forget what the sender's partition has said of these topics.
+    Forget {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The filter.
+        route: Arc<RouteFilter>,
+        /// Answer by `Forgotten`, if the sender waits for it.
+        ack: Option<u32>,
+    },
+    /// The cache has forgotten.
+    Forgotten {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// From `Forget`.
+        ack: u32,
+        /// It remembers or waits for other topics of the tenant here.
+        interested: bool,
+    },
+    /// Who listens to a topic?
+    MatchTopic {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The topic.
+        topic: Arc<str>,
+    },
+    /// These do.
+    TopicMatched {
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The topic.
+        topic: Arc<str>,
+        /// The receivers.
+        matches: Box<Matches>,
+    },
+    /// Who is a member of a group?
+    MatchGroup {
+        /// Answered by `GroupMatched`.
+        req: ReqId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Filter and group.
+        route: Arc<RouteFilter>,
+    },
+    /// These are.
+    GroupMatched {
+        /// The request.
+        req: ReqId,
+        /// At most the group.
+        matches: Box<Matches>,
+    },
+}
+
+/// Of the inboxes.
+#[derive(Debug)]
+pub enum Inbox {
+    /// Make `conn` the owner of its client's session.
+    Attach {
+        /// Answered by `Attached`.
+        req: ReqId,
+        /// Who attaches.
+        conn: ConnRef,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Whose session.
+        client: Client,
+        /// Discard what there is.
+        clean_start: bool,
+    },
+    /// Answer.
+    Attached {
+        /// The request.
+        req: ReqId,
+        /// The inbox.
+        result: Result<Box<Attached>, PortError>,
+    },
+    /// End the client's session.
+    Discard {
+        /// Answered by `Detached`.
+        req: ReqId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Whose session.
+        client: Client,
+    },
+    /// The owner has gone.
+    Detach {
+        /// Answered by `Detached`.
+        req: ReqId,
+        /// Who owned what.
+        owner: OwnerRef,
+        /// Whose session.
+        client: Client,
+        /// What it leaves.
+        state: Box<DetachState>,
+    },
+    /// Answer.
+    Detached {
+        /// The request.
+        req: ReqId,
+    },
+    /// Add a subscription.
+    Subscribe {
+        /// Answered by `Subscribed`.
+        req: ReqId,
+        /// Who owns what.
+        owner: OwnerRef,
+        /// Full filter.
+        filter: Box<str>,
+        /// Options.
+        options: SubOptions,
+    },
+    /// Answer.
+    Subscribed {
+        /// The request.
+        req: ReqId,
+        /// Whether it was subscribed already.
+        result: Result<bool, PortError>,
+    },
+    /// Remove a subscription.
+    Unsubscribe {
+        /// Answered by `Unsubscribed`.
+        req: ReqId,
+        /// Who owns what.
+        owner: OwnerRef,
+        /// Full filter.
+        filter: Box<str>,
+    },
+    /// Answer.
+    Unsubscribed {
+        /// The request.
+        req: ReqId,
+        /// Whether there was one.
+        existed: bool,
+    },
+    /// Store a message.
+    Insert {
+        /// Answered by `Inserted`.
+        req: ReqId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Where.
+        places: InboxPlaces,
+        /// What.
+        message: Arc<Published>,
+    },
+    /// Answer.
+    Inserted {
+        /// The request.
+        req: ReqId,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
+    },
+    /// Messages are done with.
+    Commit {
+        /// Who owns what.
+        owner: OwnerRef,
+        /// The messages.
+        done: Vec<InboxSeq>,
+    },
+    /// To the connection's shard: messages for it.
+    Push {
+        /// Which.
+        conn: ConnRef,
+        /// The messages.
+        messages: Vec<InboxMessage>,
+    },
+}
+
+/// Of retain.
+#[derive(Debug)]
+pub enum Retain {
+    /// Set or clear a topic's message.
+    Set {
+        /// Answered by `SetDone`.
+        req: ReqId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Who publishes it.
+        publisher: Client,
+        /// The message.
+        message: Arc<Published>,
+    },
+    /// Answer.
+    SetDone {
+        /// The request.
+        req: ReqId,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
+    },
+    /// Find messages in the partition here.
+    Find {
+        /// Answered by `Found`.
+        req: ReqId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The filter.
+        filter: Arc<str>,
+    },
+    /// Answer of one partition.
+    Found {
+        /// The request.
+        req: ReqId,
+        /// What matched there.
+        messages: Vec<RetainedMessage>,
+    },
+}
