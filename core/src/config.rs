@@ -224,6 +224,8 @@ pub enum AuthMethod {
     Anonymous,
     /// User names and password hashes from a file.
     PasswordFile,
+    /// SCRAM-SHA-256 by enhanced authentication (MQTT 5.0), credentials in a file.
+    Scram,
     /// JSON Web Token as password.
     Jwt,
     /// A web service is asked.

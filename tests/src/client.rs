@@ -6,8 +6,8 @@ use bifro_core::message::QoS;
 pub use bifro_mqtt::codec::AckKind;
 use bifro_mqtt::codec::{DecodeOptions, decode, encode, encode_ack};
 use bifro_mqtt::packet::{
-    Connect, Disconnect, Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter,
-    SubscribeFilters, Unsubscribe, UnsubscribeFilters, Will,
+    Connect, Disconnect, Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter, SubscribeFilters,
+    Unsubscribe, UnsubscribeFilters, Will,
 };
 use bifro_mqtt::property::Properties;
 use bifro_mqtt::reason::Reason;

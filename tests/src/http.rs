@@ -29,7 +29,11 @@ pub fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let (top, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let (line, head) = top.split_once("\r\n").unwrap_or((top, ""));
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Answer { status: status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}")), head: head.into(), body: body.into() }
+    Answer {
+        status: status.unwrap_or_else(|| panic!("no HTTP answer: {text:?}")),
+        head: head.into(),
+        body: body.into(),
+    }
 }
 
 /// GET.

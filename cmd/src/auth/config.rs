@@ -308,6 +308,21 @@ mod defaults {
 }
 
 impl AuthConfig {
+    /// Makes relative paths relative to `base`.
+    pub(crate) fn resolve_paths(&mut self, base: &std::path::Path) {
+        let jwt = self.jwt.as_mut();
+        let jwt = jwt.map(|jwt| {
+            [&mut jwt.secret_file, &mut jwt.public_key_file, &mut jwt.jwks_file, &mut jwt.ca_file]
+        });
+        let optional = jwt.into_iter().flatten().flatten();
+        let http = self.http.as_mut().and_then(|http| http.ca_file.as_mut());
+        let files = self.password_file.as_mut().map(|file| &mut file.path);
+        let scram = self.scram.as_mut().map(|file| &mut file.path);
+        for path in optional.chain(http).chain(files).chain(scram) {
+            *path = base.join(&*path);
+        }
+    }
+
     /// Checks every bound and exclusion; touches no file.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ mod tests;
 pub use error::{ConfigError, ConfigErrors};
 pub use reload::{Reload, diff};
 
+use crate::acl::AclConfig;
+use crate::auth::{AuthConfig, ListenerChains, ProviderKind};
 use bifro_core::config::{AuthMethod, NodeConfig};
 use document::Document;
 use std::path::{Path, PathBuf};
@@ -47,6 +49,10 @@ impl std::fmt::Display for Source {
 pub struct Loaded {
     /// The values; relative paths are resolved against the file's directory.
     pub config: NodeConfig,
+    /// `[auth]`, likewise.
+    pub auth: AuthConfig,
+    /// `[acl]`, likewise.
+    pub acl: AclConfig,
     /// Where they came from; load from there again at reload.
     pub source: Source,
 }
@@ -80,6 +86,10 @@ impl Loaded {
             return Err(ConfigErrors(out_of_range));
         }
         let (tenant_defaults, tenant) = tenants::take(&mut document)?;
+        let auth = document.take_table("auth")?;
+        let mut auth: AuthConfig = document.read(auth)?;
+        let acl = document.take_table("acl")?;
+        let mut acl: AclConfig = document.read(acl)?;
         let mut config = NodeConfig { tenant_defaults, tenant, ..document.read_rest()? };
         admit_local_clients(&mut config);
         let broken = rules::check(&document, &config);
@@ -87,9 +97,12 @@ impl Loaded {
             return Err(ConfigErrors(broken));
         }
         if let Source::File(path) = &source {
-            resolve_paths(&mut config, path.parent().unwrap_or(Path::new("")));
+            let base = path.parent().unwrap_or(Path::new(""));
+            resolve_paths(&mut config, base);
+            auth.resolve_paths(base);
+            acl.file = acl.file.map(|file| base.join(file));
         }
-        Ok(Self { config, source })
+        Ok(Self { config, auth, acl, source })
     }
 
     /// Overrides `node.cores`, as `--cores` does.
@@ -108,9 +121,30 @@ impl Loaded {
         Ok(self)
     }
 
+    /// The authentication chain of each listener.
+    pub fn auth_chains(&self) -> ListenerChains {
+        let kind = |method: &AuthMethod| match method {
+            AuthMethod::Anonymous => ProviderKind::Anonymous,
+            AuthMethod::PasswordFile => ProviderKind::PasswordFile,
+            AuthMethod::Scram => ProviderKind::Scram,
+            AuthMethod::Jwt => ProviderKind::Jwt,
+            AuthMethod::Http => ProviderKind::Http,
+            AuthMethod::Certificate => ProviderKind::Certificate,
+        };
+        self.config.listener.iter().map(|listener| listener.auth.iter().map(kind).collect()).collect()
+    }
+
     /// The configuration in force as TOML, every default spelt out; loading it again gives the same configuration.
     pub fn to_toml(&self) -> String {
-        toml::to_string(&self.config).expect("every configuration is a TOML table: a test loads what this prints")
+        #[derive(serde::Serialize)]
+        struct Whole<'a> {
+            #[serde(flatten)]
+            config: &'a NodeConfig,
+            auth: &'a AuthConfig,
+            acl: &'a AclConfig,
+        }
+        let whole = Whole { config: &self.config, auth: &self.auth, acl: &self.acl };
+        toml::to_string(&whole).expect("every configuration is a TOML table: a test loads what this prints")
     }
 }
 

@@ -1,7 +1,6 @@
 //! Why a node does not start, in words for the person who started it.
 
 use super::listeners::ListenerError;
-use crate::acl::AclError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
 use bifro_net::cores::SpawnError;
@@ -17,12 +16,9 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Listener(#[from] ListenerError),
-    /// Authentication.
+    /// Authentication or access rules.
     #[error(transparent)]
-    Auth(#[from] LoadError),
-    /// Access rules.
-    #[error(transparent)]
-    Acl(#[from] AclError),
+    Load(#[from] LoadError),
     /// The shards' executors.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

@@ -160,7 +160,8 @@ pub struct Sockets {
 /// When the system refuses.
 pub fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, ListenerError> {
     let bind = |source| ListenerError::Bind { name: name(listener), source };
-    let backlog = listener.backlog;
+    // The system caps it anyway (net.core.somaxconn).
+    let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     if let Some(path) = &listener.path {
         let first = listener_unix(Path::new(path), listener.mode, backlog).map_err(bind)?;
         let mut fds = Vec::new();

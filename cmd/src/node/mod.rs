@@ -24,7 +24,8 @@ use bifro_net::clock::Clock;
 use bifro_net::cores::{self, Executors, ExecutorsConfig, spawn_executors};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
-use bifro_store::volatile::{VolatileMessage, VolatileServices};
+use bifro_core::ports::Services;
+use bifro_store::volatile::VolatileServices;
 use listeners::Sockets;
 use policy::ConfiguredTenants;
 use reload::Reloader;
@@ -55,7 +56,7 @@ pub fn check(loaded: &Loaded) -> Result<(), StartError> {
 struct ShardSeed {
     metrics: Arc<ShardMetrics>,
     beat: Arc<ShardBeat>,
-    mesh: MeshEnd<ShardMessage<VolatileMessage>>,
+    mesh: MeshEnd<ShardMessage<<VolatileServices as Services>::Message>>,
     inlet: Inlet<Command>,
     sender: InletSender<Command>,
     listeners: Vec<(u16, OwnedFd)>,
@@ -67,7 +68,7 @@ struct ShardSeed {
 /// Why it could not start.
 pub fn run(loaded: Loaded) -> Result<(), StartError> {
     let shards = shard_count(&loaded);
-    let logging = Logging::start(&loaded.config.log, usize::from(shards))?;
+    let logging = Arc::new(Logging::start(&loaded.config.log, usize::from(shards))?);
     let result = run_logged(loaded, shards, &logging);
     if let Err(error) = &result {
         tracing::error!(%error, "the node cannot start");
@@ -76,7 +77,7 @@ pub fn run(loaded: Loaded) -> Result<(), StartError> {
     result
 }
 
-fn run_logged(loaded: Loaded, shards: u16, logging: &Logging) -> Result<(), StartError> {
+fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(), StartError> {
     let connections = loaded.config.listener.iter().map(|listener| u64::from(listener.connections_max)).sum();
     let findings = selfcheck::run(shards.into(), connections).map_err(StartError::Machine)?;
     for warning in &findings.warnings {
@@ -110,7 +111,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Logging) -> Result<(), Star
     })?;
     let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
     let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
-    let _signals = handle_signals(reloader, logging, readiness.clone(), senders, deadline)?;
+    let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders, deadline)?;
     announce(&loaded, &addresses, &admin, shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
     executors.join();
@@ -136,7 +137,7 @@ fn broker_settings(loaded: &Loaded, shards: u16) -> Result<BrokerSettings, Start
         write_high_water_bytes: limits.write_high_water_bytes as usize,
         stall_deadline: Duration::from_secs(limits.slow_subscriber_s.into()),
         publish_deadline: Duration::from_millis(limits.publish_deadline_ms.into()),
-        shard_budget_bytes: (config::budget_bytes(&config.node) / u64::from(shards)).max(1),
+        shard_budget_bytes: (config::memory::budget_bytes(&config.node) / u64::from(shards)).max(1),
         turn_bytes_per_conn: limits.turn_bytes as usize,
         seed: rand_seed()?,
     })
@@ -205,7 +206,6 @@ fn spawn_shards(
     let seeds: Mutex<Vec<Option<ShardSeed>>> = Mutex::new(seeds.into_iter().map(Some).collect());
     let (settings, auth, acl) = (common.settings.clone(), common.auth.clone(), common.acl.clone());
     let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), Clock::start());
-    let limits = config.limits.clone();
     let start = move |shard: ShardId| {
         let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner)[shard.index()].take();
         let seed = seed.expect("each shard is started once");
@@ -214,7 +214,7 @@ fn spawn_shards(
             // A full mailbox drops the answer; the client's CONNECT deadline then ends the attempt.
             let _ = sender.send(Command::Auth { req, outcome });
         });
-        let services = VolatileServices::new(shard, settings.shards, settings.seed, seed.metrics.clone(), &limits);
+        let services = VolatileServices::new(shard, settings.shards, settings.seed, seed.metrics.clone());
         let (events, beat) = (events.clone(), seed.beat);
         let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics);
         let authenticator = Box::new(auth.for_shard(shard, reply));
@@ -227,7 +227,7 @@ fn spawn_shards(
                 settings,
                 metrics,
                 beat: Box::new(move || beat.beat()),
-                events: Arc::new(move |event| events.record(shard, event)),
+                events: Arc::new(move |event| events.log_event(shard.index(), event)),
                 services,
                 authenticator,
                 authorizer: acl,
@@ -248,12 +248,11 @@ fn spawn_shards(
 
 fn handle_signals(
     mut reloader: Reloader,
-    logging: &Logging,
+    logging: Arc<Logging>,
     readiness: Arc<Readiness>,
     senders: Vec<InletSender<Command>>,
     deadline: Duration,
 ) -> Result<signals::SignalThread, StartError> {
-    let logging = logging.clone();
     let act = move |request| match request {
         Request::Reload => reloader.reload(&logging),
         Request::Drain => {

@@ -210,9 +210,9 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-/// A block of properties without its length prefix. One that the decoder made is valid for its packet: known ids, allowed
-/// there, none twice that must not be, strings in UTF-8, values in range. Of any other, iteration ends at the first property
-/// that cannot be read.
+/// A block of properties without its length prefix. One that the decoder made is valid for its packet: known ids,
+/// allowed there, none twice that must not be, strings in UTF-8, values in range. Of any other, iteration ends at the
+/// first property that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
     raw: &'a [u8],
@@ -261,8 +261,8 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// The part of a PUBLISH's or will's properties that goes to subscribers unaltered and in its order [MQTT5-3.3.2-18]: all
-    /// but expiry, delay, alias and subscription identifiers. Borrowed if it is contiguous.
+    /// The part of a PUBLISH's or will's properties that goes to subscribers unaltered and in its order
+    /// [MQTT5-3.3.2-18]: all but expiry, delay, alias and subscription identifiers. Borrowed if it is contiguous.
     pub fn forwardable(&self) -> Cow<'a, [u8]> {
         let is_forwarded = |field: &Field<'_>| field.id.is_forwarded();
         // The first run of forwarded properties, and whether any come after a gap.

@@ -2,8 +2,8 @@
 
 use crate::codec::PacketType;
 
-/// A reason code of MQTT 5. The name says what it means; the same byte means different things in different packets, so a few
-/// bytes have aliases as associated constants.
+/// A reason code of MQTT 5. The name says what it means; the same byte means different things in different packets, so
+/// a few bytes have aliases as associated constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Reason(pub u8);
 

@@ -4,8 +4,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::message::Message;
 
-/// Payloads from this size on are sent by reference instead of copied, in bytes: below it a copy costs less than one more
-/// segment of a send.
+/// Payloads from this size on are sent by reference instead of copied, in bytes: below it a copy costs less than one
+/// more segment of a send.
 pub const SHARED_PAYLOAD_BYTES_MIN: usize = 16 << 10;
 
 /// Bytes to send on one connection. Small packets are copied into `bytes`; a large payload is a cut: it goes out, by

@@ -1,6 +1,6 @@
-//! Fuzzing in process: packets of every kind and version are mutated, and whatever the decoder makes of the result must hold
-//! three promises: it does not panic, it does not claim more bytes than there are, and what it accepts survives encoding and
-//! decoding unchanged, cut at any byte.
+//! Fuzzing in process: packets of every kind and version are mutated, and whatever the decoder makes of the result must
+//! hold three promises: it does not panic, it does not claim more bytes than there are, and what it accepts survives
+//! encoding and decoding unchanged, cut at any byte.
 //!
 //! `BIFRO_FUZZ_SECONDS` runs for that long instead of a fixed number of mutations; `BIFRO_FUZZ_SEED` replays a run.
 

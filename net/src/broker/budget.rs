@@ -7,8 +7,6 @@
 //! | starved | transit memory from 75 % | connections that publish are paused until it is below 60 % again |
 //! | exhausted | from 100 % | CONNECT is refused (0x97, 3.x: 3), and so is storing for offline sessions and retaining |
 
-use bifro_core::event::DropReason;
-use bifro_core::message::QoS;
 use bifro_core::metrics::ShardMetrics;
 
 /// High-water mark of a connection while the budget is tight, in bytes.
@@ -74,23 +72,6 @@ impl Budget {
     /// Nothing more is taken in.
     pub(crate) const fn is_exhausted(&self) -> bool {
         self.used_bytes() >= self.budget_bytes
-    }
-
-    /// Counts a delivery that was dropped.
-    pub(crate) fn count_drop(&self, metrics: &ShardMetrics, reason: DropReason, qos: QoS) {
-        match reason {
-            DropReason::Oversize => metrics.dropped_oversize.add(1),
-            DropReason::Expired => metrics.dropped_expired.add(1),
-            DropReason::NoSubPermission => metrics.dropped_permission.add(1),
-            DropReason::Overflow | DropReason::ChannelError | DropReason::ResourceExhausted => {
-                if qos == QoS::AtMostOnce {
-                    metrics.dropped_qos0_slow.add(1);
-                } else {
-                    metrics.dropped_queue_full.add(1);
-                }
-            }
-            DropReason::SessionClosed | DropReason::NoLocal => {}
-        }
     }
 }
 

@@ -36,7 +36,12 @@ impl<S: Services> Broker<S> {
             over_budget: self.budget.is_exhausted(),
         };
         self.wires.supply(&mut conn.wire);
-        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested: conn.congested };
+        let mut out = Outbox {
+            wire: &mut conn.wire,
+            effects: &mut self.effect_scratch,
+            tally: &mut self.tally,
+            congested: conn.congested,
+        };
         let result = call(&mut conn.session, &cx, &mut out);
         if !conn.dirty {
             conn.dirty = true;
@@ -50,6 +55,19 @@ impl<S: Services> Broker<S> {
         }
         self.schedule(slot);
         Some(result)
+    }
+
+    /// Moves what sessions have counted into the metrics.
+    pub(super) fn count_tally(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        let metrics = &self.metrics;
+        metrics.publishes_sent.add(tally.publishes_sent.into());
+        metrics.dropped_qos0_slow.add(tally.dropped_slow.into());
+        metrics.dropped_queue_full.add(tally.dropped_queue_full.into());
+        metrics.dropped_oversize.add(tally.dropped_oversize.into());
+        metrics.dropped_expired.add(tally.dropped_expired.into());
+        metrics.dropped_permission.add(tally.dropped_permission.into());
+        metrics.publish_rate_exceeded.add(tally.publish_rate_exceeded.into());
     }
 
     pub(super) fn carry_out(&mut self, slot: Slot, effect: Effect) {
@@ -115,7 +133,12 @@ impl<S: Services> Broker<S> {
         let over_budget = self.budget.is_exhausted();
         let cx = Cx { now: self.now, tenant: &tenant, authorizer: &*self.authorizer, over_budget };
         self.wires.supply(&mut conn.wire);
-        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested: false };
+        let mut out = Outbox {
+            wire: &mut conn.wire,
+            effects: &mut self.effect_scratch,
+            tally: &mut self.tally,
+            congested: false,
+        };
         conn.session.handle_identified(&cx, tenant.idx, key, &mut out);
         self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
     }
@@ -266,11 +289,7 @@ impl<S: Services> Broker<S> {
     }
 
     /// Calls the services on behalf of the connection's inbox.
-    fn with_inbox(
-        &mut self,
-        slot: Slot,
-        call: impl FnOnce(&mut S, bifro_core::time::Instant, InboxOwner<'_>),
-    ) {
+    fn with_inbox(&mut self, slot: Slot, call: impl FnOnce(&mut S, bifro_core::time::Instant, InboxOwner<'_>)) {
         let conn_ref = self.conn_ref(slot);
         let Some(conn) = self.conns.get(slot) else { return };
         let (Some(client), Some((inbox, epoch))) = (conn.session.client(), conn.session.inbox()) else { return };

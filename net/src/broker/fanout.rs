@@ -92,7 +92,12 @@ impl FanoutTable {
     }
 
     /// The entry of `conn`'s subscription to this filter and group.
-    pub(crate) fn find_of(&self, subs: &[super::conn::SubRef], filter: &str, group: Option<&GroupName>) -> Option<Slot> {
+    pub(crate) fn find_of(
+        &self,
+        subs: &[super::conn::SubRef],
+        filter: &str,
+        group: Option<&GroupName>,
+    ) -> Option<Slot> {
         subs.iter().map(|sub| self.slot(sub.entry)).find(|&slot| {
             self.entry(slot).is_some_and(|entry| &*entry.filter == filter && entry.group.as_deref() == group)
         })

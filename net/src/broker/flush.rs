@@ -96,9 +96,10 @@ impl<S: Services> Broker<S> {
             return;
         }
         self.metrics.sent_bytes.add(sent as u64);
-        if conn.congested && conn.wire.len() <= self.budget.high_water_bytes() / 2 {
+        let drained = conn.wire.len() <= self.budget.high_water_bytes() / 2;
+        if drained && (conn.congested || conn.session.wants_writable()) {
             conn.congested = false;
-            conn.deadline = None;
+            conn.deadline = conn.deadline.filter(|_| !conn.session.is_connected() || conn.closing);
             self.with_session(slot, |session, cx, out| session.handle_writable(cx, out));
             self.settle();
         } else if !conn.dirty {

@@ -135,7 +135,12 @@ impl<S: Services> Broker<S> {
             over_budget: self.budget.is_exhausted(),
         };
         self.wires.supply(&mut conn.wire);
-        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested: conn.congested };
+        let mut out = Outbox {
+            wire: &mut conn.wire,
+            effects: &mut self.effect_scratch,
+            tally: &mut self.tally,
+            congested: conn.congested,
+        };
         let request = conn.session.handle_packet(&cx, packet, &mut out);
         if !conn.dirty {
             conn.dirty = true;

@@ -48,9 +48,8 @@ impl<S: Services> Broker<S> {
             nonce: u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()),
             pre_auth_packet_bytes_max: settings.pre_auth_packet_bytes_max,
         };
-        let staged = Pipeline::new(&settings.stages, peer).map(|pipeline| {
-            Box::new(super::conn::Staged { pipeline, net: Vec::new() })
-        });
+        let staged = Pipeline::new(&settings.stages, peer)
+            .map(|pipeline| Box::new(super::conn::Staged { pipeline, net: Vec::new() }));
         let deadline = self.now + settings.connect_deadline;
         self.metrics.connections.add(1);
         self.metrics.connections_accepted.add(1);
@@ -253,6 +252,9 @@ impl<S: Services> Broker<S> {
     /// When the loop has to turn again even if nothing arrives.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let drain = self.draining.as_ref().map(|_| self.now + Duration::from_millis(10));
-        [self.wheel.next(), self.publishes.next_deadline(), self.services.next_timeout(), drain].into_iter().flatten().min()
+        [self.wheel.next(), self.publishes.next_deadline(), self.services.next_timeout(), drain]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

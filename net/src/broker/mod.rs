@@ -23,8 +23,8 @@ mod peer;
 mod publish;
 mod settings;
 mod shaping;
-mod shared;
 mod shard;
+mod shared;
 mod tenants;
 
 pub use command::{Command, Reload};
@@ -42,7 +42,7 @@ use bifro_core::ports::{Out, Services};
 use bifro_core::rng::Prng;
 use bifro_core::time::Instant;
 use bifro_mqtt::codec::FanoutScratch;
-use bifro_mqtt::session::Effect;
+use bifro_mqtt::session::{Effect, Tally};
 use conn::ConnTable;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
@@ -73,6 +73,8 @@ pub(crate) struct Broker<S: Services> {
     next_req: u64,
     /// Effects that wait to be carried out, in order.
     effects: VecDeque<(Slot, Effect)>,
+    /// What sessions count, moved into the metrics once per turn.
+    tally: Tally,
     /// Where a session puts its effects during one call.
     effect_scratch: Vec<Effect>,
     /// Messages for other shards, handed to the mesh once per turn.

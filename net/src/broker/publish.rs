@@ -16,7 +16,7 @@ use bifro_core::ports::{LivePlaces, Matches, PortError, Services};
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 use bifro_mqtt::codec::Fanout;
-use bifro_mqtt::session::{Cx, Delivered, Delivery, Outbox, Published, PublishToken};
+use bifro_mqtt::session::{Cx, Delivery, Outbox, PublishToken, Published};
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -149,7 +149,9 @@ impl<S: Services> Broker<S> {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             let most = self.tenants.ctx(tenant).settings.group_fanout_max as usize;
             if most != 0 && matches.groups.len() > most {
-                self.report(Event::of(EventKind::GroupFanoutThrottled, None, format!("more than {most} groups")).on(view.topic));
+                self.report(
+                    Event::of(EventKind::GroupFanoutThrottled, None, format!("more than {most} groups")).on(view.topic),
+                );
             }
             let most = if most == 0 { matches.groups.len() } else { most };
             for group in matches.groups.iter().take(most) {
@@ -200,7 +202,10 @@ impl<S: Services> Broker<S> {
         }
         let (most, most_bytes) = (ctx.settings.persistent_fanout_max, ctx.settings.persistent_fanout_bytes_max);
         if most != 0 && inboxes > u64::from(most) {
-            return Some((EventKind::PersistentFanoutThrottled, format!("{inboxes} sessions, persistent_fanout_max {most}")));
+            return Some((
+                EventKind::PersistentFanoutThrottled,
+                format!("{inboxes} sessions, persistent_fanout_max {most}"),
+            ));
         }
         if most_bytes != 0 && bytes > most_bytes {
             let detail = format!("{bytes} bytes, persistent_fanout_bytes_max {most_bytes}");
@@ -302,22 +307,14 @@ impl<S: Services> Broker<S> {
             seq: None,
             shared,
         };
-        let cx = Cx {
-            now: self.now,
-            tenant: self.tenants.ctx(tenant),
-            authorizer: &*self.authorizer,
-            over_budget: false,
-        };
+        let cx =
+            Cx { now: self.now, tenant: self.tenants.ctx(tenant), authorizer: &*self.authorizer, over_budget: false };
         conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
         let congested = conn.congested;
         self.wires.supply(&mut conn.wire);
-        let mut out = Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, congested };
-        let outcome = conn.session.deliver(&cx, fanout, &delivery, &mut out);
-        match outcome {
-            Delivered::Sent => self.metrics.publishes_sent.add(1),
-            Delivered::Queued => {}
-            Delivered::Dropped(reason) => self.budget.count_drop(&self.metrics, reason, delivery.qos),
-        }
+        let mut out =
+            Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, tally: &mut self.tally, congested };
+        conn.session.deliver(&cx, fanout, &delivery, &mut out);
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(conn.slot);

@@ -118,6 +118,7 @@ impl<S: Services> Shard<S> {
             next_req: 0,
             effects: VecDeque::new(),
             effect_scratch: Vec::new(),
+            tally: bifro_mqtt::session::Tally::default(),
             to_peers: Vec::new(),
             dirty: Vec::new(),
             ring_ops: Vec::new(),
@@ -202,6 +203,7 @@ impl<S: Services> Shard<S> {
         self.broker.budget.observe(moving, &self.broker.metrics);
         self.broker.relieve();
         self.finish();
+        self.broker.count_tally();
         let metrics = &self.broker.metrics;
         metrics.turns.add(u64::from(worked));
         metrics.mesh_overflow.set(self.mesh.overflow_len() as u64);

@@ -151,7 +151,8 @@ mod tests {
         let members: Vec<_> = (0..8).map(member).collect();
         for publisher in (0..100).map(PublisherKey) {
             let chosen = members[rendezvous(publisher, &members)];
-            let others: Vec<_> = members.iter().copied().filter(|&other| other == chosen || other != member(3)).collect();
+            let others: Vec<_> =
+                members.iter().copied().filter(|&other| other == chosen || other != member(3)).collect();
             assert_eq!(others[rendezvous(publisher, &others)], chosen);
         }
     }

@@ -22,7 +22,7 @@ mod fixtures;
 mod tests;
 
 use bifro_mqtt::wire::Wire;
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 use proxy::{ProxyConfig, ProxyError, ProxyHeader, Source};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

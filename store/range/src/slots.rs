@@ -71,7 +71,9 @@ mod tests {
         assert_eq!(table.remove(old), Some('a'));
         let new = table.insert('b');
         assert_eq!(new.index, old.index, "the place is used again");
-        assert_eq!((table.occupant(old), table.occupant_mut(old), table.remove(old)), (None, None, None));
+        assert_eq!(table.occupant(old), None);
+        assert_eq!(table.occupant_mut(old), None);
+        assert_eq!(table.remove(old), None);
         assert_eq!((table.occupant(new), table.len()), (Some(&'b'), 1));
         assert_eq!(table.occupant(Slot { index: 9, generation: 0 }), None);
     }

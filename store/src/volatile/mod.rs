@@ -23,7 +23,7 @@ mod tests;
 
 pub use message::Message;
 
-use bifro_core::ids::{ShardId, TenantIdx, keyed_hash};
+use bifro_core::ids::{ReqId, ShardId, TenantIdx, keyed_hash};
 use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::ports::{Completion, Out, Services};
@@ -59,7 +59,7 @@ pub struct VolatileServices {
     inboxes: InboxTable,
     retained: RetainTable,
     /// Searches this shard waits for, by request.
-    searches: HashMap<bifro_core::ids::ReqId, retain::Search>,
+    searches: HashMap<ReqId, retain::Search>,
     out: Out<Message>,
     /// Messages to this shard itself; empty between calls.
     local: VecDeque<Message>,

@@ -98,14 +98,17 @@ impl VolatileServices {
         }
         let Some(Search { tenant, filter, mut messages, .. }) = self.searches.remove(&req) else { return };
         messages.sort_by(|one, other| one.message.topic().cmp(other.message.topic()));
-        let Some(tenant) = self.tenant(tenant) else { return };
-        let (mut limits, quota) = (FindLimits::of(&tenant.settings), tenant.quota.clone());
+        let Some(tenant) = self.tenant(tenant).cloned() else {
+            self.complete(Completion::Retained { req, messages: Vec::new() });
+            return;
+        };
+        let mut limits = FindLimits::of(&tenant.settings);
         let within_limits = messages.iter().take_while(|retained| limits.admit(retained)).count();
         messages.truncate(within_limits);
         let within_rate = (messages.iter())
             .take_while(|retained| {
                 let bytes = retained.message.footprint_bytes() as u64;
-                quota.spend(Resource::TotalRetainMatchBytesPerSecond, bytes, now)
+                tenant.quota.spend(Resource::TotalRetainMatchBytesPerSecond, bytes, now)
             })
             .count();
         if within_rate < messages.len() {

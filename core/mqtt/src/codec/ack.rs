@@ -42,8 +42,8 @@ pub fn encode_ping_resp(out: &mut Vec<u8>) {
     out.extend_from_slice(&[PacketType::PingResp.first_byte(), 0]);
 }
 
-/// The end of a packet of MQTT 5 that is short when there is little to say: no bytes mean success, and without properties
-/// their length may be missing too.
+/// The end of a packet of MQTT 5 that is short when there is little to say: no bytes mean success, and without
+/// properties their length may be missing too.
 fn decode_end<'a>(
     body: &mut Reader<'a>,
     packet: PacketType,
@@ -109,7 +109,8 @@ pub(super) fn encode_disconnect(disconnect: &Disconnect<'_>, version: Version, o
     });
 }
 
-/// Decodes the body of an AUTH. An empty one says success and nothing else; any other names its method (section 3.15.2.2.2).
+/// Decodes the body of an AUTH. An empty one says success and nothing else; any other names its method (section
+/// 3.15.2.2.2).
 pub(super) fn decode_auth(mut body: Reader<'_>) -> Result<Auth<'_>, DecodeError> {
     let is_empty = body.is_empty();
     let (reason, properties) = decode_end(&mut body, PacketType::Auth, PropertyOwner::Auth)?;

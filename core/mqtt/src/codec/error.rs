@@ -1,4 +1,5 @@
-//! The ways in which received bytes can fail to be a packet: one variant each, with the MQTT 5 reason it is answered with.
+//! The ways in which received bytes can fail to be a packet: one variant each, with the MQTT 5 reason it is answered
+//! with.
 //!
 //! 0x81 stands for bytes that cannot be parsed, 0x82 for a packet that can be parsed but is forbidden [MQTT5-4.13.1-1];
 //! which is which follows the specification's wording clause by clause.
@@ -127,8 +128,9 @@ impl DecodeError {
         }
     }
 
-    /// How to write the CONNACK that refuses a CONNECT which was wrong in this way: as the version that the client can be
-    /// assumed to read. None: close without an answer, as 3.1.1 demands [MQTT-3.1.4-1] and 5.0 allows [MQTT5-3.1.4-1].
+    /// How to write the CONNACK that refuses a CONNECT which was wrong in this way: as the version that the client can
+    /// be assumed to read. None: close without an answer, as 3.1.1 demands [MQTT-3.1.4-1] and 5.0 allows
+    /// [MQTT5-3.1.4-1].
     pub const fn connack_version(self) -> Option<Version> {
         match self {
             // Return code 1, which every 3.x client knows [MQTT-3.1.2-2].

@@ -1,12 +1,12 @@
 //! One message on its way to many subscribers.
 //!
-//! Copies for subscribers of one kind (MQTT 5 or older, with or without packet identifier) differ in the first byte and the
-//! identifier only. The first copy of a kind is encoded onto the wire; if a second follows, that one is also kept, and all
-//! later ones are copied from it and patched. Copies with a topic alias or subscription identifiers are encoded one by one.
-//! A large payload is not copied at all: the wire refers to the shared message.
+//! Copies for subscribers of one kind (MQTT 5 or older, with or without packet identifier) differ in the first byte and
+//! the identifier only. The first copy of a kind is encoded onto the wire; if a second follows, that one is also kept,
+//! and all later ones are copied from it and patched. Copies with a topic alias or subscription identifiers are encoded
+//! one by one. A large payload is not copied at all: the wire refers to the shared message.
 //!
 //! Invariant: what is kept in the scratch is a PUBLISH (without payload, if that is shared) of at most
-//! [`KEPT_BYTES_MAX`] bytes, so the scratch stays below four times that.
+//! [`KEPT_BYTES_MAX`] bytes, at most one of each kind, so the scratch stays within four times that.
 
 use super::publish::first_byte;
 use super::writer::{VARINT_MAX, put_str, put_varint, varint_len};
@@ -20,9 +20,10 @@ use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::time::Instant;
 use core::num::NonZeroU32;
 
-/// Largest copy that is kept for the next subscriber, in bytes. Longer ones (long topics, many user properties) are encoded
-/// for each subscriber, which costs little more than to copy them.
-const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Largest copy that is kept for the next subscriber, in bytes. Measured per subscriber, kept against encoded anew: 7
+/// and 23 ns at 64 bytes of payload, 55 and 86 ns at 4 KiB, 101 and 122 ns at 8 KiB, no difference at 16 KiB. Longer
+/// ones are encoded for each subscriber, so that the scratch stays in the first-level cache.
+const KEPT_BYTES_MAX: usize = 4 << 10;
 
 /// What distinguishes one subscriber's copy of a PUBLISH.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +138,8 @@ pub struct Fanout<'m> {
 }
 
 impl<'m> Fanout<'m> {
-    /// A fan-out of `view`. `owned` is the same message if the broker owns it already; `now` fixes the remaining expiry.
+    /// A fan-out of `view`. `owned` is the same message if the broker owns it already; `now` fixes the remaining
+    /// expiry.
     pub const fn new(view: MessageView<'m>, owned: Option<Arc<Message>>, now: Instant) -> Self {
         let scratch = Scratch::Own(FanoutScratch { bytes: Vec::new() });
         Self { view, owned, now, kinds: [Kind::Unseen; KINDS], scratch }
@@ -168,7 +170,8 @@ impl<'m> Fanout<'m> {
     /// Packet Size [MQTT5-3.1.2-24].
     ///
     /// # Panics
-    /// If there is a packet identifier with QoS 0, or none with another QoS [MQTT-2.3.1-5] [MQTT5-2.2.1-2].
+    /// If there is a packet identifier with QoS 0, or none with another QoS [MQTT-2.3.1-5] [MQTT5-2.2.1-2]; if the topic
+    /// is longer than 65,535 bytes or a subscription identifier above 268,435,455, which no decoded packet has.
     pub fn append(&mut self, spec: &PublishSpec<'_>, wire: &mut Wire) -> bool {
         assert!(
             spec.packet_id.is_some() == (spec.qos != QoS::AtMostOnce),

@@ -34,6 +34,7 @@ pub(crate) const RETAIN: u8 = 0b0001;
 
 impl PacketType {
     /// The type in the upper half of a packet's first byte; 0 is reserved.
+    #[inline]
     const fn from_first_byte(first: u8) -> Option<Self> {
         Some(match first >> 4 {
             1 => Self::Connect,
@@ -56,6 +57,7 @@ impl PacketType {
     }
 
     /// The flags that packets of this type other than PUBLISH carry [MQTT-2.2.2-1] [MQTT5-2.1.3-1].
+    #[inline]
     const fn reserved_flags(self) -> u8 {
         match self {
             Self::PubRel | Self::Subscribe | Self::Unsubscribe => 0b0010,
@@ -78,6 +80,7 @@ pub(super) struct FirstByte {
 
 impl FirstByte {
     /// Reads the byte and refuses what can be refused before anything else of the packet has arrived.
+    #[inline]
     pub(super) fn decode(first: u8, version: Option<Version>) -> Result<Self, DecodeError> {
         let packet_type = PacketType::from_first_byte(first).ok_or(DecodeError::PacketTypeReserved)?;
         match version {
@@ -98,6 +101,7 @@ impl FirstByte {
         Ok(byte)
     }
 
+    #[inline]
     fn check_publish(self, version: Option<Version>) -> Result<(), DecodeError> {
         match self.flags >> 1 & 3 {
             // [MQTT-3.3.1-4] [MQTT5-3.3.1-4]
@@ -108,6 +112,7 @@ impl FirstByte {
         }
     }
 
+    #[inline]
     fn check_reserved(self, version: Option<Version>) -> Result<(), DecodeError> {
         let expected = self.packet_type.reserved_flags();
         // MQTT 3.1 sends these three with QoS 1 and sets DUP when it sends them again.
@@ -128,6 +133,7 @@ pub(super) struct Lengths {
 }
 
 /// Reads Remaining Length, and refuses a packet that is too large before any of its body is there.
+#[inline]
 pub(super) fn lengths(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<Lengths>, DecodeError> {
     let Some((remaining, count)) = bytes.get(1..).map_or(Ok(None), varint)? else { return Ok(None) };
     let header = 1 + count;
@@ -138,8 +144,8 @@ pub(super) fn lengths(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<Leng
     Ok(Some(Lengths { header, packet }))
 }
 
-/// Length of the packet that starts with `bytes`, fixed header included, or none if its header is not complete. For sizing
-/// the buffer in which a packet is put together; [`super::decode`] checks the same, so call it first.
+/// Length of the packet that starts with `bytes`, fixed header included, or none if its header is not complete. For
+/// sizing the buffer in which a packet is put together; [`super::decode`] checks the same, so call it first.
 ///
 /// # Errors
 /// [`DecodeError::PacketTooLarge`] above `packet_bytes_max`; a Remaining Length that is too long or not minimal.
@@ -148,6 +154,7 @@ pub fn packet_len(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<usize>, 
 }
 
 /// What [`super::decode`] looks at first: the first byte, then the lengths. None if more bytes are needed.
+#[inline]
 pub(super) fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<Option<(FirstByte, Lengths)>, DecodeError> {
     let Some(&first) = bytes.first() else { return Ok(None) };
     let first = FirstByte::decode(first, options.version)?;

@@ -1,9 +1,9 @@
 //! Decoding and encoding of control packets of MQTT 3.1, 3.1.1 and 5.0, for both ends of a connection.
 //!
-//! Decoding borrows from the received bytes and allocates nothing; it accepts exactly what the specifications allow and has
-//! one [`DecodeError`] for each way to fail. What depends on a session (topic syntax, topic aliases, identifiers in use,
-//! which side may send what) is the session's to check. Encoding appends to a buffer. [`Fanout`] encodes one PUBLISH for
-//! many subscribers.
+//! Decoding borrows from the received bytes and allocates nothing; it accepts exactly what the specifications allow and
+//! has one [`DecodeError`] for each way to fail. What depends on a session (topic syntax, topic aliases, identifiers in
+//! use, which side may send what) is the session's to check. Encoding appends to a buffer. [`Fanout`] encodes one
+//! PUBLISH for many subscribers.
 
 mod ack;
 mod connect;
@@ -38,8 +38,8 @@ pub struct DecodeOptions {
     pub packet_bytes_max: u32,
 }
 
-/// Looks at the start of `bytes`. Returns the packet and its length, or none if more bytes are needed; a packet that is wrong
-/// in its fixed header is refused as soon as that byte is there.
+/// Looks at the start of `bytes`. Returns the packet and its length, or none if more bytes are needed; a packet that is
+/// wrong in its fixed header is refused as soon as that byte is there.
 ///
 /// # Errors
 /// One variant per way a peer can be wrong; the connection is to be closed.
@@ -77,12 +77,13 @@ fn decode_body(first: FirstByte, body: Reader<'_>, version: Version) -> Result<P
     })
 }
 
-/// Appends `packet` as `version` writes it; what the version does not have (properties, most reason codes) is left out. For
-/// PUBLISH to subscribers use [`Fanout`].
+/// Appends `packet` as `version` writes it; what the version does not have (properties, most reason codes) is left out.
+/// For PUBLISH to subscribers use [`Fanout`].
 ///
 /// # Panics
-/// If the packet cannot be written: a field or the whole is too long, a PUBLISH has an identifier that does not go with its
-/// QoS, or the packet is an AUTH and the version is not 5.0. No decoded packet does, written as the version it came in.
+/// If the packet cannot be written: a field or the whole is too long, a PUBLISH has an identifier that does not go with
+/// its QoS, or the packet is an AUTH and the version is not 5.0. No decoded packet does, written as the version it came
+/// in.
 pub fn encode(packet: &Packet<'_>, version: Version, out: &mut Vec<u8>) {
     match packet {
         Packet::Connect(connect) => connect::encode(connect, out),

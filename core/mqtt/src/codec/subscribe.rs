@@ -60,7 +60,8 @@ pub(super) fn encode_end(unsubscribe: &Unsubscribe<'_>, version: Version, out: &
     });
 }
 
-/// Codes of one kind of acknowledgement, at least one of them, all known [MQTT-3.9.3-2] [MQTT5-3.9.3-2] [MQTT5-3.11.3-2].
+/// Codes of one kind of acknowledgement, at least one of them, all known [MQTT-3.9.3-2] [MQTT5-3.9.3-2]
+/// [MQTT5-3.11.3-2].
 fn decode_codes(codes: &[u8], is_known: impl Fn(Reason) -> bool) -> Result<&[u8], DecodeError> {
     if codes.is_empty() {
         return Err(DecodeError::CodesMissing);

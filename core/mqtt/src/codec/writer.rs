@@ -1,5 +1,5 @@
-//! Appending the data types of the protocol to a buffer. Values come from decoded packets or from the broker itself, so a
-//! value that does not fit its field is a defect of the broker and ends in a panic that names it.
+//! Appending the data types of the protocol to a buffer. Values come from decoded packets or from the broker itself, so
+//! a value that does not fit its field is a defect of the broker and ends in a panic that names it.
 
 use crate::property::Properties;
 use alloc::vec::Vec;
@@ -56,8 +56,8 @@ pub(crate) fn block_len(block: &[u8]) -> u32 {
     u32::try_from(block.len()).expect("a block of properties fits a packet")
 }
 
-/// Appends a packet: the first byte, the Remaining Length, and what `body` appends. Made for short packets: the length is
-/// written behind the body, whose size is known only then, and rotated to its place.
+/// Appends a packet: the first byte, the Remaining Length, and what `body` appends. Made for short packets: the length
+/// is written behind the body, whose size is known only then, and rotated to its place.
 pub(crate) fn put_packet(out: &mut Vec<u8>, first: u8, body: impl FnOnce(&mut Vec<u8>)) {
     out.push(first);
     let start = out.len();

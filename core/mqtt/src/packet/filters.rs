@@ -1,7 +1,8 @@
 //! The payloads of SUBSCRIBE and UNSUBSCRIBE: checked once when they are decoded, then walked in place.
 //!
-//! Invariant of both: `raw` is a sequence of exactly `count` entries, each with a string in UTF-8 and, in a SUBSCRIBE, a byte
-//! of valid options. [`SubscribeFilters::decode`], [`SubscribeFilters::encode`] and their counterparts are the only makers.
+//! Invariant of both: `raw` is a sequence of exactly `count` entries, each with a string in UTF-8 and, in a SUBSCRIBE,
+//! a byte of valid options. [`SubscribeFilters::decode`], [`SubscribeFilters::encode`] and their counterparts are the
+//! only makers.
 
 use super::{SubscribeFilter, SubscribeFilters, UnsubscribeFilters};
 use crate::codec::DecodeError;

@@ -65,6 +65,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{PublisherKey, ShardId, Slot, TenantIdx};
 use bifro_core::time::Instant;
 use connect::Connecting;
+use core::net::SocketAddr;
 use in_flight::Outbound;
 use permission::PermissionCache;
 use requests::Requests;
@@ -307,6 +308,23 @@ impl Session {
                 .is_none_or(|outbound| outbound.has_room(self.send_window) && outbound.is_clear())
     }
 
+    /// Where the client is, as far as it is known; only until CONNACK.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match &self.stage {
+            Stage::Fresh(origin) => origin.peer,
+            Stage::Connecting(connecting) => connecting.peer(),
+            Stage::Connected | Stage::Closed => None,
+        }
+    }
+
+    /// The handshakes before MQTT have told who is there. Ignored once CONNECT has arrived.
+    pub fn set_peer(&mut self, peer: Option<SocketAddr>, certificate: Option<&[u8]>) {
+        if let Stage::Fresh(origin) = &mut self.stage {
+            origin.peer = peer;
+            origin.certificate = certificate.map(Box::from);
+        }
+    }
+
     /// Bytes of messages that wait for their turn.
     pub fn queued_bytes(&self) -> usize {
         self.outbound.as_deref().map_or(0, Outbound::queued_bytes)
@@ -353,11 +371,7 @@ impl Session {
     fn event_of(&self, kind: EventKind, detail: &str) -> Event {
         let mut event = Event::of(kind, self.client.as_ref(), detail);
         if self.client.is_none() {
-            event.peer = match &self.stage {
-                Stage::Fresh(origin) => origin.peer,
-                Stage::Connecting(connecting) => connecting.peer(),
-                Stage::Connected | Stage::Closed => None,
-            };
+            event.peer = self.peer();
         }
         event
     }

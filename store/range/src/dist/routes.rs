@@ -1,12 +1,11 @@
 //! One tenant's routes in one partition.
 
 use super::RouteFilter;
-use alloc::boxed::Box;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bifro_core::ids::{ShardId, Slot};
-use bifro_core::ports::{GroupMatch, GroupName, Matches, PortError, Receiver};
+use bifro_core::ids::ShardId;
+use bifro_core::ports::{GroupMatch, GroupName, InboxPlaces, LivePlaces, Matches, PortError, Receiver};
 use bifro_mqtt::topic::FilterIndex;
 
 /// Who listens to one filter. Never empty.
@@ -128,7 +127,7 @@ fn remove_member(routes: &mut FilterRoutes, name: &GroupName, receiver: Receiver
     true
 }
 
-type ByShard = (Vec<(ShardId, Box<[Slot]>)>, Vec<(ShardId, Arc<[(Slot, u32)]>)>);
+type ByShard = (Vec<(ShardId, LivePlaces)>, Vec<(ShardId, InboxPlaces)>);
 
 /// Groups sorted receivers, live ones before inboxes, by shard.
 fn by_shard(sorted: &[Receiver]) -> ByShard {

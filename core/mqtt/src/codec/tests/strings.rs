@@ -46,8 +46,8 @@ const FIELDS: [Field; 21] = [
     ("will content type", 0x10, Version::V5, b"\0\x04MQTT\x05\x06\0\0\0\0\x01c*\x03", b"\0\x01w\0\0"),
 ];
 
-/// A packet with `string` in the field. The star stands for the length of the properties, which end with the string and, for
-/// the name of a user property, its empty value.
+/// A packet with `string` in the field. The star stands for the length of the properties, which end with the string
+/// and, for the name of a user property, its empty value.
 fn with_string(field: &Field, string: &[u8]) -> Vec<u8> {
     let (name, first, _, before, after) = *field;
     let string_len = (string.len() as u16).to_be_bytes();
