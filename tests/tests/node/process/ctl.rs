@@ -31,7 +31,7 @@ fn bifroctl_publishes_and_subscribes() {
     command.args(["-t", "greetings/#", "-v", "-q", "1"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut subscriber = Killed(command.spawn().expect("bifroctl starts"));
     let lines = BufReader::new(subscriber.0.stdout.take().expect("it is piped")).lines();
-    broker.wait_for_metric("bifro_live_subscriptions", |subscriptions| subscriptions == 1.0);
+    broker.wait_for_metric("bifro_subscriptions", |subscriptions| subscriptions == 1.0);
     let mut watcher = Client::connect(broker.tcp(), Version::V5, "watcher");
     assert_eq!(watcher.subscribe("greetings/world", QoS::AtLeastOnce), 1);
     let mut command = ctl(&broker, "pub");
