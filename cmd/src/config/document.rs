@@ -79,6 +79,15 @@ impl<'t> Document<'t> {
         self.expect_table(name, value)
     }
 
+    /// Takes the table `name` out of the tree and reads it.
+    ///
+    /// # Errors
+    /// `name` is no table, or a key in it is unknown, mistyped or missing.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ConfigErrors> {
+        let table = self.take_table(name)?;
+        self.read(table)
+    }
+
     /// `value`, which stands at `path`, as a table.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl Reloader {
 
     fn try_reload(&mut self, logging: &Logging) -> Result<Vec<String>, Box<dyn Error>> {
         let new = Loaded::load(self.loaded.source.clone())?;
-        let difference = config::diff(&self.loaded.config, &new.config);
+        let difference = config::diff(&self.loaded, &new);
         let mut next = Loaded { config: difference.config, ..new };
         // `--cores` is not in the file; it stays what it was.
         next.config.node.cores = self.loaded.config.node.cores;
