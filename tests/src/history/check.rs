@@ -147,10 +147,12 @@ impl Checker<'_> {
             let mut lost: Vec<u32> =
                 acknowledged.iter().copied().filter(|seq| *seq >= promise.from && !kept(seq)).collect();
             lost.sort_unstable();
-            self.violations.extend(lost.into_iter().map(|seq| Violation::Lost {
-                audience: promise.audience,
-                mark: Mark { stream: promise.stream, seq },
-            }));
+            self.violations.extend(
+                lost.into_iter().map(|seq| Violation::Lost {
+                    audience: promise.audience,
+                    mark: Mark { stream: promise.stream, seq },
+                }),
+            );
         }
     }
 

@@ -86,11 +86,10 @@ fn a_repetition_at_qos_1_needs_dup_or_a_publisher_that_sent_twice() {
 #[test]
 fn overtaking_is_found_and_a_redelivery_is_no_overtaking() {
     let events = [published(0), published(1), received(0, 1, false), received(0, 0, false)];
-    assert_eq!(violations(Guarantee::AtLeastOnce, &events), [Violation::OutOfOrder {
-        audience: 7,
-        mark: MARK,
-        after: 1
-    }]);
+    assert_eq!(
+        violations(Guarantee::AtLeastOnce, &events),
+        [Violation::OutOfOrder { audience: 7, mark: MARK, after: 1 }]
+    );
     let again = [published(0), published(1), received(0, 0, false), received(0, 1, false), received(0, 0, true)];
     assert_eq!(violations(Guarantee::AtLeastOnce, &again), []);
 }

@@ -137,9 +137,7 @@ impl Publisher {
                 sender.ack(AckKind::PubRel, ack.packet_id);
                 if first { self.taken_over(copy, ack.reason.is_error(), history) } else { Ok(()) }
             }
-            Packet::PubComp(ack) => {
-                self.take(ack.packet_id).map(|_| ()).ok_or_else(|| format!("stray {packet:?}"))
-            }
+            Packet::PubComp(ack) => self.take(ack.packet_id).map(|_| ()).ok_or_else(|| format!("stray {packet:?}")),
             other => Err(format!("a publisher got {other:?}")),
         }
     }
