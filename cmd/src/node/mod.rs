@@ -83,6 +83,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
+    let _lock = lock(&loaded.config.node.data_dir)?;
     let settings = Arc::new(broker_settings(&loaded, shards)?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
@@ -117,6 +118,19 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     executors.join();
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// Makes the data directory ours for as long as the file that is returned stays open.
+fn lock(directory: &str) -> Result<std::fs::File, StartError> {
+    let refused = |reason: String| StartError::DataDirectory { directory: directory.to_owned(), reason };
+    std::fs::create_dir_all(directory).map_err(|error| refused(format!("cannot be made: {error}")))?;
+    let path = std::path::Path::new(directory).join("lock");
+    let file = std::fs::File::create(path).map_err(|error| refused(format!("cannot be written: {error}")))?;
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => refused("is in use by another process".to_owned()),
+        std::fs::TryLockError::Error(error) => refused(format!("cannot be locked: {error}")),
+    })?;
+    Ok(file)
 }
 
 fn shard_count(loaded: &Loaded) -> u16 {

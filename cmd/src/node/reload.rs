@@ -47,11 +47,9 @@ impl Reloader {
     }
 
     fn try_reload(&mut self, logging: &Logging) -> Result<Vec<String>, Box<dyn Error>> {
-        let new = Loaded::load(self.loaded.source.clone())?;
-        let difference = config::diff(&self.loaded.config, &new.config);
-        let mut next = Loaded { config: difference.config, ..new };
-        // `--cores` is not in the file; it stays what it was.
-        next.config.node.cores = self.loaded.config.node.cores;
+        let new = self.loaded.load_again()?;
+        let difference = config::diff(&self.loaded, &new);
+        let next = Loaded { config: difference.config, ..new };
         let certificates = self.load_certificates(&next.config)?;
         let acl = Arc::new(AclAuthorizer::load(&next.acl)?);
         // The last step that can fail; it changes nothing if it does.
@@ -71,10 +69,7 @@ impl Reloader {
         Ok(difference.needs_restart)
     }
 
-    fn load_certificates(
-        &self,
-        config: &NodeConfig,
-    ) -> Result<Vec<(usize, Arc<rustls::ServerConfig>)>, ListenerError> {
+    fn load_certificates(&self, config: &NodeConfig) -> Result<Vec<(usize, Arc<rustls::ServerConfig>)>, ListenerError> {
         let mut loaded = Vec::new();
         for (index, listener) in config.listener.iter().enumerate().take(self.settings.listeners.len()) {
             if let Some(tls) = listener.tls.as_ref().filter(|_| listener.protocol.is_tls()) {

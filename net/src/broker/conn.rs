@@ -90,7 +90,6 @@ pub(crate) struct Conn {
     pub(crate) turn: u32,
     /// Received buffers that wait in the bulk queue.
     pub(crate) bulk: u32,
-    pub(crate) listener: u16,
     pub(crate) paused: PauseReasons,
     /// The ring has been told to pause.
     pub(crate) recv_paused: bool,

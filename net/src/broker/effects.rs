@@ -154,7 +154,7 @@ impl<S: Services> Broker<S> {
     fn attach(&mut self, slot: Slot, clean_start: bool) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
-        let req = self.await_completion(Awaited::Attach { slot, client: client.clone() });
+        let req = self.await_completion(Awaited::Attach(slot));
         let conn = self.conn_ref(slot);
         self.services.attach(self.now, req, conn, &client, &tenant, clean_start);
     }
@@ -272,10 +272,9 @@ impl<S: Services> Broker<S> {
             Closed::Violation(_) => self.metrics.protocol_violations.add(1),
             Closed::ByClient | Closed::Transport | Closed::Server(_) => {}
         }
-        if let Some(req) = self.conns.get_mut(slot).and_then(|conn| conn.auth.take()) {
-            if self.requests.remove(&req).is_some() {
-                self.authenticator.cancel(req);
-            }
+        let auth = self.conns.get_mut(slot).and_then(|conn| conn.auth.take());
+        if let Some(req) = auth.filter(|req| self.requests.remove(req).is_some()) {
+            self.authenticator.cancel(req);
         }
         self.leave_all_entries(slot);
         self.begin_closing(slot);

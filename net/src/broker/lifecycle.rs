@@ -64,7 +64,6 @@ impl<S: Services> Broker<S> {
             turn_bytes: 0,
             turn: 0,
             bulk: 0,
-            listener,
             paused: PauseReasons::default(),
             recv_paused: false,
             dirty: false,

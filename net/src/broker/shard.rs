@@ -155,7 +155,6 @@ impl<S: Services> Shard<S> {
     /// # Errors
     /// If the ring fails, which leaves the shard without a network.
     pub async fn run(mut self) -> io::Result<()> {
-        let mut yielded = false;
         loop {
             let worked = self.turn()?;
             if self.broker.continue_drain() {
@@ -166,13 +165,9 @@ impl<S: Services> Shard<S> {
                 return Ok(());
             }
             if worked {
-                yielded = false;
-                glommio::yield_if_needed().await;
-            } else if !yielded {
-                yielded = true;
-                glommio::executor().yield_task_queue_now().await;
+                // Other tasks of the executor get their turn here, once a millisecond.
+                self.ring.park(Some(Duration::ZERO)).await?;
             } else {
-                yielded = false;
                 self.park().await?;
             }
         }

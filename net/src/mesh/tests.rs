@@ -32,13 +32,7 @@ where
 async fn turn<M: Send>(end: &mut MeshEnd<M>, ring: &mut Ring, inbox: &mut Vec<(ShardId, M)>) {
     end.flush();
     if end.prepare_park() {
-        let t = std::time::Instant::now();
-        let c = ring.counters().sleeps;
-        let pre = end.dump();
-        ring.park(Some(Duration::from_secs(2))).await.expect("park");
-        if t.elapsed() > Duration::from_secs(1) {
-            eprintln!("{:?} slept long {} pre {pre} post {}", end.shard(), ring.counters().sleeps - c, end.dump());
-        }
+        ring.park(None).await.expect("park");
         end.unpark();
     }
     ring.turn(&mut Vec::new()).expect("turn");

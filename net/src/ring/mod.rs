@@ -239,6 +239,11 @@ impl Ring {
         self.sockets.occupant(slot).is_some_and(|socket| socket.send.is_some())
     }
 
+    /// Whether the slot is in use and neither closed nor aborted.
+    pub fn is_open(&self, slot: Slot) -> bool {
+        self.sockets.occupant(slot).is_some_and(|socket| socket.life == Life::Open)
+    }
+
     /// Ends a connection in order: no more events, the send in flight completes, then the socket is closed. A peer that
     /// never reads can delay that without bound; [`Self::abort`] then cuts it short. Does nothing on a slot that is gone.
     pub fn close(&mut self, slot: Slot) {

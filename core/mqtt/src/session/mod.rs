@@ -246,7 +246,7 @@ impl Session {
     }
 
     /// Whether the driver is to go on reading and feeding packets. False while CONNECT is being worked on, so that a
-    /// client may send ahead of CONNACK [MQTT5-3.1.2-30], and while too much that the client has asked for is unanswered.
+    /// client may send ahead of CONNACK and a refused one is not served [MQTT5-3.1.4-6], and while too much that the client has asked for is unanswered.
     pub fn wants_packets(&self) -> bool {
         match &self.stage {
             Stage::Fresh(_) => true,
