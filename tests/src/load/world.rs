@@ -76,8 +76,12 @@ impl World {
         self.subscriber_keys.insert(number, key);
     }
 
-    /// Cuts a publisher off, without DISCONNECT, and connects it again at once, before the broker can know.
+    /// Cuts a publisher off, without DISCONNECT, and connects it again at once, before the broker can know. Only once it has its
+    /// CONNACK: of two connections that are both on their way the broker may take either for the later one.
     pub fn flap_publisher(&mut self, number: usize) {
+        if !self.publishers[number].is_connected() {
+            return;
+        }
         if let Some(key) = self.publisher_keys.remove(&number) {
             self.roles.remove(&key);
             self.swarm.cut(key);
@@ -86,8 +90,11 @@ impl World {
         self.connect_publisher(number);
     }
 
-    /// Cuts a subscriber off, without DISCONNECT, and connects it again at once, before the broker can know.
+    /// The same for a subscriber.
     pub fn flap_subscriber(&mut self, number: usize) {
+        if !self.subscribers[number].is_ready() {
+            return;
+        }
         self.cut_subscriber(number);
         self.connect_subscriber(number);
     }

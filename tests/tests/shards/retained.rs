@@ -8,11 +8,13 @@ use bifro_tests::history::Mark;
 use bifro_tests::load::{for_each_seed, version_of};
 use bifro_tests::{Broker, Client};
 use std::collections::HashMap;
+use std::time::Duration;
 
 const TOPICS: u32 = 20;
 const WRITERS: u32 = 8;
 const WRITES: u32 = 120;
 const READERS: u32 = 8;
+const SILENCE: Duration = Duration::from_millis(400);
 
 fn topic(seed: u64, number: u32) -> String {
     format!("kept/{seed:x}/{number}")
@@ -26,24 +28,27 @@ fn write(client: &mut Client, topic: &str, payload: &[u8], seed: u64) {
     assert!(!ack.reason.is_error(), "seed {seed:#x}: {received:?}");
 }
 
-/// What a new subscriber finds, by topic.
-fn read(broker: &Broker, seed: u64, reader: u32) -> HashMap<String, Vec<u8>> {
-    let name = format!("reader{seed:x}-{reader}");
-    let mut client = Client::connect(broker.tcp(), version_of(reader), &name);
-    client.subscribe(&format!("kept/{seed:x}/#"), QoS::AtMostOnce);
-    client.send(&Packet::PingReq);
+/// What new subscribers find, by topic. Retained messages come after the SUBACK, and nothing marks the last one; so all readers
+/// subscribe first, and each is read until nothing has come for a while.
+fn read(broker: &Broker, seed: u64) -> Vec<HashMap<String, Vec<u8>>> {
+    let subscribe = |reader: u32| {
+        let name = format!("reader{seed:x}-{reader}");
+        let mut client = Client::connect(broker.tcp(), version_of(reader), &name);
+        client.subscribe(&format!("kept/{seed:x}/#"), QoS::AtMostOnce);
+        client
+    };
+    let readers: Vec<_> = (0..READERS).map(subscribe).collect();
+    readers.into_iter().map(|client| read_all(client, seed)).collect()
+}
+
+fn read_all(mut client: Client, seed: u64) -> HashMap<String, Vec<u8>> {
     let mut found = HashMap::new();
-    loop {
-        let received = client.recv();
-        match received.packet() {
-            Packet::Publish(publish) => {
-                assert!(publish.retain, "[MQTT-3.3.1-8]: {publish:?}");
-                let twice = found.insert(publish.topic.to_owned(), publish.payload.to_vec());
-                assert!(twice.is_none(), "seed {seed:#x}: {} came twice", publish.topic);
-            }
-            Packet::PingResp => break,
-            other => panic!("seed {seed:#x}: {other:?}"),
-        }
+    while let Some(received) = client.recv_within(SILENCE) {
+        let received = received.expect("the connection stays");
+        let Packet::Publish(publish) = received.packet() else { panic!("seed {seed:#x}: {received:?}") };
+        assert!(publish.retain, "[MQTT-3.3.1-8]: {publish:?}");
+        let twice = found.insert(publish.topic.to_owned(), publish.payload.to_vec());
+        assert!(twice.is_none(), "seed {seed:#x}: {} came twice", publish.topic);
     }
     client.disconnect();
     found
@@ -65,7 +70,7 @@ fn writers_on_both_shards_leave_one_value_that_all_readers_agree_on() {
                 .collect();
             writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
         });
-        let readings: Vec<_> = (0..READERS).map(|reader| read(&broker, seed, reader)).collect();
+        let readings = read(&broker, seed);
         for reading in &readings[1..] {
             assert_eq!(reading, &readings[0], "seed {seed:#x}: readers of different shards disagree");
         }
@@ -107,8 +112,7 @@ fn overwrite_all(broker: &Broker, seed: u64) {
             write(client, &topic(seed, number), &payload, seed);
         }
     }
-    for reader in 0..READERS {
-        let found = read(broker, seed, reader);
+    for found in read(broker, seed) {
         assert_eq!(found.len(), TOPICS as usize / 2, "seed {seed:#x}: {found:?}");
         assert!(found.values().all(|payload| payload == &[5; 20]), "seed {seed:#x}: {found:?}");
     }
