@@ -4,9 +4,9 @@ use super::Broker;
 use super::completion::Awaited;
 use super::conn::PauseReasons;
 use super::fanout::{Entry, Route, Subscriber};
-use bifro_core::event::Event;
+use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, Slot};
-use bifro_core::plugin::AuthRequest;
+use bifro_core::plugin::{AuthOutcome, AuthRequest};
 use bifro_core::ports::{GroupName, InboxOwner, Receiver, Services, SubOptions};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Closed, Cx, Effect, Identity, Outbox, Session, Token};
@@ -106,6 +106,14 @@ impl<S: Services> Broker<S> {
         }
     }
 
+    /// Tells the session what authentication has said.
+    pub(super) fn authenticated(&mut self, slot: Slot, outcome: AuthOutcome) {
+        if matches!(outcome, AuthOutcome::Refused(_)) {
+            self.metrics.auth_failures.add(1);
+        }
+        self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
+    }
+
     fn authenticate(&mut self, slot: Slot, request: AuthRequest) {
         let req = self.await_completion(Awaited::Auth(slot));
         if let Some(conn) = self.conns.get_mut(slot) {
@@ -113,7 +121,7 @@ impl<S: Services> Broker<S> {
         }
         if let Some(outcome) = self.authenticator.start(req, request, self.now) {
             self.requests.remove(&req);
-            self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
+            self.authenticated(slot, outcome);
         }
     }
 
@@ -266,7 +274,10 @@ impl<S: Services> Broker<S> {
     }
 
     fn session_closed(&mut self, slot: Slot, closed: Closed) {
-        self.metrics.disconnects.add(1);
+        if self.conns.get(slot).is_some_and(|conn| conn.session.was_connected()) {
+            self.metrics.sessions.sub(1);
+            self.metrics.disconnects.add(1);
+        }
         match closed {
             Closed::Refused(_) => self.metrics.connects_refused.add(1),
             Closed::Violation(_) => self.metrics.protocol_violations.add(1),
@@ -317,6 +328,10 @@ impl<S: Services> Broker<S> {
     }
 
     pub(super) fn report(&self, event: Event) {
+        if event.kind == EventKind::ClientConnected {
+            self.metrics.connects_accepted.add(1);
+            self.metrics.sessions.add(1);
+        }
         (self.events)(&event);
     }
 }
