@@ -11,7 +11,7 @@ impl Session {
     /// The answers to what it asks for are ignored.
     pub fn handle_reloaded(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
         self.permissions = None;
-        if self.is_connected() {
+        if self.is_connected() && !self.redirect(cx, out) {
             self.recheck_subscriptions(cx, out);
         }
     }
