@@ -1,6 +1,10 @@
 //! Shards, mesh, the network ring, listener stages and the MQTT driver.
 
+pub mod broker;
+pub mod clock;
 pub mod cores;
+pub mod limiter;
 pub mod mesh;
 pub mod ring;
+pub mod stage;
 pub mod wheel;

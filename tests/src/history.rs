@@ -8,8 +8,9 @@
 //! subscriber, or all members of one shared group together. Rules, per audience and stream:
 //! - what the broker has acknowledged arrives and is kept (unless the promise is at most once);
 //! - numbers seen for the first time only grow, if the promise is ordered [MQTT-4.6.0-6];
-//! - a number comes again only where MQTT allows it: never at QoS 0 and 2, at QoS 1 with DUP set [MQTT-3.3.1-1], or after
-//!   the publisher itself sent it again, or after a member of the group departed with it;
+//! - a number comes again only where MQTT allows it: never at QoS 2; at QoS 1 with DUP set [MQTT-3.3.1-1] or after a member of
+//!   the group departed with it; at QoS 0 and 1 after the publisher itself sent it again as a new message, which a QoS 1
+//!   publisher does that has no answer, and a QoS 2 publisher never does;
 //! - nothing arrives that was not published before, or that nobody promised.
 //!
 //! And per client id: of two connections that both have their CONNACK, at most one is served for what is asked later.
@@ -58,7 +59,7 @@ impl Mark {
 /// Something a client did or saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A publisher sent it, for the first time or again.
+    /// A publisher sent it, for the first time or, at QoS 1, again. A repetition at QoS 2 is part of the same exchange.
     Published {
         /// What.
         mark: Mark,
@@ -109,9 +110,9 @@ pub enum Event {
 /// What is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Guarantee {
-    /// May be lost, never comes twice.
+    /// May be lost, comes no more often than it was sent.
     AtMostOnce,
-    /// Not lost once acknowledged.
+    /// Not lost once acknowledged, comes again with DUP.
     AtLeastOnce,
     /// Not lost once acknowledged, never comes twice.
     ExactlyOnce,

@@ -45,6 +45,19 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// The audience and message it is about, if it is about any.
+    pub const fn concerns(&self) -> Option<(u32, Mark)> {
+        match *self {
+            Self::Lost { audience, mark }
+            | Self::Repeated { audience, mark }
+            | Self::OutOfOrder { audience, mark, .. }
+            | Self::Unexpected { audience, mark } => Some((audience, mark)),
+            Self::TwoOwners { .. } => None,
+        }
+    }
+}
+
 /// What one audience has seen of one stream.
 #[derive(Debug, Default)]
 struct Seen {
@@ -126,8 +139,13 @@ impl Checker<'_> {
         let first = members.is_empty();
         if !first {
             let passed_on = members.iter().any(|&earlier| self.departed.contains(&(audience, earlier)));
-            let may_repeat = passed_on || dup || members.len() < sent as usize;
-            if promise.guarantee != Guarantee::AtLeastOnce || !may_repeat {
+            let sent_again = members.len() < sent as usize;
+            let may_repeat = match promise.guarantee {
+                Guarantee::AtMostOnce => sent_again,
+                Guarantee::AtLeastOnce => sent_again || passed_on || dup,
+                Guarantee::ExactlyOnce => false,
+            };
+            if !may_repeat {
                 self.violations.push(Violation::Repeated { audience, mark });
             }
         }

@@ -160,7 +160,9 @@ impl Publisher {
             if flight.released {
                 sender.ack(AckKind::PubRel, flight.id);
             } else {
-                history.push(Event::Published { mark: flight.mark });
+                if self.streams[flight.index].qos == QoS::AtLeastOnce {
+                    history.push(Event::Published { mark: flight.mark });
+                }
                 self.send(sender, flight.index, flight.mark, Some(flight.id), true);
             }
         }

@@ -1,7 +1,7 @@
 //! Publishers and subscribers on one swarm, and their common history.
 
 use super::{Incoming, Publisher, Subscriber, Swarm};
-use crate::history::{Event, History, Promise, check};
+use crate::history::{Event, History, Promise, Violation, check};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -168,7 +168,26 @@ impl World {
     /// If a promise was broken.
     pub fn expect_kept(&self, promises: &[Promise]) {
         let violations = check(&self.history, promises);
-        let shown = &violations[..violations.len().min(20)];
-        assert!(violations.is_empty(), "seed {:#x}: {} violations: {shown:#?}", self.seed, violations.len());
+        let shown = &violations[..violations.len().min(10)];
+        let (seed, count) = (self.seed, violations.len());
+        assert!(violations.is_empty(), "seed {seed:#x}: {count} violations: {shown:#?}\n{}", self.story(shown));
+    }
+
+    /// Everything that happened to the first mark of a violation, and who was concerned.
+    fn story(&self, violations: &[Violation]) -> String {
+        let Some((audience, mark)) = violations.iter().find_map(Violation::concerns) else { return String::new() };
+        let members = self.subscribers.iter().filter(|subscriber| subscriber.audience == audience);
+        let mut story = members.take(3).map(|member| format!("{member:#?}\n")).collect::<String>();
+        for (time, event) in self.history.events().iter().enumerate() {
+            let told = match *event {
+                Event::Published { mark: other } | Event::Acknowledged { mark: other } => other == mark,
+                Event::Received { audience: other, mark: seen, .. } => other == audience && seen.stream == mark.stream,
+                _ => false,
+            };
+            if told {
+                story.push_str(&format!("{time}: {event:?}\n"));
+            }
+        }
+        story
     }
 }

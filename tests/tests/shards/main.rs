@@ -15,7 +15,7 @@ use bifro_tests::load::version_of;
 use bifro_tests::{Broker, ConnectOptions};
 
 /// Queues wide enough, and deadlines long enough, for what these tests do on a busy machine.
-const WIDE: &str = "[limits]\npublish_deadline_ms = 60000\ntakeover_deadline_ms = 60000\n\
+const WIDE: &str = "[limits]\npublish_deadline_ms = 60000\n\
                     [tenant_defaults]\ninbox_messages_max = 100000\nshared_group_members_max = 1000\n";
 
 fn broker() -> Broker {
