@@ -242,6 +242,14 @@ impl<S: Services> Broker<S> {
         if let Some(entry) = self.fanout.unsubscribe(&mut self.conns, place, conn) {
             let receiver = Receiver::Live { shard: self.shard, slot: place };
             self.services.remove_route(self.now, entry.tenant, &entry.filter, entry.group.as_deref(), receiver);
+            // Subscriptions that still waited for the route have come and gone: they are answered all the same
+            // [MQTT-3.8.4-1] [MQTT5-3.8.4-1].
+            if let Route::Adding(req, waiting) = entry.route {
+                self.requests.remove(&req);
+                for (conn, token) in waiting {
+                    self.with_session(conn, |session, cx, out| session.handle_subscribed(cx, token, Ok(()), out));
+                }
+            }
         }
         self.metrics.subscriptions.set(self.fanout.subscriptions() as u64);
     }
