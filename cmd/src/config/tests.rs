@@ -133,9 +133,13 @@ fn the_reference_states_the_bounds_that_are_checked() {
 #[test]
 fn what_is_printed_loads_as_the_same() {
     for text in [REFERENCE.to_owned(), uncommented_reference()] {
-        let loaded = load(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        let mut loaded = load(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        // Values of headers are secrets, and printed as asterisks.
+        if let Some(http) = &mut loaded.auth.http {
+            http.headers.clear();
+        }
         let again = load(&loaded.to_toml()).unwrap_or_else(|errors| panic!("{errors}\n{}", loaded.to_toml()));
-        assert_eq!(again, loaded);
+        assert!(again == loaded, "not what was printed: {}", again.to_toml());
     }
 }
 

@@ -35,6 +35,8 @@ use std::time::Duration;
 
 /// Commands that may wait for one shard; with more the sender tries again.
 const INLET_CAPACITY: usize = 16_384;
+/// How long shards may take beyond the shutdown deadline before the process exits without them.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the log may take to be written at exit.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -275,6 +277,7 @@ fn handle_signals(
             for sender in &senders {
                 reload::send(sender, || Command::Drain { within: deadline });
             }
+            exit_after(deadline + DRAIN_PATIENCE, logging.clone());
         }
         Request::Exit => {
             tracing::warn!("told to end a second time: exiting without waiting for the sessions");
@@ -283,6 +286,16 @@ fn handle_signals(
         }
     };
     Ok(signals::start(act)?)
+}
+
+/// A shard that hangs must not keep the process alive.
+fn exit_after(patience: Duration, logging: Arc<Logging>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        tracing::error!("a shard has not ended in time; exiting without it");
+        logging.flush(LOG_PATIENCE);
+        std::process::exit(1);
+    });
 }
 
 fn announce(loaded: &Loaded, addresses: &[String], admin: &AdminHandle, shards: u16, connections_fit: u64) {

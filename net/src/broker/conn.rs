@@ -85,6 +85,8 @@ pub(crate) struct Conn {
     pub(crate) wire: Wire,
     /// Bytes the ring is sending.
     pub(crate) sending_bytes: usize,
+    /// Bytes counted against the tenant's quota of session memory.
+    pub(crate) quota_bytes: u64,
     /// Bytes counted against the budget for this connection.
     pub(crate) accounted_bytes: u64,
     /// Bytes received in the turn numbered `turn`.

@@ -99,7 +99,7 @@ impl<S: Services> Broker<S> {
                 self.publish_will(tenant, &client, &will);
             }
             Effect::Commit(done) => self.with_inbox(slot, |services, now, owner| services.commit(now, owner, done)),
-            Effect::Detach(state) => self.detach(slot, *state),
+            Effect::Detach { state, undecided } => self.leave(slot, *state, undecided),
             Effect::Redeliver { filter, group, message } => {
                 let Some((_, tenant)) = self.identity(slot) else { return };
                 self.redeliver(tenant, &filter, &group, message);
@@ -265,16 +265,6 @@ impl<S: Services> Broker<S> {
             }
         }
         self.metrics.subscriptions.set(self.fanout.subscriptions() as u64);
-    }
-
-    fn detach(&mut self, slot: Slot, state: bifro_core::ports::DetachState) {
-        let Some((client, tenant)) = self.identity(slot) else { return };
-        let conn = self.conn_ref(slot);
-        let req = self.await_completion(Awaited::Leave { conn, client, tenant });
-        self.with_inbox(slot, |services, now, owner| services.detach(now, req, owner, state));
-        if let Some(conn) = self.conns.get_mut(slot) {
-            conn.leaving = true;
-        }
     }
 
     /// A session that leaves its inbox gives up its client id when the inbox says so; others at once.

@@ -113,9 +113,8 @@ impl<S: Services> Broker<S> {
     }
 
     fn after_write(&mut self, slot: Slot) {
+        self.recount(slot);
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        let held = conn.held_bytes();
-        self.budget.recount(&mut conn.accounted_bytes, held);
         let high_water = self.budget.high_water_bytes();
         if !conn.congested && conn.outgoing_bytes() > high_water {
             conn.congested = true;

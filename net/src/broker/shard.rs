@@ -114,6 +114,7 @@ impl<S: Services> Shard<S> {
             scratch: bifro_mqtt::codec::FanoutScratch::default(),
             merged: Vec::new(),
             publishes: super::publish::PublishTable::default(),
+            departures: super::departure::Departures::default(),
             requests: HashMap::new(),
             next_req: 0,
             effects: VecDeque::new(),
@@ -178,6 +179,7 @@ impl<S: Services> Shard<S> {
         (self.beat)();
         self.broker.now = self.clock.now();
         self.broker.turn = self.broker.turn.wrapping_add(1);
+        self.broker.departures.begin_turn();
         self.ring.turn(&mut self.ring_events)?;
         let mut worked = !self.ring_events.is_empty() || !self.bulk.is_empty();
         self.handle_ring_events()?;

@@ -14,7 +14,7 @@ impl Session {
         // What waits was accepted under the old permissions; so was what an inbox holds.
         let waits = self.outbound.as_deref().is_some_and(|outbound| outbound.queued_bytes() > 0);
         self.flags.checks_all |= waits || self.inbox.is_some();
-        if self.is_connected() {
+        if self.is_connected() && !self.redirect(cx, out) {
             self.recheck_subscriptions(cx, out);
         }
     }

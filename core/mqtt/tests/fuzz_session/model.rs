@@ -191,7 +191,7 @@ impl Model {
             Effect::Unsubscribe { token, .. } => self.owed.push_back(Owed::Unsubscribed(token)),
             Effect::FindRetained { token, .. } => self.owed.push_back(Owed::Retained(token)),
             Effect::Unregister => self.registers -= 1,
-            Effect::Detach(state) => {
+            Effect::Detach { state, .. } => {
                 assert!(self.persistent && self.registers == 1, "an inbox is left before the client id is given up");
                 assert!(state.in_flight.len() <= 64);
             }

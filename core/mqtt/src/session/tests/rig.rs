@@ -425,7 +425,7 @@ fn line(effect: &Effect, shows_events: bool) -> Option<String> {
         Effect::FindRetained { token, filter } => format!("find retained [{}] {filter}", token.0),
         Effect::PublishWill(will) => format!("will {} q{}", will.topic(), will.view().qos as u8),
         Effect::Commit(done) => format!("commit {:?}", done.iter().map(|seq| seq.0).collect::<Vec<_>>()),
-        Effect::Detach(state) => {
+        Effect::Detach { state, .. } => {
             let in_flight: Vec<_> = state.in_flight.iter().map(|(id, rel, seq)| (id.get(), *rel, seq.0)).collect();
             let will =
                 state.will.as_ref().map_or(String::new(), |(delay, will)| format!(" will={} {delay:?}", will.topic()));
