@@ -5,6 +5,7 @@ pub mod admin;
 pub mod auth;
 pub mod cli;
 pub mod config;
+pub mod ctl;
 pub mod logging;
 pub mod node;
 pub mod selfcheck;

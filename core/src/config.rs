@@ -122,10 +122,6 @@ pub struct LimitsConfig {
     /// How long a QoS 1 or 2 publish waits for everybody to take it over, in milliseconds; then MQTT 5 publishers get
     /// 0x83 and 3.x publishers no acknowledgement.
     pub publish_deadline_ms: u32,
-    /// How long a CONNECT waits for the old owner of its client id to go, in milliseconds.
-    pub takeover_deadline_ms: u32,
-    /// Topics each shard keeps match results for; the least recently added are dropped.
-    pub match_cache_topics: u32,
     /// Bytes one connection may have served per turn before the next one gets its share.
     pub turn_bytes: u32,
 }
@@ -139,8 +135,6 @@ impl Default for LimitsConfig {
             write_high_water_bytes: 1 << 20,
             slow_subscriber_s: 30,
             publish_deadline_ms: 5_000,
-            takeover_deadline_ms: 5_000,
-            match_cache_topics: crate::limits::MATCH_CACHE_TOPICS_MAX as u32,
             turn_bytes: crate::limits::TURN_BYTES_PER_CONN as u32,
         }
     }

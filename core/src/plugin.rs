@@ -2,7 +2,7 @@
 //!
 //! Both fail closed: an error, a timeout or an unreadable source denies.
 
-use crate::client::{ClientInfo, Transport, Version};
+use crate::client::{Client, ClientInfo, Transport, Version};
 use crate::ids::ReqId;
 use crate::tenant::TenantName;
 use crate::time::Instant;
@@ -90,8 +90,8 @@ pub struct EnhancedAuth {
     pub data: Option<Box<[u8]>>,
     /// Opaque state the provider returned with its last `Continue`; none on the first step.
     pub state: Option<Box<[u8]>>,
-    /// The session that re-authenticates, if this is not a CONNECT.
-    pub reauthenticates: Option<Box<str>>,
+    /// Who the session belongs to that re-authenticates, if this is not a CONNECT: it stays with that tenant and user.
+    pub reauthenticates: Option<Client>,
 }
 
 /// How an authentication step ended.

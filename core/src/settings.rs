@@ -1,6 +1,7 @@
 //! Per-tenant settings (BifroMQ's `Setting` enum, with saner defaults) and resource quotas (its 21 resource types).
 
 use crate::time::Instant;
+use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,10 @@ pub struct TenantSettings {
     pub subscription_identifier_enabled: bool,
     /// Accept shared subscriptions.
     pub shared_subscription_enabled: bool,
+    /// Where the tenant's clients are sent instead (Server Reference, at most 65,535 bytes); empty = they stay here.
+    pub redirect_to: String,
+    /// Whether they are told to stay there: 0x9D instead of 0x9C.
+    pub redirect_permanently: bool,
     /// Highest QoS clients may publish with and are granted.
     pub maximum_qos: u8,
     /// Longest level of a topic or filter, in bytes.
@@ -107,6 +112,8 @@ impl Default for TenantSettings {
             wildcard_subscription_enabled: true,
             subscription_identifier_enabled: true,
             shared_subscription_enabled: true,
+            redirect_to: String::new(),
+            redirect_permanently: false,
             maximum_qos: 2,
             topic_level_bytes_max: 65_535,
             topic_levels_max: 128,
@@ -281,6 +288,17 @@ impl Quota {
             used.fetch_sub(amount, Ordering::Relaxed);
         }
         admitted
+    }
+
+    /// Counts `held` instead of `counted` of a level, whatever the limit says: for what can only be measured afterwards.
+    pub fn recount(&self, resource: Resource, counted: u64, held: u64) {
+        debug_assert!(!resource.is_rate());
+        let used = &self.used[resource.index()];
+        if held >= counted {
+            used.fetch_add(held - counted, Ordering::Relaxed);
+        } else {
+            used.fetch_sub(counted - held, Ordering::Relaxed);
+        }
     }
 
     /// Gives back `amount` of a level.

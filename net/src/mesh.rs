@@ -190,17 +190,6 @@ impl<M: Send> MeshEnd<M> {
         true
     }
 
-    fn dump(&self) -> String {
-        let n = self.outgoing.len();
-        format!(
-            "overflow {:?} queues {:?} starved {:?} flags {:?}",
-            self.outgoing.iter().map(|o| o.overflow.len()).collect::<Vec<_>>(),
-            self.lanes.iter().map(|l| l.queue.len()).collect::<Vec<_>>(),
-            self.lanes.iter().map(|l| l.starved.load(Ordering::SeqCst)).collect::<Vec<_>>(),
-            (0..n).map(|i| self.outgoing[i].bell.parked().flag.load(Ordering::SeqCst)).collect::<Vec<_>>()
-        )
-    }
-
     /// Messages that wait in this end for room in a queue.
     pub const fn overflow_len(&self) -> usize {
         self.overflow_len

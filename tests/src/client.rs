@@ -14,6 +14,7 @@ use bifro_mqtt::reason::Reason;
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// Any byte stream with a read timeout.
@@ -23,6 +24,12 @@ pub trait Stream: Read + Write + Send {
 }
 
 impl Stream for TcpStream {
+    fn set_timeout(&mut self, timeout: Duration) {
+        self.set_read_timeout(Some(timeout)).expect("a positive timeout");
+    }
+}
+
+impl Stream for UnixStream {
     fn set_timeout(&mut self, timeout: Duration) {
         self.set_read_timeout(Some(timeout)).expect("a positive timeout");
     }
@@ -161,11 +168,27 @@ impl Client {
     /// If the broker refuses.
     pub fn connect_with(address: SocketAddr, options: &ConnectOptions) -> (Self, Received) {
         let mut client = Self::open(address, options.version);
-        client.send_bytes(&options.encode());
-        let received = client.recv();
-        let Packet::ConnAck(connack) = received.packet() else { panic!("not a CONNACK: {received:?}") };
-        assert_eq!(connack.reason, Reason::SUCCESS, "refused: {received:?}");
+        let received = client.login(options).unwrap_or_else(|reason| panic!("refused: {reason}"));
         (client, received)
+    }
+
+    /// Sends CONNECT on a fresh connection and returns the CONNACK.
+    ///
+    /// # Errors
+    /// The reason (3.x: the return code) of a refusal; the broker has closed the connection then.
+    ///
+    /// # Panics
+    /// If something else comes.
+    pub fn login(&mut self, options: &ConnectOptions) -> Result<Received, Reason> {
+        self.send_bytes(&options.encode());
+        let received = self.recv();
+        let Packet::ConnAck(connack) = received.packet() else { panic!("not a CONNACK: {received:?}") };
+        if connack.reason == Reason::SUCCESS {
+            return Ok(received);
+        }
+        // [MQTT-3.2.2-5] [MQTT5-3.2.2-7]
+        self.expect_closed();
+        Err(connack.reason)
     }
 
     /// Sends raw bytes; an error means that the broker has closed, which the next read will tell.

@@ -2,7 +2,9 @@
 //! can, and everything it must not.
 
 pub mod client;
+pub mod history;
 pub mod http;
+pub mod load;
 pub mod process;
 pub mod tls;
 

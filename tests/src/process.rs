@@ -192,7 +192,12 @@ impl Broker {
             }
             seen = lines.0.len();
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero() && !lines.1, "no log line «{what}»; the log:\n{}", lines.0.join("\n"));
+            if left.is_zero() || lines.1 {
+                // Without the lock, which the broker's own end needs to show its log.
+                let log = lines.0.join("\n");
+                drop(lines);
+                panic!("no log line «{what}»; the log:\n{log}");
+            }
             lines = self.log.grown.wait_timeout(lines, left).expect("no panic while it is held").0;
         }
     }

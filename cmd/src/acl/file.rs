@@ -64,7 +64,11 @@ impl RuleFile {
         for (number, line) in source::read_lines(path, FILE_BYTES_MAX)? {
             let rule = parse_rule(&line).map_err(|problem| LoadError::line(path, number, problem))?;
             if file.rules.len() >= RULES_MAX {
-                return Err(LoadError::line(path, number, format!("more than {RULES_MAX} rules; use `%c`, `%u` or `%t`")));
+                return Err(LoadError::line(
+                    path,
+                    number,
+                    format!("more than {RULES_MAX} rules; use `%c`, `%u` or `%t`"),
+                ));
             }
             file.push(rule);
         }
@@ -84,11 +88,8 @@ impl RuleFile {
     /// The rules that are for `client`, in their order.
     pub(super) fn rules_for<'a>(&'a self, client: &'a ClientInfo) -> impl Iterator<Item = &'a FileRule> {
         let list = |map: &'a HashMap<Box<str>, Vec<usize>>, name: &str| map.get(name).map_or(&[][..], Vec::as_slice);
-        let mut lists = [
-            self.for_all.as_slice(),
-            list(&self.by_user, &client.user),
-            list(&self.by_client, &client.client_id),
-        ];
+        let mut lists =
+            [self.for_all.as_slice(), list(&self.by_user, &client.user), list(&self.by_client, &client.client_id)];
         std::iter::from_fn(move || {
             let nearest = lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list[0])?;
             let (first, rest) = nearest.split_first()?;
@@ -146,7 +147,9 @@ fn parse_rule(line: &str) -> Result<FileRule, String> {
         Some("publish") => Some(Action::Publish),
         Some("subscribe") => Some(Action::Subscribe),
         Some("all") => None,
-        other => return Err(format!("expected `publish`, `subscribe` or `all`, found {:?}", other.unwrap_or_default())),
+        other => {
+            return Err(format!("expected `publish`, `subscribe` or `all`, found {:?}", other.unwrap_or_default()));
+        }
     };
     let Some(pattern) = words.next_back() else { return Err("no topic filter at the end of the line".to_owned()) };
     check_filter(&pattern, &PATTERN_LIMITS).map_err(|error| format!("{pattern:?} is no topic filter ({error})"))?;
@@ -154,7 +157,9 @@ fn parse_rule(line: &str) -> Result<FileRule, String> {
     let mut parsed = FileRule { user: None, client: None, tenant: None, peer: None, rule };
     for word in words {
         let Some((name, value)) = word.split_once('=') else {
-            return Err(format!("expected `user=`, `client=`, `tenant=` or `peer=`, found {word:?}; quote topics with blanks"));
+            return Err(format!(
+                "expected `user=`, `client=`, `tenant=` or `peer=`, found {word:?}; quote topics with blanks"
+            ));
         };
         let field = match name {
             "user" => &mut parsed.user,

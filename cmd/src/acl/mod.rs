@@ -9,7 +9,7 @@
 //!
 //! **Fail closed.** An allow is read by the protocol's rules: a leading wildcard does not reach topics that start with `$`. A deny
 //! is read literally: `#` is everything. A name that cannot safely stand in a pattern makes an allow void and a deny wider, see
-//! [`pattern`].
+//! `pattern`.
 
 mod file;
 mod pattern;
@@ -31,6 +31,15 @@ pub struct AclConfig {
     /// The file with access rules; at most 16 MiB and 100,000 rules. Default: none, clients without rules of their own may
     /// do everything. A file without rules denies everything.
     pub file: Option<PathBuf>,
+}
+
+impl AclConfig {
+    /// Makes a relative path relative to `base`, the directory of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(path) = &mut self.file {
+            *path = base.join(&*path);
+        }
+    }
 }
 
 /// Access rules as one load of the file gives them; immutable, so that shards share it without a lock. A reload makes a new one.

@@ -72,10 +72,8 @@ fn substitute<'b>(pattern: &str, effect: Effect, client: &ClientInfo, buffer: &'
                 continue;
             }
         };
-        let is_safe = !name.is_empty()
-            && !name.contains(['+', '#', '/', '\0'])
-            && !(buffer.is_empty() && name.starts_with('$'));
-        if !is_safe {
+        let opens_dollar_topics = buffer.is_empty() && name.starts_with('$');
+        if name.is_empty() || name.contains(['+', '#', '/', '\0']) || opens_dollar_topics {
             if effect == Effect::Allow {
                 return None;
             }

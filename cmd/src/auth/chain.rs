@@ -12,6 +12,7 @@
 use super::pool::{HashPool, Slot};
 use bifro_core::ids::ReqId;
 use bifro_core::plugin::{AuthOutcome, AuthRequest, Grant, Refusal};
+use bifro_core::tenant::DEFAULT_TENANT;
 use bifro_core::time::Instant;
 use std::fmt;
 use std::future::Future;
@@ -227,11 +228,11 @@ fn outcome(request: &AuthRequest, answer: Answer) -> Option<AuthOutcome> {
     }
 }
 
-/// Re-authentication must not turn a session into another user's; [`AuthRequest`] names the user it belongs to. That the
-/// tenant stays is for the session to check, which alone knows it.
+/// Re-authentication must not hand a session to another tenant or user.
 fn is_somebody_else(request: &AuthRequest, grant: &Grant) -> bool {
-    let session = request.enhanced.as_ref().and_then(|enhanced| enhanced.reauthenticates.as_deref());
-    session.is_some_and(|user| user != &*grant.user)
+    let session = request.enhanced.as_ref().and_then(|enhanced| enhanced.reauthenticates.as_ref());
+    let tenant = grant.tenant.as_deref().unwrap_or(DEFAULT_TENANT);
+    session.is_some_and(|client| client.user != grant.user || *client.tenant != *tenant)
 }
 
 /// The refusal of a client that no provider knows.

@@ -7,7 +7,7 @@ use super::error::LoadError;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The name of a provider in a listener's `auth` list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -145,7 +145,7 @@ pub struct JwtConfig {
     /// File with a JSON Web Key Set.
     #[serde(default)]
     pub jwks_file: Option<PathBuf>,
-    /// URL of a JSON Web Key Set; symmetric keys in it are ignored.
+    /// URL of a JSON Web Key Set, `http://` or `https://`; symmetric keys in it are ignored.
     #[serde(default)]
     pub jwks_url: Option<String>,
     /// PEM file of the certificate authorities trusted for `jwks_url`. Default: the web's.
@@ -194,18 +194,35 @@ pub struct JwtConfig {
     pub leeway_s: u32,
 }
 
+/// Text that is never shown: formatted or serialized it is a few asterisks.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"***\"")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("***")
+    }
+}
+
 /// `[auth.http]`: an HTTP service decides, see `auth::webhook` for the format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// URL to POST to, `http://` or `https://`.
+    /// URL to POST to, `http://` or `https://`; without credentials, those belong into a header.
     pub url: String,
     /// PEM file of the certificate authorities trusted for it. Default: the web's.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Headers to send along, for example `Authorization`.
     #[serde(default)]
-    pub headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, Secret>,
     /// Milliseconds until an answer must be complete, waiting included. Default 5,000, 100 to 60,000.
     #[serde(default = "defaults::http_timeout_ms")]
     pub timeout_ms: u32,
@@ -308,21 +325,6 @@ mod defaults {
 }
 
 impl AuthConfig {
-    /// Makes relative paths relative to `base`.
-    pub(crate) fn resolve_paths(&mut self, base: &std::path::Path) {
-        let jwt = self.jwt.as_mut();
-        let jwt = jwt.map(|jwt| {
-            [&mut jwt.secret_file, &mut jwt.public_key_file, &mut jwt.jwks_file, &mut jwt.ca_file]
-        });
-        let optional = jwt.into_iter().flatten().flatten();
-        let http = self.http.as_mut().and_then(|http| http.ca_file.as_mut());
-        let files = self.password_file.as_mut().map(|file| &mut file.path);
-        let scram = self.scram.as_mut().map(|file| &mut file.path);
-        for path in optional.chain(http).chain(files).chain(scram) {
-            *path = base.join(&*path);
-        }
-    }
-
     /// Checks every bound and exclusion; touches no file.
     ///
     /// # Errors
@@ -350,10 +352,28 @@ impl AuthConfig {
         if let Some(certificate) = &self.certificate {
             tenant("auth.certificate.tenant", certificate.tenant.as_deref())?;
             if certificate.tenant.is_some() && certificate.tenant_from.is_some() {
-                return Err(LoadError::setting("auth.certificate.tenant", "excludes `tenant_from`; remove one of them"));
+                return Err(LoadError::setting(
+                    "auth.certificate.tenant",
+                    "excludes `tenant_from`; remove one of them",
+                ));
             }
         }
         Ok(())
+    }
+}
+
+impl AuthConfig {
+    /// Makes relative paths relative to `base`, the directory of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        let jwt = self.jwt.as_mut().map(|jwt| {
+            [&mut jwt.secret_file, &mut jwt.public_key_file, &mut jwt.jwks_file, &mut jwt.ca_file].into_iter().flatten()
+        });
+        let http = self.http.as_mut().and_then(|http| http.ca_file.as_mut());
+        let files =
+            [self.password_file.as_mut().map(|file| &mut file.path), self.scram.as_mut().map(|file| &mut file.path)];
+        for path in files.into_iter().flatten().chain(jwt.into_iter().flatten()).chain(http) {
+            *path = base.join(&*path);
+        }
     }
 }
 

@@ -11,11 +11,8 @@ pub(super) const PERMISSIONS_MAX: usize = 1_000;
 const PATTERN_BYTES_MAX: usize = 65_535;
 
 /// What the matchers can take; a tenant's own limits apply to the topics that are asked about.
-pub(crate) const PATTERN_LIMITS: TopicLimits = TopicLimits {
-    bytes_max: PATTERN_BYTES_MAX,
-    levels_max: TOPIC_LEVELS_HARD_MAX,
-    level_bytes_max: PATTERN_BYTES_MAX,
-};
+pub(crate) const PATTERN_LIMITS: TopicLimits =
+    TopicLimits { bytes_max: PATTERN_BYTES_MAX, levels_max: TOPIC_LEVELS_HARD_MAX, level_bytes_max: PATTERN_BYTES_MAX };
 
 /// Adds a permission.
 ///

@@ -8,6 +8,7 @@ use reqwest::{Client, Response, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,16 +58,30 @@ pub(super) fn client(key: &'static str, ca_file: Option<&Path>, timeout: Duratio
         .map_err(|error| LoadError::setting(key, error.to_string()))
 }
 
-/// An `http` or `https` URL.
+/// An `http` or `https` URL without credentials, which would end in logs. Warns if what is sent there can be read on the way.
 ///
 /// # Errors
 /// [`LoadError::Setting`] for `key`.
 pub(super) fn parse_url(key: &'static str, text: &str) -> Result<Url, LoadError> {
-    match Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(url),
-        Ok(url) => Err(LoadError::setting(key, format!("has the scheme {:?}, but must be http or https", url.scheme()))),
-        Err(error) => Err(LoadError::setting(key, format!("{text:?} is not a URL ({error})"))),
+    let url = Url::parse(text).map_err(|error| LoadError::setting(key, format!("not a URL ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(LoadError::setting(key, format!("has the scheme {:?}, but must be http or https", url.scheme())));
     }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(LoadError::setting(key, "holds credentials; put them into a header"));
+    }
+    let is_local = url.host_str().is_some_and(|host| {
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    });
+    if url.scheme() == "http" && !is_local {
+        tracing::warn!(
+            key,
+            url = url.as_str(),
+            "plain HTTP to another machine: who sits between decides who is admitted"
+        );
+    }
+    Ok(url)
 }
 
 /// The whole body of a 2xx answer, if it is no longer than `bytes_max`.
@@ -95,7 +110,9 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, LoadError> {
     };
     for certificate in CertificateDer::pem_slice_iter(&source::read(path, CA_BYTES_MAX)?) {
         let certificate = certificate.map_err(|error| LoadError::content(path, format!("not PEM ({error})")))?;
-        roots.add(certificate).map_err(|error| LoadError::content(path, format!("an unusable certificate ({error})")))?;
+        roots
+            .add(certificate)
+            .map_err(|error| LoadError::content(path, format!("an unusable certificate ({error})")))?;
     }
     if roots.is_empty() {
         return Err(LoadError::content(path, "no certificate in it; give the authority's certificate in PEM"));

@@ -69,7 +69,7 @@ struct Providers {
 
 /// How busy authentication is, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AuthLoad {
+pub struct AuthUsage {
     /// Passwords waiting for or under verification.
     pub hashes_pending: usize,
     /// Clients refused because `auth.hash_queue_max` was reached, since the start.
@@ -114,14 +114,20 @@ impl AuthPlane {
 
     /// The authenticator of one shard. `reply` is called from other threads, once for each step that was not answered at once.
     pub fn for_shard(&self, shard: ShardId, reply: Reply) -> ShardAuthenticator {
-        ShardAuthenticator { shard, shared: Arc::clone(&self.shared), reply, pending: HashMap::new(), prune_at: PRUNE_MIN }
+        ShardAuthenticator {
+            shard,
+            shared: Arc::clone(&self.shared),
+            reply,
+            pending: HashMap::new(),
+            prune_at: PRUNE_MIN,
+        }
     }
 
     /// How busy authentication is.
-    pub fn load(&self) -> AuthLoad {
+    pub fn usage(&self) -> AuthUsage {
         let providers = self.shared.providers();
         let pool = &self.shared.engines.pool;
-        AuthLoad {
+        AuthUsage {
             hashes_pending: pool.taken(),
             hashes_refused: pool.refused(),
             http_pending: providers.http.as_ref().map_or(0, |http| http.pending()),

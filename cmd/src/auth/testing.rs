@@ -2,7 +2,7 @@
 
 use super::chain::{Answer, Attempt};
 use super::{AuthConfig, AuthPlane, ProviderKind, ShardAuthenticator};
-use bifro_core::client::{Transport, Version};
+use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::{ReqId, ShardId};
 use bifro_core::plugin::{AuthOutcome, AuthRequest, Authenticator, EnhancedAuth, Grant, Refusal};
 use bifro_core::time::Instant;
@@ -71,11 +71,7 @@ pub(crate) fn plain_request() -> AuthRequest {
 
 /// A CONNECT with user name and password.
 pub(crate) fn password_request(username: &str, password: &str) -> AuthRequest {
-    AuthRequest {
-        username: Some(username.into()),
-        password: Some(password.as_bytes().into()),
-        ..plain_request()
-    }
+    AuthRequest { username: Some(username.into()), password: Some(password.as_bytes().into()), ..plain_request() }
 }
 
 /// The first step of an enhanced authentication.
@@ -83,6 +79,25 @@ pub(crate) fn enhanced_request(method: &str, data: Option<&[u8]>) -> AuthRequest
     let data = data.map(Box::from);
     let enhanced = EnhancedAuth { method: method.into(), data, state: None, reauthenticates: None };
     AuthRequest { enhanced: Some(enhanced), ..plain_request() }
+}
+
+/// An enhanced authentication on the live session of `user` of `tenant`.
+pub(crate) fn again_as(tenant: &str, user: &str, method: &str, data: Option<&[u8]>) -> AuthRequest {
+    let mut request = enhanced_request(method, data);
+    let client = ClientInfo {
+        tenant: tenant.into(),
+        user: user.into(),
+        client_id: request.client_id.clone(),
+        version: request.version,
+        transport: request.transport,
+        peer: request.peer,
+        rules: Vec::new(),
+        expires_at: None,
+    };
+    if let Some(enhanced) = &mut request.enhanced {
+        enhanced.reauthenticates = Some(Arc::new(client));
+    }
+    request
 }
 
 /// An admin runtime.
@@ -123,7 +138,7 @@ pub(crate) struct Plane {
     pub(crate) shard: ShardAuthenticator,
     pub(crate) answers: Receiver<(ReqId, AuthOutcome)>,
     next: u64,
-    pub(crate) runtime: Runtime,
+    _runtime: Runtime,
 }
 
 impl Plane {
@@ -133,14 +148,15 @@ impl Plane {
     }
 
     pub(crate) fn on(runtime: Runtime, config: &AuthConfig, chain: &[ProviderKind]) -> Self {
-        let plane = AuthPlane::new(config, &[chain.to_vec()], runtime.handle.clone()).expect("the configuration is valid");
+        let plane =
+            AuthPlane::new(config, &[chain.to_vec()], runtime.handle.clone()).expect("the configuration is valid");
         let (sender, answers) = channel();
         let sender = Mutex::new(sender);
         let reply = move |req, outcome| {
             let _ = sender.lock().expect("no test panics inside").send((req, outcome));
         };
         let shard = plane.for_shard(ShardId(0), Arc::new(reply));
-        Self { plane, shard, answers, next: 0, runtime }
+        Self { plane, shard, answers, next: 0, _runtime: runtime }
     }
 
     /// Begins a step; the answer if there is one at once.
@@ -185,7 +201,7 @@ pub(crate) fn refused(outcome: AuthOutcome) -> Refusal {
 }
 
 /// The answer of a provider that must have one at once.
-pub(crate) fn immediate(attempt: Attempt) -> Answer {
+pub(super) fn immediate(attempt: Attempt) -> Answer {
     match attempt {
         Attempt::Now(answer) => answer,
         Attempt::Compute(..) | Attempt::Wait(_) => panic!("expected an answer at once"),

@@ -170,7 +170,8 @@ impl Webhook {
     }
 
     async fn ask(&self, call: &Call, key: CacheKey) -> Answer {
-        let asked = tokio::time::timeout(self.timeout, self.call(&call.request)).await.unwrap_or(Err(CallError::Timeout));
+        let asked =
+            tokio::time::timeout(self.timeout, self.call(&call.request)).await.unwrap_or(Err(CallError::Timeout));
         match asked {
             Ok(decision) => {
                 let decision = Arc::new(decision);
@@ -314,7 +315,7 @@ fn headers(config: &HttpConfig) -> Result<HeaderMap, LoadError> {
     for (name, value) in &config.headers {
         let bad = |problem: &str| LoadError::setting("auth.http.headers", format!("{name:?} {problem}"));
         let header = HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("is no header name"))?;
-        let mut value = HeaderValue::from_str(value).map_err(|_| bad("has a value that cannot be sent"))?;
+        let mut value = HeaderValue::from_str(&value.0).map_err(|_| bad("has a value that cannot be sent"))?;
         value.set_sensitive(true);
         headers.insert(header, value);
     }
@@ -333,4 +334,4 @@ const fn transport(transport: Transport) -> &'static str {
 
 #[cfg(test)]
 #[path = "webhook_tests.rs"]
-mod tests;
+pub(super) mod tests;

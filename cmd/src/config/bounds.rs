@@ -18,8 +18,6 @@ pub(super) const BOUNDS: &[(&str, i64, i64)] = &[
     ("limits.write_high_water_bytes", 16 << 10, 1 << 30),
     ("limits.slow_subscriber_s", 1, 86_400),
     ("limits.publish_deadline_ms", 100, 600_000),
-    ("limits.takeover_deadline_ms", 100, 60_000),
-    ("limits.match_cache_topics", 16, 10_000_000),
     ("limits.turn_bytes", 1_024, 16 << 20),
     ("listener.mode", 0, 0o777),
     ("listener.connections_max", 1, 10_000_000),

@@ -68,6 +68,13 @@ impl<'t> Document<'t> {
         ConfigError { file: self.file.clone(), line, key: path.to_owned(), problem: problem.into() }
     }
 
+    /// Top-level keys that are none of `tables`.
+    pub(super) fn unknown_tables(&self, tables: &[&str]) -> Vec<ConfigError> {
+        let names = self.tree.keys().map(|name| name.get_ref().as_ref());
+        let unknown = names.filter(|name: &&str| !tables.contains(name));
+        unknown.map(|name| self.error(name, format!("unknown table, expected one of {}", tables.join(", ")))).collect()
+    }
+
     /// Takes the table `name` out of the tree; an empty one if the file has none.
     ///
     /// # Errors
@@ -77,6 +84,15 @@ impl<'t> Document<'t> {
             return Ok(DeTable::new());
         };
         self.expect_table(name, value)
+    }
+
+    /// Takes the table `name` out of the tree and reads it.
+    ///
+    /// # Errors
+    /// `name` is no table, or a key in it is unknown, mistyped or missing.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<T, ConfigErrors> {
+        let table = self.take_table(name)?;
+        self.read(table)
     }
 
     /// `value`, which stands at `path`, as a table.

@@ -18,9 +18,10 @@ pub use error::{ConfigError, ConfigErrors};
 pub use reload::{Reload, diff};
 
 use crate::acl::AclConfig;
-use crate::auth::{AuthConfig, ListenerChains, ProviderKind};
+use crate::auth::{AuthConfig, ListenerChains, LoadError, ProviderKind};
 use bifro_core::config::{AuthMethod, NodeConfig};
 use document::Document;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 /// The commented reference: every key with its unit, default and bound. Also the configuration of a node without a file.
@@ -47,15 +48,20 @@ impl std::fmt::Display for Source {
 /// A configuration that has passed every check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// The values; relative paths are resolved against the file's directory.
+    /// The values; relative paths are resolved against the file's directory, here as in `auth` and `acl`.
     pub config: NodeConfig,
-    /// `[auth]`, likewise.
+    /// `[auth]`: the providers that listeners name.
     pub auth: AuthConfig,
-    /// `[acl]`, likewise.
+    /// `[acl]`: access rules.
     pub acl: AclConfig,
-    /// Where they came from; load from there again at reload.
+    /// Where they came from; [`Loaded::load_again`] reads from there.
     pub source: Source,
+    /// What `--cores` said; it wins over the file at every load.
+    pub cores_flag: Option<u16>,
 }
+
+/// Every table a file may have.
+const TABLES: [&str; 9] = ["node", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
 
 impl Loaded {
     /// Reads the configuration from where it comes.
@@ -75,34 +81,48 @@ impl Loaded {
         Self::parse(&text, source)
     }
 
+    /// Reads the configuration once more from where this one came, with the same flags.
+    ///
+    /// # Errors
+    /// The file cannot be read any more, or anything in it is wrong.
+    pub fn load_again(&self) -> Result<Self, ConfigErrors> {
+        let loaded = Self::load(self.source.clone())?;
+        match self.cores_flag {
+            Some(cores) => loaded.with_cores(cores),
+            None => Ok(loaded),
+        }
+    }
+
     /// Checks `text` as the configuration that `source` holds.
     ///
     /// # Errors
     /// Anything in it is wrong.
     pub fn parse(text: &str, source: Source) -> Result<Self, ConfigErrors> {
         let mut document = Document::parse(&source.to_string(), text)?;
-        let out_of_range = bounds::check(&document);
-        if !out_of_range.is_empty() {
-            return Err(ConfigErrors(out_of_range));
+        let mut wrong = document.unknown_tables(&TABLES);
+        wrong.extend(bounds::check(&document));
+        if !wrong.is_empty() {
+            return Err(ConfigErrors(wrong));
         }
         let (tenant_defaults, tenant) = tenants::take(&mut document)?;
-        let auth = document.take_table("auth")?;
-        let mut auth: AuthConfig = document.read(auth)?;
-        let acl = document.take_table("acl")?;
-        let mut acl: AclConfig = document.read(acl)?;
+        let auth: AuthConfig = document.take("auth")?;
+        let acl = document.take("acl")?;
         let mut config = NodeConfig { tenant_defaults, tenant, ..document.read_rest()? };
         admit_local_clients(&mut config);
-        let broken = rules::check(&document, &config);
+        let mut broken = rules::check(&document, &config, &auth);
+        broken.extend(auth.check().err().map(|error| auth_error(&document, error)));
         if !broken.is_empty() {
             return Err(ConfigErrors(broken));
         }
-        if let Source::File(path) = &source {
-            let base = path.parent().unwrap_or(Path::new(""));
-            resolve_paths(&mut config, base);
-            auth.resolve_paths(base);
-            acl.file = acl.file.map(|file| base.join(file));
-        }
-        Ok(Self { config, auth, acl, source })
+        let mut loaded = Self { config, auth, acl, source, cores_flag: None };
+        loaded.resolve_paths();
+        Ok(loaded)
+    }
+
+    /// The providers of each listener, as authentication names them.
+    pub fn auth_chains(&self) -> ListenerChains {
+        let chain = |auth: &[AuthMethod]| auth.iter().copied().map(provider).collect();
+        self.config.listener.iter().map(|listener| chain(&listener.auth)).collect()
     }
 
     /// Overrides `node.cores`, as `--cores` does.
@@ -118,33 +138,70 @@ impl Loaded {
             return Err(ConfigError { file: "--cores".to_owned(), line: None, key: key.to_owned(), problem }.into());
         }
         self.config.node.cores = cores;
+        self.cores_flag = Some(cores);
         Ok(self)
-    }
-
-    /// The authentication chain of each listener.
-    pub fn auth_chains(&self) -> ListenerChains {
-        let kind = |method: &AuthMethod| match method {
-            AuthMethod::Anonymous => ProviderKind::Anonymous,
-            AuthMethod::PasswordFile => ProviderKind::PasswordFile,
-            AuthMethod::Scram => ProviderKind::Scram,
-            AuthMethod::Jwt => ProviderKind::Jwt,
-            AuthMethod::Http => ProviderKind::Http,
-            AuthMethod::Certificate => ProviderKind::Certificate,
-        };
-        self.config.listener.iter().map(|listener| listener.auth.iter().map(kind).collect()).collect()
     }
 
     /// The configuration in force as TOML, every default spelt out; loading it again gives the same configuration.
     pub fn to_toml(&self) -> String {
-        #[derive(serde::Serialize)]
-        struct Whole<'a> {
-            #[serde(flatten)]
-            config: &'a NodeConfig,
-            auth: &'a AuthConfig,
-            acl: &'a AclConfig,
+        toml::to_string(&self.printed()).expect("every configuration is a TOML table: a test loads what this prints")
+    }
+
+    const fn printed(&self) -> Printed<'_> {
+        Printed { config: &self.config, auth: &self.auth, acl: &self.acl }
+    }
+
+    /// Makes every path relative to the file's directory; absolute paths stay.
+    fn resolve_paths(&mut self) {
+        let Source::File(file) = &self.source else { return };
+        let base = file.parent().unwrap_or(Path::new(""));
+        let node = std::iter::once(&mut self.config.node.data_dir);
+        let listeners = self.config.listener.iter_mut().flat_map(|listener| {
+            let tls = listener.tls.iter_mut().flat_map(|tls| {
+                let sni = tls.sni.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);
+                [&mut tls.certificate, &mut tls.key].into_iter().chain(&mut tls.client_ca).chain(sni)
+            });
+            listener.path.iter_mut().chain(tls)
+        });
+        for path in node.chain(listeners) {
+            // Both parts are UTF-8 unless the directory is not; then the path stays as written rather than being mangled.
+            if let Some(joined) = base.join(&*path).to_str() {
+                *path = joined.to_owned();
+            }
         }
-        let whole = Whole { config: &self.config, auth: &self.auth, acl: &self.acl };
-        toml::to_string(&whole).expect("every configuration is a TOML table: a test loads what this prints")
+        self.auth.resolve_paths(base);
+        if let Some(file) = &mut self.acl.file {
+            *file = base.join(&*file);
+        }
+    }
+}
+
+/// Everything a file can say.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    config: &'a NodeConfig,
+    auth: &'a AuthConfig,
+    acl: &'a AclConfig,
+}
+
+/// What authentication calls a method of the configuration.
+const fn provider(method: AuthMethod) -> ProviderKind {
+    match method {
+        AuthMethod::Anonymous => ProviderKind::Anonymous,
+        AuthMethod::PasswordFile => ProviderKind::PasswordFile,
+        AuthMethod::Scram => ProviderKind::Scram,
+        AuthMethod::Jwt => ProviderKind::Jwt,
+        AuthMethod::Http => ProviderKind::Http,
+        AuthMethod::Certificate => ProviderKind::Certificate,
+    }
+}
+
+/// Puts a mistake that authentication found under its line.
+fn auth_error(document: &Document<'_>, error: LoadError) -> ConfigError {
+    match error {
+        LoadError::Setting { key, problem } => document.error(key, problem),
+        other => document.error("auth", other.to_string()),
     }
 }
 
@@ -154,32 +211,5 @@ fn admit_local_clients(config: &mut NodeConfig) {
         if listener.auth.is_empty() && listener.is_local() {
             listener.auth.push(AuthMethod::Anonymous);
         }
-    }
-}
-
-fn resolve_paths(config: &mut NodeConfig, base: &Path) {
-    resolve(base, &mut config.node.data_dir);
-    for listener in &mut config.listener {
-        if let Some(path) = &mut listener.path {
-            resolve(base, path);
-        }
-        let Some(tls) = &mut listener.tls else { continue };
-        resolve(base, &mut tls.certificate);
-        resolve(base, &mut tls.key);
-        if let Some(ca) = &mut tls.client_ca {
-            resolve(base, ca);
-        }
-        for pair in &mut tls.sni {
-            resolve(base, &mut pair.certificate);
-            resolve(base, &mut pair.key);
-        }
-    }
-}
-
-/// Makes a path of the configuration relative to the file's directory; absolute paths stay.
-fn resolve(base: &Path, path: &mut String) {
-    // Both parts are UTF-8 unless the directory is not; then the path stays as written rather than being mangled.
-    if let Some(joined) = base.join(&*path).to_str() {
-        *path = joined.to_owned();
     }
 }

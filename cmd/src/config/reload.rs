@@ -1,7 +1,8 @@
 //! What a changed configuration means for a running node: most keys about tenants, logging and certificates take effect at
 //! once, the others only at the next start, and then the operator is told which.
 
-use bifro_core::config::NodeConfig;
+use super::Loaded;
+use bifro_core::config::{ListenerConfig, NodeConfig};
 use std::collections::BTreeMap;
 
 /// The outcome of comparing the configuration in force with a new one.
@@ -16,10 +17,13 @@ pub struct Reload {
 }
 
 /// Compares the configuration in force with one just loaded. What files contain (certificates, access rules, passwords) is
-/// not compared: it is read again at each reload.
-pub fn diff(old: &NodeConfig, new: &NodeConfig) -> Reload {
-    let config = with_live_keys(old, new);
-    let (before, after, now) = (leaves(old), leaves(new), leaves(&config));
+/// not compared: it is read again at each reload. `[auth]` and `[acl]` of the new one can be put in force as they are.
+pub fn diff(old: &Loaded, new: &Loaded) -> Reload {
+    let config = with_live_keys(&old.config, &new.config);
+    let mut now = Loaded { config, ..new.clone() };
+    now.auth.hash_threads = old.auth.hash_threads;
+    now.auth.hash_queue_max = old.auth.hash_queue_max;
+    let (before, after, now, config) = (leaves(old), leaves(new), leaves(&now), now.config);
     let mut changed: Vec<&String> =
         before.keys().chain(after.keys()).filter(|&key| before.get(key) != after.get(key)).collect();
     changed.sort_unstable();
@@ -36,8 +40,9 @@ fn with_live_keys(old: &NodeConfig, new: &NodeConfig) -> NodeConfig {
     config.tenant_defaults = new.tenant_defaults.clone();
     config.tenant.clone_from(&new.tenant);
     for (ours, theirs) in config.listener.iter_mut().zip(&new.listener) {
-        let same_place = (ours.protocol, ours.bind) == (theirs.protocol, theirs.bind);
-        if same_place && ours.tls.is_some() && theirs.tls.is_some() {
+        let place = |listener: &ListenerConfig| (listener.protocol, listener.bind, listener.path.clone());
+        if place(ours) == place(theirs) {
+            ours.auth.clone_from(&theirs.auth);
             ours.tls.clone_from(&theirs.tls);
         }
     }
@@ -45,8 +50,9 @@ fn with_live_keys(old: &NodeConfig, new: &NodeConfig) -> NodeConfig {
 }
 
 /// Every value of a configuration under its dotted path; arrays of plain values count as one value.
-pub(super) fn leaves(config: &NodeConfig) -> BTreeMap<String, toml::Value> {
-    let value = toml::Value::try_from(config).expect("every configuration is a TOML table: print-config relies on it");
+fn leaves(loaded: &Loaded) -> BTreeMap<String, toml::Value> {
+    let value =
+        toml::Value::try_from(loaded.printed()).expect("a configuration is a TOML table: print-config relies on it");
     let mut out = BTreeMap::new();
     collect(String::new(), value, &mut out);
     out

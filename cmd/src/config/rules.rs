@@ -4,6 +4,7 @@
 
 use super::document::Document;
 use super::error::ConfigError;
+use crate::auth::AuthConfig;
 use bifro_core::config::{AuthMethod, ClientAuth, ListenerConfig, NodeConfig, Protocol, TenantConfig};
 use bifro_core::event::EventKind;
 use std::collections::HashMap;
@@ -29,15 +30,15 @@ impl Report<'_, '_> {
     }
 }
 
-/// Every broken rule of `config`, which was read from `document`.
-pub(super) fn check(document: &Document<'_>, config: &NodeConfig) -> Vec<ConfigError> {
+/// Every broken rule of `config` and `auth`, which were read from `document`.
+pub(super) fn check(document: &Document<'_>, config: &NodeConfig, auth: &AuthConfig) -> Vec<ConfigError> {
     let mut report = Report { document, errors: Vec::new() };
     check_process(&mut report, config);
     report.refuse(config.listener.is_empty(), "listener", "at least one listener is needed");
     for (index, listener) in config.listener.iter().enumerate() {
         let at = format!("listener[{index}]");
         check_place(&mut report, &at, listener);
-        check_auth(&mut report, &at, listener);
+        check_auth(&mut report, &at, listener, auth);
         check_proxy(&mut report, &at, listener);
         check_tls(&mut report, &at, listener);
     }
@@ -94,7 +95,7 @@ fn check_place(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig)
     }
 }
 
-fn check_auth(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) {
+fn check_auth(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig, auth: &AuthConfig) {
     let key = format!("{at}.auth");
     report.refuse(
         listener.auth.is_empty(),
@@ -103,6 +104,17 @@ fn check_auth(report: &mut Report<'_, '_>, at: &str, listener: &ListenerConfig) 
     );
     let twice = listener.auth.iter().enumerate().any(|(i, method)| listener.auth[..i].contains(method));
     report.refuse(twice, &key, "a method is named twice");
+    let missing = listener.auth.iter().find_map(|method| match method {
+        AuthMethod::PasswordFile if auth.password_file.is_none() => Some("password_file"),
+        AuthMethod::Scram if auth.scram.is_none() => Some("scram"),
+        AuthMethod::Jwt if auth.jwt.is_none() => Some("jwt"),
+        AuthMethod::Http if auth.http.is_none() => Some("http"),
+        AuthMethod::Certificate if auth.certificate.is_none() => Some("certificate"),
+        _ => None,
+    });
+    if let Some(name) = missing {
+        report.refuse(true, &key, format!("names \"{name}\", but there is no [auth.{name}]"));
+    }
     let verified = listener.tls.as_ref().is_some_and(|tls| tls.client_auth != ClientAuth::Off);
     report.refuse(
         listener.auth.contains(&AuthMethod::Certificate) && !verified,

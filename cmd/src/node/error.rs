@@ -19,6 +19,14 @@ pub enum StartError {
     /// Authentication or access rules.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// The data directory.
+    #[error("data directory {directory} {reason}; set node.data_dir to one that this node alone may write")]
+    DataDirectory {
+        /// The directory.
+        directory: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The shards' executors.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

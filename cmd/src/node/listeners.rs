@@ -49,7 +49,7 @@ const fn transport(protocol: Protocol) -> Transport {
 }
 
 /// What a listener is called in logs and messages.
-pub fn name(listener: &ListenerConfig) -> String {
+pub(super) fn name(listener: &ListenerConfig) -> String {
     let protocol = protocol_name(listener.protocol);
     match (&listener.bind, &listener.path) {
         (Some(bind), _) => format!("{protocol} {bind}"),
@@ -59,7 +59,7 @@ pub fn name(listener: &ListenerConfig) -> String {
 }
 
 /// The protocol as the configuration writes it.
-pub const fn protocol_name(protocol: Protocol) -> &'static str {
+pub(super) const fn protocol_name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Tls => "tls",
@@ -73,7 +73,7 @@ pub const fn protocol_name(protocol: Protocol) -> &'static str {
 ///
 /// # Errors
 /// When a file cannot be used; the error names it.
-pub fn load_tls(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, TlsConfigError> {
+pub(super) fn load_tls(config: &TlsConfig) -> Result<Arc<rustls::ServerConfig>, TlsConfigError> {
     let pair = |certificate: &str, key: &str| {
         Ok::<_, TlsConfigError>(CertificateSource {
             chain: PemFile::read(Path::new(certificate))?,
@@ -107,7 +107,7 @@ fn networks(cidrs: &[bifro_core::config::Cidr]) -> Vec<IpNet> {
 ///
 /// # Errors
 /// When its certificates cannot be used.
-pub fn settings(listener: &ListenerConfig, packet_bytes_max: u64) -> Result<ListenerSettings, ListenerError> {
+pub(super) fn settings(listener: &ListenerConfig, packet_bytes_max: u64) -> Result<ListenerSettings, ListenerError> {
     let tls = listener.tls.as_ref().filter(|_| listener.protocol.is_tls()).map(load_tls).transpose();
     let tls = tls.map_err(|source| ListenerError::Tls { name: name(listener), source })?;
     let stages = ListenerStages {
@@ -140,25 +140,25 @@ pub fn settings(listener: &ListenerConfig, packet_bytes_max: u64) -> Result<List
 }
 
 /// The largest WebSocket frame any tenant may need.
-pub fn frame_bytes_max(config: &NodeConfig) -> u64 {
+pub(super) fn frame_bytes_max(config: &NodeConfig) -> u64 {
     let tenants = config.tenant.values().chain([&config.tenant_defaults]);
     tenants.map(|tenant| u64::from(tenant.settings.packet_bytes_max())).max().unwrap_or(u64::from(u32::MAX))
 }
 
 /// A listener's sockets, one per shard, and the address it got.
 #[derive(Debug)]
-pub struct Sockets {
+pub(super) struct Sockets {
     /// Address, or path of a Unix socket.
-    pub address: String,
+    pub(super) address: String,
     /// By shard.
-    pub fds: Vec<OwnedFd>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 /// Opens a listener on every shard: SO_REUSEPORT spreads TCP connections; a Unix socket is shared by duplicates.
 ///
 /// # Errors
 /// When the system refuses.
-pub fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, ListenerError> {
+pub(super) fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, ListenerError> {
     let bind = |source| ListenerError::Bind { name: name(listener), source };
     // The system caps it anyway (net.core.somaxconn).
     let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
@@ -173,6 +173,8 @@ pub fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, ListenerE
     }
     // The configuration's rules demand one of the two.
     let mut address = listener.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 1883)));
+    // SO_REUSEPORT would share the address with another process without a word: without it, the system says so.
+    drop(listener_tcp(address, backlog, false).map_err(bind)?);
     let mut fds = Vec::new();
     for _ in 0..shards {
         let fd = listener_tcp(address, backlog, true).map_err(bind)?;

@@ -35,6 +35,8 @@ use std::time::Duration;
 
 /// Commands that may wait for one shard; with more the sender tries again.
 const INLET_CAPACITY: usize = 16_384;
+/// How long shards may take beyond the shutdown deadline before the process exits without them.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the log may take to be written at exit.
 const LOG_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -83,6 +85,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
+    let _lock = lock(&loaded.config.node.data_dir)?;
     let settings = Arc::new(broker_settings(&loaded, shards)?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
@@ -117,6 +120,19 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     executors.join();
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// Makes the data directory ours for as long as the file that is returned stays open.
+fn lock(directory: &str) -> Result<std::fs::File, StartError> {
+    let refused = |reason: String| StartError::DataDirectory { directory: directory.to_owned(), reason };
+    std::fs::create_dir_all(directory).map_err(|error| refused(format!("cannot be made: {error}")))?;
+    let path = std::path::Path::new(directory).join("lock");
+    let file = std::fs::File::create(path).map_err(|error| refused(format!("cannot be written: {error}")))?;
+    file.try_lock().map_err(|error| match error {
+        std::fs::TryLockError::WouldBlock => refused("is in use by another process".to_owned()),
+        std::fs::TryLockError::Error(error) => refused(format!("cannot be locked: {error}")),
+    })?;
+    Ok(file)
 }
 
 fn shard_count(loaded: &Loaded) -> u16 {
@@ -261,6 +277,7 @@ fn handle_signals(
             for sender in &senders {
                 reload::send(sender, || Command::Drain { within: deadline });
             }
+            exit_after(deadline + DRAIN_PATIENCE, logging.clone());
         }
         Request::Exit => {
             tracing::warn!("told to end a second time: exiting without waiting for the sessions");
@@ -269,6 +286,16 @@ fn handle_signals(
         }
     };
     Ok(signals::start(act)?)
+}
+
+/// A shard that hangs must not keep the process alive.
+fn exit_after(patience: Duration, logging: Arc<Logging>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        tracing::error!("a shard has not ended in time; exiting without it");
+        logging.flush(LOG_PATIENCE);
+        std::process::exit(1);
+    });
 }
 
 fn announce(loaded: &Loaded, addresses: &[String], admin: &AdminHandle, shards: u16, connections_fit: u64) {

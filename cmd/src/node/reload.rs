@@ -14,7 +14,10 @@ use bifro_net::broker::{BrokerSettings, Command, Reload, TenantRegistry};
 use bifro_net::mesh::InletSender;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the shards may take to put a reload in force before it is reported without them.
+const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is in force, and what has to be told of changes.
 #[derive(Debug)]
@@ -47,11 +50,9 @@ impl Reloader {
     }
 
     fn try_reload(&mut self, logging: &Logging) -> Result<Vec<String>, Box<dyn Error>> {
-        let new = Loaded::load(self.loaded.source.clone())?;
-        let difference = config::diff(&self.loaded.config, &new.config);
-        let mut next = Loaded { config: difference.config, ..new };
-        // `--cores` is not in the file; it stays what it was.
-        next.config.node.cores = self.loaded.config.node.cores;
+        let new = self.loaded.load_again()?;
+        let difference = config::diff(&self.loaded, &new);
+        let next = Loaded { config: difference.config, ..new };
         let certificates = self.load_certificates(&next.config)?;
         let acl = Arc::new(AclAuthorizer::load(&next.acl)?);
         // The last step that can fail; it changes nothing if it does.
@@ -67,14 +68,12 @@ impl Reloader {
         for sender in &self.senders {
             send(sender, || Command::Reload(reload.clone()));
         }
+        wait_for_shards(&reload);
         self.loaded = next;
         Ok(difference.needs_restart)
     }
 
-    fn load_certificates(
-        &self,
-        config: &NodeConfig,
-    ) -> Result<Vec<(usize, Arc<rustls::ServerConfig>)>, ListenerError> {
+    fn load_certificates(&self, config: &NodeConfig) -> Result<Vec<(usize, Arc<rustls::ServerConfig>)>, ListenerError> {
         let mut loaded = Vec::new();
         for (index, listener) in config.listener.iter().enumerate().take(self.settings.listeners.len()) {
             if let Some(tls) = listener.tls.as_ref().filter(|_| listener.protocol.is_tls()) {
@@ -84,6 +83,18 @@ impl Reloader {
             }
         }
         Ok(loaded)
+    }
+}
+
+/// Waits until every shard has taken the new rules over and let go of its copy, so that "done" means in force.
+fn wait_for_shards(reload: &Arc<Reload>) {
+    let deadline = Instant::now() + SHARD_PATIENCE;
+    while Arc::strong_count(reload) > 1 {
+        if Instant::now() >= deadline {
+            tracing::warn!("a shard has not taken over the reload yet");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -7,7 +7,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
-use bifro_core::ports::{Attached, Completion, DetachState, InboxOwner, PortError, Services};
+use bifro_core::ports::{Attached, Completion, PortError, Services};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::Token;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ pub(super) enum Awaited {
     /// A session, to own its client id.
     Register(Slot),
     /// A session, for its inbox.
-    Attach { slot: Slot, client: Client },
+    Attach(Slot),
     /// A transient session, for an old inbox to go.
     Discard(Slot),
     /// A session that left its inbox gives up its client id afterwards.
@@ -150,26 +150,8 @@ impl<S: Services> Broker<S> {
     }
 
     fn handle_attached(&mut self, req: ReqId, result: Result<Box<Attached>, PortError>) {
-        let Some(Awaited::Attach { slot, client }) = self.requests.remove(&req) else { return };
-        if self.conns.get(slot).is_some_and(|conn| !conn.closing) {
-            self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
-            return;
-        }
-        // The connection went away while it attached: nobody else will leave the inbox for it.
-        let Some((tenant, _)) = self.tenants.meet(&client.tenant) else { return };
-        let Ok(attached) = result else { return };
-        let Some(inbox) = attached.inbox else { return };
-        let epoch = attached.epoch;
-        let owner = InboxOwner { conn: self.conn_ref(slot), client: &client, tenant: tenant.idx, inbox, epoch };
-        let in_flight = attached.in_flight.iter();
-        let state = DetachState {
-            received_qos2: attached.received_qos2,
-            in_flight: in_flight.filter_map(|one| Some((one.packet_id, one.released, one.message.seq?))).collect(),
-            will: None,
-            expiry_s: tenant.settings.session_expiry_max_s,
-        };
-        self.next_req += 1;
-        self.services.detach(self.now, ReqId(self.next_req), owner, state);
+        let Some(Awaited::Attach(slot)) = self.requests.remove(&req) else { return };
+        self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
     }
 
     fn handle_detached(&mut self, req: ReqId) {
@@ -204,6 +186,7 @@ impl<S: Services> Broker<S> {
     /// An answer of the authentication chain that did not come at once.
     pub(super) fn handle_auth_reply(&mut self, req: ReqId, outcome: AuthOutcome) {
         if let Some(Awaited::Auth(slot)) = self.requests.remove(&req) {
+            self.count_outcome(&outcome);
             self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
             self.settle();
         }

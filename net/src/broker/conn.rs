@@ -36,6 +36,8 @@ impl PauseReasons {
     pub(crate) const BUDGET: u8 = 4;
     /// The connection is over its bandwidth.
     pub(crate) const RATE: u8 = 8;
+    /// The peer does not read the answers to what it has sent.
+    pub(crate) const UNREAD: u8 = 16;
 
     pub(crate) const fn any(self) -> bool {
         self.0 != 0
@@ -83,6 +85,8 @@ pub(crate) struct Conn {
     pub(crate) wire: Wire,
     /// Bytes the ring is sending.
     pub(crate) sending_bytes: usize,
+    /// Bytes counted against the tenant's quota of session memory.
+    pub(crate) quota_bytes: u64,
     /// Bytes counted against the budget for this connection.
     pub(crate) accounted_bytes: u64,
     /// Bytes received in the turn numbered `turn`.
@@ -90,7 +94,6 @@ pub(crate) struct Conn {
     pub(crate) turn: u32,
     /// Received buffers that wait in the bulk queue.
     pub(crate) bulk: u32,
-    pub(crate) listener: u16,
     pub(crate) paused: PauseReasons,
     /// The ring has been told to pause.
     pub(crate) recv_paused: bool,
@@ -102,6 +105,8 @@ pub(crate) struct Conn {
     pub(crate) peer_gone: bool,
     /// The stages have said goodbye.
     pub(crate) stages_closed: bool,
+    /// The session counts as connected in the metrics.
+    pub(crate) counted: bool,
     /// The session has asked to leave its inbox.
     pub(crate) leaving: bool,
     /// The authentication step that is under way.

@@ -9,6 +9,7 @@ use super::conn::{PauseReasons, RingOp};
 use bifro_core::ids::Slot;
 use bifro_core::message::MessageView;
 use bifro_core::ports::Services;
+use bifro_core::settings::Resource;
 use bifro_mqtt::codec::decode;
 use bifro_mqtt::packet::Packet;
 use bifro_mqtt::session::{Cx, Outbox};
@@ -214,9 +215,16 @@ impl<S: Services> Broker<S> {
         }
     }
 
+    /// Counts anew what the connection holds, against the shard's budget and, if that is limited, the tenant's quota.
     pub(super) fn recount(&mut self, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let held = conn.held_bytes();
         self.budget.recount(&mut conn.accounted_bytes, held);
+        let quota = &self.tenants.ctx(conn.session.tenant()).quota;
+        if conn.session.is_connected() && quota.limit(Resource::TotalSessionMemoryBytes) != 0 {
+            let bytes = (conn.session.memory_bytes() + conn.session.queued_bytes()) as u64;
+            quota.recount(Resource::TotalSessionMemoryBytes, conn.quota_bytes, bytes);
+            conn.quota_bytes = bytes;
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::stage::{Pipeline, StageError};
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::Slot;
 use bifro_core::ports::Services;
+use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Origin, Session};
@@ -60,17 +61,18 @@ impl<S: Services> Broker<S> {
             partial: Vec::new(),
             wire: bifro_mqtt::wire::Wire::default(),
             sending_bytes: 0,
+            quota_bytes: 0,
             accounted_bytes: 0,
             turn_bytes: 0,
             turn: 0,
             bulk: 0,
-            listener,
             paused: PauseReasons::default(),
             recv_paused: false,
             dirty: false,
             closing: false,
             congested: false,
             peer_gone: false,
+            counted: false,
             leaving: false,
             stages_closed: false,
             auth: None,
@@ -131,6 +133,8 @@ impl<S: Services> Broker<S> {
     pub(super) fn forget(&mut self, slot: Slot) {
         let Some(mut conn) = self.conns.remove(slot) else { return };
         self.budget.recount(&mut conn.accounted_bytes, 0);
+        let quota = &self.tenants.ctx(conn.session.tenant()).quota;
+        quota.recount(Resource::TotalSessionMemoryBytes, conn.quota_bytes, 0);
         self.metrics.connections.sub(1);
         self.wires.put(std::mem::take(&mut conn.wire));
     }

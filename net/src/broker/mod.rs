@@ -14,6 +14,7 @@ mod budget;
 mod command;
 mod completion;
 mod conn;
+mod departure;
 mod effects;
 mod fanout;
 mod flush;
@@ -68,6 +69,8 @@ pub(crate) struct Broker<S: Services> {
     scratch: FanoutScratch,
     merged: Vec<fanout::Merged>,
     publishes: publish::PublishTable,
+    /// Sessions that are over and wait for the fate of their QoS 2 publishes before they leave their inbox.
+    departures: departure::Departures,
     /// Who waits for the completion of a request.
     requests: HashMap<ReqId, completion::Awaited>,
     next_req: u64,

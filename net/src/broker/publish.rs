@@ -356,7 +356,14 @@ impl<S: Services> Broker<S> {
             None => Published::Done { matched: waiting.matched },
             Some(error) => Published::Failed(error),
         };
-        self.with_session(waiting.conn, |session, cx, out| session.handle_published(cx, waiting.token, outcome, out));
+        self.publish_decided(&waiting, outcome);
+    }
+
+    /// Tells the publisher, or whoever waits in its place since it left.
+    fn publish_decided(&mut self, waiting: &Waiting, outcome: Published) {
+        let (conn, token) = (waiting.conn, waiting.token);
+        self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
+        self.departing_publish_decided(conn, token, outcome);
     }
 
     /// Publishes that nobody took over in time fail; the publisher may retry.
@@ -369,10 +376,7 @@ impl<S: Services> Broker<S> {
             self.publishes.deadlines.pop_front();
             if let Some(waiting) = self.publishes.waiting.remove(&publish) {
                 self.metrics.publish_timeouts.add(1);
-                let failed = Published::Failed(PortError::Unavailable);
-                self.with_session(waiting.conn, |session, cx, out| {
-                    session.handle_published(cx, waiting.token, failed, out);
-                });
+                self.publish_decided(&waiting, Published::Failed(PortError::Unavailable));
             }
         }
     }

@@ -114,6 +114,7 @@ impl<S: Services> Shard<S> {
             scratch: bifro_mqtt::codec::FanoutScratch::default(),
             merged: Vec::new(),
             publishes: super::publish::PublishTable::default(),
+            departures: super::departure::Departures::default(),
             requests: HashMap::new(),
             next_req: 0,
             effects: VecDeque::new(),
@@ -155,7 +156,6 @@ impl<S: Services> Shard<S> {
     /// # Errors
     /// If the ring fails, which leaves the shard without a network.
     pub async fn run(mut self) -> io::Result<()> {
-        let mut yielded = false;
         loop {
             let worked = self.turn()?;
             if self.broker.continue_drain() {
@@ -166,13 +166,9 @@ impl<S: Services> Shard<S> {
                 return Ok(());
             }
             if worked {
-                yielded = false;
-                glommio::yield_if_needed().await;
-            } else if !yielded {
-                yielded = true;
-                glommio::executor().yield_task_queue_now().await;
+                // Other tasks of the executor get their turn here, once a millisecond.
+                self.ring.park(Some(Duration::ZERO)).await?;
             } else {
-                yielded = false;
                 self.park().await?;
             }
         }
@@ -183,6 +179,7 @@ impl<S: Services> Shard<S> {
         (self.beat)();
         self.broker.now = self.clock.now();
         self.broker.turn = self.broker.turn.wrapping_add(1);
+        self.broker.departures.begin_turn();
         self.ring.turn(&mut self.ring_events)?;
         let mut worked = !self.ring_events.is_empty() || !self.bulk.is_empty();
         self.handle_ring_events()?;

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Tenants one process knows at most; a client of one more is refused.
-pub const TENANTS_MAX: usize = 1 << 20;
+pub(crate) const TENANTS_MAX: usize = 1 << 20;
 
 /// Settings and limits by tenant name; from configuration.
 pub trait TenantPolicy: Send + Sync + std::fmt::Debug {

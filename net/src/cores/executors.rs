@@ -1,4 +1,8 @@
-//! One glommio executor per shard, each on its own thread, with the shard's work in a task queue whose latency matters.
+//! One glommio executor per shard, each on its own thread, with the shard's work in a task queue of its own.
+//!
+//! glommio's preemption timer is kept out of the way (see [`PREEMPT`]): the network loop itself lets other tasks run about
+//! every millisecond, in [`crate::ring::Ring::park`]. A task in another queue must likewise bound how long it runs between
+//! two awaits, `yield_if_needed` only acts after [`PREEMPT`].
 //!
 //! All executors are made before any work starts, so that a machine that cannot carry them is told so before anything
 //! listens. A panic anywhere on a shard ends the process: a node that lost a shard must not look alive.
@@ -21,8 +25,14 @@ pub const SHARD_PANIC_EXIT_CODE: i32 = 70;
 /// Memory each executor registers for its file I/O: glommio needs half a MiB, its default of ten exceeds common limits
 /// of lockable memory.
 const IO_MEMORY_BYTES: usize = 512 << 10;
-/// How long the network queue may wait for its turn, and so how long any other task may run unasked.
-const NET_LATENCY: Duration = Duration::from_millis(1);
+/// When glommio's preemption timer fires, at the earliest.
+///
+/// If a thread is descheduled between arming that timer and looking for work until the timer expires, glommio 0.9 takes
+/// the expiry for a lack of work and goes to sleep, runnable tasks or not (glommio/glommio#53, fixed but not released). At
+/// 2 ms a loaded machine runs into that several times a second; hence no `Latency::Matters` anywhere.
+const PREEMPT: Duration = Duration::from_millis(100);
+/// The longest such a sleep can last all the same: any glommio timer ends it.
+const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Shares of the network queue; other queues are weighed against it.
 const NET_SHARES: usize = 1000;
 
@@ -126,7 +136,7 @@ fn builder(config: &ExecutorsConfig, shard: ShardId) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement)
         .name(&config.name)
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(NET_LATENCY)
+        .preempt_timer(PREEMPT)
         .spin_before_park(config.spin_before_park)
         // Blocking work must not compete with the shard for its CPU.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
@@ -165,11 +175,18 @@ fn run<W: Future<Output = ()> + 'static>(
     }
 }
 
+/// Ends sleeps that should not be; see [`PREEMPT`].
+async fn heartbeat() {
+    loop {
+        glommio::timer::sleep(HEARTBEAT).await;
+    }
+}
+
 /// Runs `work` in the network queue. The future given to `run` itself is in no queue, so it only waits.
 fn work(executor: &LocalExecutor, work: impl Future<Output = ()> + 'static) {
     executor.run(async move {
-        let queue =
-            glommio::executor().create_task_queue(Shares::Static(NET_SHARES), Latency::Matters(NET_LATENCY), "net");
+        let queue = glommio::executor().create_task_queue(Shares::Static(NET_SHARES), Latency::NotImportant, "net");
+        glommio::spawn_local(heartbeat()).detach();
         glommio::spawn_local_into(work, queue).expect("the queue was just made").await;
     });
 }

@@ -2,7 +2,7 @@
 //! [`Event`]s. It owns the shard's sockets; a [`Slot`] names one.
 //!
 //! The loop of a shard:
-//! ```ignore
+//! ```text
 //! loop {
 //!     ring.turn(&mut events)?;             // at most one system call: submit, collect
 //!     for event in events.drain(..) { /* handle; queue sends; recycle buffers */ }
@@ -237,6 +237,11 @@ impl Ring {
     /// Whether a send is in flight. False for a slot that is gone.
     pub fn is_sending(&self, slot: Slot) -> bool {
         self.sockets.occupant(slot).is_some_and(|socket| socket.send.is_some())
+    }
+
+    /// Whether the slot is in use and neither closed nor aborted.
+    pub fn is_open(&self, slot: Slot) -> bool {
+        self.sockets.occupant(slot).is_some_and(|socket| socket.life == Life::Open)
     }
 
     /// Ends a connection in order: no more events, the send in flight completes, then the socket is closed. A peer that

@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long a busy shard goes on before the executor's other tasks have their turn.
+const BUSY_SLICE: Duration = Duration::from_millis(1);
+
 /// Wakes a parked ring from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker {
@@ -35,6 +38,8 @@ pub(super) struct Sleeper {
     file: Option<BufferedFile>,
     /// When the alarm rings, if it is set.
     alarm_at: Option<Instant>,
+    /// When other tasks last could run.
+    rested_at: Instant,
     /// Read by the kernel when the alarm is submitted.
     alarm_after: Box<types::Timespec>,
 }
@@ -48,7 +53,8 @@ impl Sleeper {
         }
         // SAFETY: the descriptor was just made and belongs to nobody else.
         let eventfd = Arc::new(unsafe { OwnedFd::from_raw_fd(raw) });
-        Ok(Self { waker: Waker { eventfd }, file: None, alarm_at: None, alarm_after: Box::default() })
+        let alarm_after = Box::default();
+        Ok(Self { waker: Waker { eventfd }, file: None, alarm_at: None, rested_at: Instant::now(), alarm_after })
     }
 
     pub(super) fn raw_eventfd(&self) -> RawFd {
@@ -84,7 +90,20 @@ impl Sleeper {
             self.file = Some(unsafe { BufferedFile::from_raw_fd(duplicate.into_raw_fd()) });
         }
         let file = self.file.as_ref().expect("made above");
-        file.read_at(0, size_of::<u64>()).await.map(drop).map_err(io::Error::from)
+        file.read_at(0, size_of::<u64>()).await?;
+        self.rested_at = Instant::now();
+        Ok(())
+    }
+
+    /// Lets the executor's other tasks run once if this one has had its slice. A mere yield would not do: while a task is
+    /// runnable, glommio looks at no I/O and no timer before its preemption timer fires. Reading what is already there
+    /// makes this task wait for exactly one look.
+    async fn rest_if_due(&mut self) -> io::Result<()> {
+        if self.rested_at.elapsed() < BUSY_SLICE {
+            return Ok(());
+        }
+        self.waker.wake();
+        self.sleep().await
     }
 }
 
@@ -95,7 +114,7 @@ impl Ring {
     }
 
     /// Sleeps until something completes, a [`Waker`] is used, or `deadline` (from now) has passed; it may return early,
-    /// too. With anything queued or complete it only lets other tasks run if they are due. A caller that is cancelled
+    /// too. With anything queued or complete it only lets other tasks run, once a millisecond. A caller that is cancelled
     /// in here must take a turn before it parks again.
     ///
     /// # Errors
@@ -106,8 +125,7 @@ impl Ring {
     pub async fn park(&mut self, deadline: Option<Duration>) -> io::Result<()> {
         self.buffers.publish();
         if self.has_work() || deadline.is_some_and(|delay| delay.is_zero()) {
-            glommio::yield_if_needed().await;
-            return Ok(());
+            return self.sleeper.rest_if_due().await;
         }
         if let Some(delay) = deadline
             && self.sleeper.set_alarm(delay, &mut self.kernel)

@@ -69,6 +69,8 @@ impl KeyKind {
     }
 }
 
+type PemParser = fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>;
+
 /// One key.
 struct VerifyingKey {
     id: Option<String>,
@@ -127,12 +129,12 @@ impl KeySet {
         if pem.windows(11).any(|window| window == b"PRIVATE KEY") {
             return Err(LoadError::content(path, "holds a private key; give the broker the public key only"));
         }
-        let kinds: [(KeyKind, fn(&[u8]) -> jsonwebtoken::errors::Result<DecodingKey>); 3] = [
+        let parsers: [(KeyKind, PemParser); 3] = [
             (KeyKind::Rsa, DecodingKey::from_rsa_pem),
             (KeyKind::EllipticCurve, DecodingKey::from_ec_pem),
             (KeyKind::Edwards, DecodingKey::from_ed_pem),
         ];
-        let found = kinds.into_iter().find_map(|(kind, parse)| parse(&pem).ok().map(|key| Self::of(kind, key)));
+        let found = parsers.into_iter().find_map(|(kind, parse)| parse(&pem).ok().map(|key| Self::of(kind, key)));
         found.ok_or_else(|| LoadError::content(path, "no PEM public key for RSA, P-256, P-384 or Ed25519"))
     }
 
@@ -147,16 +149,13 @@ impl KeySet {
     /// # Errors
     /// What is wrong with it, as a sentence; also if no key remains.
     pub(super) fn from_jwks(bytes: &[u8], is_private: bool) -> Result<Self, String> {
-        let raw: RawKeySet = serde_json::from_slice(bytes).map_err(|error| format!("not a JSON Web Key Set ({error})"))?;
+        let raw: RawKeySet =
+            serde_json::from_slice(bytes).map_err(|error| format!("not a JSON Web Key Set ({error})"))?;
         if raw.keys.len() > KEYS_MAX {
             return Err(format!("{} keys, but {KEYS_MAX} are possible at most", raw.keys.len()));
         }
-        let keys: Vec<_> = raw
-            .keys
-            .into_iter()
-            .filter_map(from_jwk)
-            .filter(|key| is_private || key.kind != KeyKind::Secret)
-            .collect();
+        let keys: Vec<_> =
+            raw.keys.into_iter().filter_map(from_jwk).filter(|key| is_private || key.kind != KeyKind::Secret).collect();
         if keys.is_empty() {
             return Err("no key in it that can verify tokens".to_owned());
         }

@@ -147,4 +147,6 @@ impl Provider for Jwt {
 }
 
 #[cfg(test)]
+mod rsa_vectors;
+#[cfg(test)]
 mod tests;

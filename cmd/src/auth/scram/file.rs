@@ -146,7 +146,9 @@ impl Credential {
         let iterations: u32 =
             iterations.parse().map_err(|_| format!("{iterations:?} is not a number of iterations; {advice}"))?;
         if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&iterations) {
-            return Err(format!("{iterations} iterations, but {ITERATIONS_MIN} to {ITERATIONS_MAX} are possible; {advice}"));
+            return Err(format!(
+                "{iterations} iterations, but {ITERATIONS_MIN} to {ITERATIONS_MAX} are possible; {advice}"
+            ));
         }
         let key = |name: &str, text: &str| -> Result<Key, String> {
             let bytes = STANDARD.decode(text).unwrap_or_default();

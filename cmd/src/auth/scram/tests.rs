@@ -60,7 +60,7 @@ fn client_final(user: &str, password: &str, server_first: &str) -> String {
     format!("{without_proof},p={}", encode(&proof))
 }
 
-/// [MQTT5-4.12.0-2] [MQTT5-4.12.0-4]
+/// [MQTT5-4.12.0-2]
 #[test]
 fn the_vector_of_rfc_7677_authenticates_both_sides() {
     let scram = provider("user", "pencil");

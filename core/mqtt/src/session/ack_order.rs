@@ -174,8 +174,15 @@ impl Inbound {
         self.resumed = packet_ids;
     }
 
-    /// QoS 2 identifiers received and not released. Those whose message nobody has taken over yet are left out: the
-    /// client repeats the PUBLISH, and it is routed then.
+    /// QoS 2 publishes whose routing has not ended yet. Whether the client's repetition is to be routed again, or only
+    /// answered, is known when it has.
+    pub(super) fn undecided_qos2(&self) -> Vec<(PublishToken, PacketId)> {
+        let pending = (0..).map(|place| PublishToken(self.front.wrapping_add(place))).zip(&self.pending);
+        let undecided = pending.filter(|(_, pending)| pending.qos2 && pending.counts && pending.answer.is_none());
+        undecided.map(|(token, pending)| (token, pending.packet_id)).collect()
+    }
+
+    /// QoS 2 identifiers received and not released, without those of [`Inbound::undecided_qos2`].
     pub(super) fn received_qos2(&self) -> Vec<u16> {
         let taken_over = |id: &&u16| {
             !self
@@ -265,12 +272,13 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_has_taken_over_is_not_remembered_beyond_the_connection() {
+    fn what_is_still_being_routed_at_the_end_is_told_apart_from_what_was_taken_over() {
         let mut inbound = Inbound::default();
         inbound.resume(alloc::vec![4]);
         inbound.begin(id(1), QoS::ExactlyOnce);
         let done = inbound.begin(id(2), QoS::ExactlyOnce);
         inbound.settle(done, Answer::Send(Reason::SUCCESS));
         assert_eq!(inbound.received_qos2(), [4, 2]);
+        assert_eq!(inbound.undecided_qos2(), [(PublishToken(0), id(1))], "its fate is the driver's to add");
     }
 }

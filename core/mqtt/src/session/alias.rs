@@ -1,4 +1,5 @@
-//! Topic aliases, one table per direction. Both live and die with the network connection [MQTT5-3.3.2-10]
+//! Topic aliases, one table per direction. Both live and die with the network connection [MQTT5-3.3.2-7].
+//! The client's are accepted up to the announced maximum [MQTT5-3.3.2-12], the server's stay within the client's
 //! [MQTT5-3.3.2-11].
 //!
 //! Towards the client the server sets an alias for a topic it has sent recently, and gives the alias of the topic least
@@ -25,7 +26,7 @@ pub(super) struct InboundAliases {
 }
 
 impl InboundAliases {
-    /// Lets `alias` stand for `topic` from now on [MQTT5-3.3.2-12].
+    /// Lets `alias` stand for `topic` from now on.
     pub(super) fn set(&mut self, alias: u16, topic: &str) {
         match self.topics.get_mut(&alias) {
             Some(known) if **known == *topic => {}

@@ -50,7 +50,7 @@ impl Session {
         let Some(enhanced) = &mut request.enhanced else { return };
         enhanced.data = None;
         enhanced.state = None;
-        enhanced.reauthenticates = Some(request.client_id.clone());
+        enhanced.reauthenticates = self.client.clone();
         request.password = None;
         self.re_auth = Some(Box::new(ReAuth { request, step: ReAuthStep::Idle }));
     }

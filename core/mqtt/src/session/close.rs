@@ -197,8 +197,8 @@ impl Session {
         let will = self.release_will(cx, outlives_s, out);
         if self.inbox.is_some() {
             let mut state = DetachState { will, expiry_s: outlives_s, ..DetachState::default() };
-            self.leave_in_flight(&mut state);
-            out.effects.push(Effect::Detach(Box::new(state)));
+            let undecided = self.leave_in_flight(&mut state);
+            out.effects.push(Effect::Detach { state: Box::new(state), undecided });
         } else {
             self.give_back_shared(out); // [MQTT5-4.8.2-5]
         }

@@ -1,6 +1,8 @@
 //! What goes in and out of the machine: the context of a call, the effects it asks the driver to carry out, and where
 //! they gather.
 
+use super::PublishToken;
+use crate::packet::PacketId;
 use crate::wire::Wire;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -176,7 +178,14 @@ pub enum Effect {
     /// Tell the inbox that these are done with.
     Commit(Vec<InboxSeq>),
     /// Leave the inbox (persistent sessions only). Always before [`Effect::Unregister`].
-    Detach(Box<DetachState>),
+    Detach {
+        /// What is known.
+        state: Box<DetachState>,
+        /// QoS 2 publishes that are still being routed. The driver waits for each, adds the identifiers of those that
+        /// succeeded to `state.received_qos2`, and detaches then: the client repeats them on its next connection, and
+        /// a repetition must not reach the subscribers again [MQTT-4.3.3-2] [MQTT5-4.3.3-10].
+        undecided: Vec<(PublishToken, PacketId)>,
+    },
     /// Give this message of a shared group to another member.
     Redeliver {
         /// Filter without prefix.

@@ -77,6 +77,10 @@ impl Session {
         }
         self.tenant = tenant;
         self.publisher = publisher;
+        if self.redirect(cx, out) {
+            return;
+        }
+        let Stage::Connecting(connecting) = &mut self.stage else { return };
         let will = connecting.will.take();
         let checked = admit(cx, connecting)
             .and_then(|()| will.as_deref().map_or(Ok(()), |will| self.check_will(cx, will)))
@@ -88,6 +92,17 @@ impl Session {
         self.adopt_settings(&cx.tenant.settings);
         self.flags.registered = true;
         out.effects.push(Effect::Register);
+    }
+
+    /// Sends the client elsewhere if its tenant is to be served elsewhere [MQTT5-4.11].
+    pub(super) fn redirect(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) -> bool {
+        let settings = &cx.tenant.settings;
+        if settings.redirect_to.is_empty() {
+            return false;
+        }
+        let reason = if settings.redirect_permanently { Reason::SERVER_MOVED } else { Reason::USE_ANOTHER_SERVER };
+        self.close(cx, reason, Some(&settings.redirect_to), out);
+        true
     }
 
     fn acquire_connection(&mut self, cx: &Cx<'_>) -> Result<(), Violation> {

@@ -3,6 +3,10 @@
 //! What breaks the protocol ends the session. What is well-formed but not allowed is acknowledged with an error where
 //! MQTT 5 has an acknowledgement, and dropped where there is none; 3.x clients get the success that the standard permits
 //! for publishes without permission [MQTT-3.3.5-2], and silence, so that they try again, for what failed on our side.
+//!
+//! A client above its publish rate is disconnected (MQTT 5: 0x96): whoever is slowed down instead cannot tell a limit from
+//! a slow server, and 3.x has no way to refuse a single message. A tenant above its bytes per second has its QoS 0
+//! dropped and the rest refused, since the single client may not be the one at fault.
 
 use super::ack_order::{Answer, Known, Ready};
 use super::exchange::{PublishRequest, PublishToken, Published, TopicName};
@@ -146,7 +150,7 @@ impl Session {
         let known = inbound.known(packet_id, qos);
         let takes_a_place = matches!(known, Known::New | Known::Resumed);
         if is_v5 && takes_a_place && inbound.window_used() >= limit {
-            return Err(Violation::ReceiveMaximum); // [MQTT5-3.3.4-9]
+            return Err(Violation::ReceiveMaximum); // [MQTT5-3.3.4-7]
         }
         match known {
             Known::New => return Ok(Some(inbound.begin(packet_id, qos))),

@@ -124,6 +124,8 @@ struct Flags {
     registered: bool,
     /// CONNACK has said success.
     started: bool,
+    /// Messages may wait that were accepted under permissions which have changed since: each delivery is asked about.
+    checks_all: bool,
     /// The client wants no reason strings [MQTT5-3.1.2-29].
     no_problem_information: bool,
 }
@@ -246,7 +248,7 @@ impl Session {
     }
 
     /// Whether the driver is to go on reading and feeding packets. False while CONNECT is being worked on, so that a
-    /// client may send ahead of CONNACK [MQTT5-3.1.2-30], and while too much that the client has asked for is unanswered.
+    /// client may send ahead of CONNACK and a refused one is not served [MQTT5-3.1.4-6], and while too much that the client has asked for is unanswered.
     pub fn wants_packets(&self) -> bool {
         match &self.stage {
             Stage::Fresh(_) => true,

@@ -4,7 +4,7 @@
 use super::connect::Connecting;
 use super::in_flight::{Awaits, InFlight, pubrel};
 use super::queue::Queued;
-use super::{Cx, Outbox, Session};
+use super::{Cx, Outbox, PublishToken, Session};
 use crate::packet::PacketId;
 use crate::reason::Reason;
 use alloc::boxed::Box;
@@ -43,9 +43,10 @@ impl Session {
         for (filter, options) in subscriptions {
             self.subscriptions.get_or_insert_default().restore(filter, options);
         }
+        // Permissions may have changed while the client was away.
+        self.flags.checks_all = present;
         self.resend_released(out);
         self.drain(cx, out);
-        // Permissions may have changed while the client was away.
         self.recheck_subscriptions(cx, out);
     }
 
@@ -82,17 +83,18 @@ impl Session {
         }
     }
 
-    /// What the next connection of this session has to know.
-    pub(super) fn leave_in_flight(&mut self, state: &mut DetachState) {
-        if let Some(inbound) = self.inbound.take() {
-            state.received_qos2 = inbound.received_qos2();
-        }
-        let Some(outbound) = self.outbound.take() else { return };
+    /// What the next connection of this session has to know. Returns the QoS 2 publishes whose fate is not known yet.
+    pub(super) fn leave_in_flight(&mut self, state: &mut DetachState) -> Vec<(PublishToken, PacketId)> {
+        let inbound = self.inbound.take();
+        state.received_qos2 = inbound.as_ref().map(|inbound| inbound.received_qos2()).unwrap_or_default();
+        let undecided = inbound.map(|inbound| inbound.undecided_qos2()).unwrap_or_default();
+        let Some(outbound) = self.outbound.take() else { return undecided };
         // Retained messages come from no inbox, so there is nothing to resend them from.
         let sent = outbound.in_flight.iter().filter_map(|message| {
             message.seq.map(|seq| (message.packet_id, message.awaits == Awaits::Completion, seq))
         });
         let resumed = outbound.queue.iter().filter_map(|queued| queued.resumes.zip(queued.seq));
         state.in_flight = sent.chain(resumed.map(|(packet_id, seq): (PacketId, _)| (packet_id, false, seq))).collect();
+        undecided
     }
 }

@@ -25,7 +25,7 @@ macro_rules! violations {
 violations! {
     /// [MQTT-3.1.0-1] [MQTT5-3.1.0-1]
     FirstNotConnect: PROTOCOL_ERROR, ProtocolError, "the first packet is not CONNECT";
-    /// [MQTT5-3.1.4-6]: what follows CONNECT is read only after CONNACK, AUTH and DISCONNECT apart.
+    /// [MQTT5-3.1.2-30]: AUTH and DISCONNECT are all that is allowed during an enhanced authentication.
     BeforeConnAck: PROTOCOL_ERROR, ProtocolError, "a packet other than AUTH or DISCONNECT during authentication";
     /// The shard's memory budget is used up.
     OverBudget: QUOTA_EXCEEDED, ServerBusy, "the server is over its memory budget";
@@ -93,7 +93,7 @@ violations! {
     SubscriptionIdFromClient: PROTOCOL_ERROR, ProtocolViolation, "PUBLISH with a subscription identifier";
     /// [MQTT5-3.3.2-8] [MQTT5-3.3.2-9]
     AliasInvalid: TOPIC_ALIAS_INVALID, ProtocolViolation, "the topic alias is 0 or above Topic Alias Maximum";
-    /// No topic, and an alias that stands for none [MQTT5-3.3.2-7].
+    /// No topic, and an alias that stands for none on this connection (section 3.3.2.3.4).
     AliasUnknown: PROTOCOL_ERROR, ProtocolViolation, "the topic alias stands for nothing";
     /// Neither topic nor alias.
     TopicMissing: PROTOCOL_ERROR, ProtocolViolation, "PUBLISH with neither topic nor alias";
@@ -107,7 +107,7 @@ violations! {
     PayloadTooLarge: PACKET_TOO_LARGE, BadPacket, "the payload is too large";
     /// The payload is not UTF-8 although its format indicator says so, and there is no acknowledgement to say it in.
     PayloadFormat: PAYLOAD_FORMAT_INVALID, ProtocolViolation, "the payload is not UTF-8";
-    /// [MQTT5-3.3.4-7] [MQTT5-3.3.4-9]
+    /// [MQTT5-3.3.4-7]
     ReceiveMaximum: RECEIVE_MAXIMUM_EXCEEDED, ExceedReceivingLimit, "more publishes in flight than Receive Maximum";
     /// More publishes per second than allowed.
     PublishRate: MESSAGE_RATE_TOO_HIGH, ExceedPubRate, "too many publishes per second";

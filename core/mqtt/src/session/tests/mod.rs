@@ -1,0 +1,12 @@
+//! The machine against a scripted driver: every test compares the exact packets and effects of each step, as text.
+
+mod auth;
+mod close;
+mod connect;
+mod deliver;
+mod limits;
+mod publish;
+mod resume;
+mod rig;
+mod subscribe;
+mod will;
