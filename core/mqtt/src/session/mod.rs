@@ -124,10 +124,10 @@ struct Flags {
     registered: bool,
     /// CONNACK has said success.
     started: bool,
+    /// Messages may wait that were accepted under permissions which have changed since: each delivery is asked about.
+    checks_all: bool,
     /// The client wants no reason strings [MQTT5-3.1.2-29].
     no_problem_information: bool,
-    /// Permissions may be narrower than when the messages that wait were accepted: each is judged when it leaves.
-    judges_each: bool,
 }
 
 /// Where the session stands.
@@ -284,11 +284,6 @@ impl Session {
     /// CONNACK has left, and the session has not ended.
     pub const fn is_connected(&self) -> bool {
         matches!(self.stage, Stage::Connected)
-    }
-
-    /// CONNACK has said success, whatever has happened since.
-    pub const fn was_connected(&self) -> bool {
-        self.flags.started
     }
 
     /// `Close` has been emitted.

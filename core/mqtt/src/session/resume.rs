@@ -44,7 +44,7 @@ impl Session {
             self.subscriptions.get_or_insert_default().restore(filter, options);
         }
         // Permissions may have changed while the client was away.
-        self.flags.judges_each |= present;
+        self.flags.checks_all = present;
         self.resend_released(out);
         self.drain(cx, out);
         self.recheck_subscriptions(cx, out);
