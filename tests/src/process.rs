@@ -12,6 +12,21 @@ use std::time::{Duration, Instant};
 static BUILD: Once = Once::new();
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// Brokers that every test of the binary uses: pid and directory.
+static LENT: Mutex<Vec<(u32, PathBuf)>> = Mutex::new(Vec::new());
+
+/// Ends them.
+extern "C" fn end_lent() {
+    let Ok(lent) = LENT.lock() else { return };
+    for (pid, dir) in lent.iter() {
+        if let Ok(pid) = i32::try_from(*pid) {
+            // SAFETY: kill takes no pointers; nobody waits for a lent broker, so the pid is still its own.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        let _ = std::fs::remove_dir_all(dir);
+    }
+}
+
 /// Directory of the binaries built by the profile these tests were built with.
 ///
 /// # Panics
@@ -110,6 +125,21 @@ impl Broker {
         broker.wait_for_log("ready", |line| line.contains("\"ready\""));
         broker.listeners = broker.log_lines().iter().filter_map(|line| listener_of(line)).collect();
         broker
+    }
+
+    /// Lends the broker to every test of the binary: it is killed, and its directory removed, when the test process exits.
+    ///
+    /// # Panics
+    /// Never, unless another thread panicked here.
+    pub fn leave_running(self) -> &'static Self {
+        static HOOK: Once = Once::new();
+        // SAFETY: the handler takes no argument, unwinds nowhere, and lives as long as the process.
+        HOOK.call_once(|| unsafe {
+            libc::atexit(end_lent);
+        });
+        let lent: &'static Self = Box::leak(Box::new(self));
+        LENT.lock().expect("no panic while it is held").push((lent.pid(), lent.dir.clone()));
+        lent
     }
 
     /// Process id.

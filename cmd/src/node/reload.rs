@@ -14,7 +14,10 @@ use bifro_net::broker::{BrokerSettings, Command, Reload, TenantRegistry};
 use bifro_net::mesh::InletSender;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How long the shards may take to put a reload in force before it is reported without them.
+const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is in force, and what has to be told of changes.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Reloader {
         for sender in &self.senders {
             send(sender, || Command::Reload(reload.clone()));
         }
+        wait_for_shards(&reload);
         self.loaded = next;
         Ok(difference.needs_restart)
     }
@@ -79,6 +83,18 @@ impl Reloader {
             }
         }
         Ok(loaded)
+    }
+}
+
+/// Waits until every shard has taken the new rules over and let go of its copy, so that "done" means in force.
+fn wait_for_shards(reload: &Arc<Reload>) {
+    let deadline = Instant::now() + SHARD_PATIENCE;
+    while Arc::strong_count(reload) > 1 {
+        if Instant::now() >= deadline {
+            tracing::warn!("a shard has not taken over the reload yet");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

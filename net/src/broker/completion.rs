@@ -186,6 +186,7 @@ impl<S: Services> Broker<S> {
     /// An answer of the authentication chain that did not come at once.
     pub(super) fn handle_auth_reply(&mut self, req: ReqId, outcome: AuthOutcome) {
         if let Some(Awaited::Auth(slot)) = self.requests.remove(&req) {
+            self.count_outcome(&outcome);
             self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
             self.settle();
         }

@@ -36,6 +36,8 @@ impl PauseReasons {
     pub(crate) const BUDGET: u8 = 4;
     /// The connection is over its bandwidth.
     pub(crate) const RATE: u8 = 8;
+    /// The peer does not read the answers to what it has sent.
+    pub(crate) const UNREAD: u8 = 16;
 
     pub(crate) const fn any(self) -> bool {
         self.0 != 0
@@ -103,6 +105,8 @@ pub(crate) struct Conn {
     pub(crate) peer_gone: bool,
     /// The stages have said goodbye.
     pub(crate) stages_closed: bool,
+    /// The session counts as connected in the metrics.
+    pub(crate) counted: bool,
     /// The session has asked to leave its inbox.
     pub(crate) leaving: bool,
     /// The authentication step that is under way.

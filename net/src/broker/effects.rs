@@ -6,7 +6,7 @@ use super::conn::PauseReasons;
 use super::fanout::{Entry, Route, Subscriber};
 use bifro_core::event::Event;
 use bifro_core::ids::{ConnRef, Slot};
-use bifro_core::plugin::AuthRequest;
+use bifro_core::plugin::{AuthOutcome, AuthRequest};
 use bifro_core::ports::{GroupName, InboxOwner, Receiver, Services, SubOptions};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Closed, Cx, Effect, Identity, Outbox, Session, Token};
@@ -49,6 +49,11 @@ impl<S: Services> Broker<S> {
         }
         if conn.paused.has(PauseReasons::SESSION) && conn.session.wants_packets() {
             self.resumable.push(slot);
+        }
+        if !conn.counted && conn.session.is_connected() {
+            conn.counted = true;
+            self.metrics.sessions.add(1);
+            self.metrics.connects_accepted.add(1);
         }
         if !self.effect_scratch.is_empty() {
             self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
@@ -113,7 +118,15 @@ impl<S: Services> Broker<S> {
         }
         if let Some(outcome) = self.authenticator.start(req, request, self.now) {
             self.requests.remove(&req);
+            self.count_outcome(&outcome);
             self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
+        }
+    }
+
+    /// Counts refusals of the authentication chain.
+    pub(super) fn count_outcome(&self, outcome: &AuthOutcome) {
+        if matches!(outcome, AuthOutcome::Refused(_)) {
+            self.metrics.auth_failures.add(1);
         }
     }
 
@@ -242,6 +255,14 @@ impl<S: Services> Broker<S> {
         if let Some(entry) = self.fanout.unsubscribe(&mut self.conns, place, conn) {
             let receiver = Receiver::Live { shard: self.shard, slot: place };
             self.services.remove_route(self.now, entry.tenant, &entry.filter, entry.group.as_deref(), receiver);
+            // Subscriptions that still waited for the route have come and gone: they are answered all the same
+            // [MQTT-3.8.4-1] [MQTT5-3.8.4-1].
+            if let Route::Adding(req, waiting) = entry.route {
+                self.requests.remove(&req);
+                for (conn, token) in waiting {
+                    self.with_session(conn, |session, cx, out| session.handle_subscribed(cx, token, Ok(()), out));
+                }
+            }
         }
         self.metrics.subscriptions.set(self.fanout.subscriptions() as u64);
     }
@@ -261,6 +282,9 @@ impl<S: Services> Broker<S> {
             Closed::Refused(_) => self.metrics.connects_refused.add(1),
             Closed::Violation(_) => self.metrics.protocol_violations.add(1),
             Closed::ByClient | Closed::Transport | Closed::Server(_) => {}
+        }
+        if self.conns.get_mut(slot).is_some_and(|conn| std::mem::take(&mut conn.counted)) {
+            self.metrics.sessions.sub(1);
         }
         let auth = self.conns.get_mut(slot).and_then(|conn| conn.auth.take());
         if let Some(req) = auth.filter(|req| self.requests.remove(req).is_some()) {

@@ -152,7 +152,8 @@ impl FanoutTable {
     /// Removes `conn` from an entry. Returns the entry if that was its last subscriber: its route is to be removed.
     pub(crate) fn unsubscribe(&mut self, conns: &mut ConnTable, slot: Slot, conn: Slot) -> Option<Entry> {
         let listed = conns.get_mut(conn)?;
-        let at = listed.subs.iter().position(|sub| sub.entry == slot.index)?;
+        // From the end: a session that ends leaves its last entry first, so that many of them cost no square of their number.
+        let at = listed.subs.iter().rposition(|sub| sub.entry == slot.index)?;
         let position = listed.subs.swap_remove(at).position as usize;
         if listed.subs.is_empty() {
             listed.subs.shrink_to_fit();

@@ -1,7 +1,7 @@
 //! From sessions' bytes to the ring: at most one send in flight per connection, everything else gathers behind it.
 
 use super::Broker;
-use super::conn::RingOp;
+use super::conn::{PauseReasons, RingOp};
 use crate::ring::Ring;
 use bifro_core::ids::Slot;
 use bifro_core::ports::Services;
@@ -97,6 +97,10 @@ impl<S: Services> Broker<S> {
         }
         self.metrics.sent_bytes.add(sent as u64);
         let drained = conn.wire.len() <= self.budget.high_water_bytes() / 2;
+        if drained && conn.paused.has(PauseReasons::UNREAD) {
+            self.unpause(slot, PauseReasons::UNREAD);
+        }
+        let Some(conn) = self.conns.get_mut(slot) else { return };
         if drained && (conn.congested || conn.session.wants_writable()) {
             conn.congested = false;
             conn.deadline = conn.deadline.filter(|_| !conn.session.is_connected() || conn.closing);
@@ -115,6 +119,12 @@ impl<S: Services> Broker<S> {
         if !conn.congested && conn.outgoing_bytes() > high_water {
             conn.congested = true;
         }
+        // Deliveries stop at the mark. What grows beyond it answers the peer's own requests: it may make no more until it
+        // has read some.
+        if conn.outgoing_bytes() > 2 * high_water && !conn.paused.has(PauseReasons::UNREAD) {
+            self.pause(slot, PauseReasons::UNREAD);
+        }
+        let Some(conn) = self.conns.get_mut(slot) else { return };
         if conn.congested && conn.deadline.is_none() && !conn.closing {
             let stall = self.settings.stall_deadline;
             conn.deadline = (!stall.is_zero()).then(|| self.now + stall);

@@ -72,6 +72,7 @@ impl<S: Services> Broker<S> {
             closing: false,
             congested: false,
             peer_gone: false,
+            counted: false,
             leaving: false,
             stages_closed: false,
             auth: None,

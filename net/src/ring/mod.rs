@@ -2,7 +2,7 @@
 //! [`Event`]s. It owns the shard's sockets; a [`Slot`] names one.
 //!
 //! The loop of a shard:
-//! ```ignore
+//! ```text
 //! loop {
 //!     ring.turn(&mut events)?;             // at most one system call: submit, collect
 //!     for event in events.drain(..) { /* handle; queue sends; recycle buffers */ }

@@ -69,7 +69,9 @@ fn row_08_a_wildcard_or_slash_in_a_client_id_or_user_name_widens_no_rule() {
             for filter in ["clients/#", "clients/+/x", "clients/alice/secret", "clients/+/#"] {
                 assert_eq!(client.subscribe(filter, QoS::AtMostOnce), denied(version), "{client_id} to {filter}");
             }
-            assert_eq!(client.subscribe(&format!("clients/{client_id}/x"), QoS::AtMostOnce), denied(version));
+            if !client_id.contains('#') {
+                assert_eq!(client.subscribe(&format!("clients/{client_id}/x"), QoS::AtMostOnce), denied(version));
+            }
             assert_eq!(client.publish_acked("clients/alice/x", b""), refused(version), "{client_id}");
             client.disconnect();
         }
@@ -236,7 +238,7 @@ fn row_11_a_will_whose_permission_is_revoked_before_it_is_due_is_not_published()
     assert!(told.contains("reload done"), "{told}");
     arena.check();
     drop(mortal);
-    arena.broker.wait_for_metric("bifro_sessions", |sessions| sessions == 3.0);
+    arena.broker.wait_for_metric("bifro_sessions", |sessions| sessions <= 3.0);
     let mut publisher = Client::connect(arena.tcp(), Version::V311, "publisher");
     publisher.publish_acked("row11/after", b"");
     let received = witness.recv_publish();

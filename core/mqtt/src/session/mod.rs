@@ -124,6 +124,8 @@ struct Flags {
     registered: bool,
     /// CONNACK has said success.
     started: bool,
+    /// Messages may wait that were accepted under permissions which have changed since: each delivery is asked about.
+    checks_all: bool,
     /// The client wants no reason strings [MQTT5-3.1.2-29].
     no_problem_information: bool,
 }

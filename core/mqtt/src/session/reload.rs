@@ -11,6 +11,9 @@ impl Session {
     /// The answers to what it asks for are ignored.
     pub fn handle_reloaded(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
         self.permissions = None;
+        // What waits was accepted under the old permissions; so was what an inbox holds.
+        let waits = self.outbound.as_deref().is_some_and(|outbound| outbound.queued_bytes() > 0);
+        self.flags.checks_all |= waits || self.inbox.is_some();
         if self.is_connected() && !self.redirect(cx, out) {
             self.recheck_subscriptions(cx, out);
         }

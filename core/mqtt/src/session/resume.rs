@@ -43,9 +43,10 @@ impl Session {
         for (filter, options) in subscriptions {
             self.subscriptions.get_or_insert_default().restore(filter, options);
         }
+        // Permissions may have changed while the client was away.
+        self.flags.checks_all = present;
         self.resend_released(out);
         self.drain(cx, out);
-        // Permissions may have changed while the client was away.
         self.recheck_subscriptions(cx, out);
     }
 

@@ -184,9 +184,11 @@ fn a_will_needs_permission_too() {
 /// HOSTILE 10: a file without rules denies everything.
 #[test]
 fn an_empty_rule_file_denies_everything() {
-    let broker = Broker::start_with(1, "[acl]\nfile = \"acl\"\n[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n", &[
-        ("acl", b"# nothing here\n"),
-    ]);
+    let broker = Broker::start_with(
+        1,
+        "[acl]\nfile = \"acl\"\n[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n",
+        &[("acl", b"# nothing here\n")],
+    );
     let mut client = Client::connect(broker.tcp(), Version::V5, "c");
     assert!(!may_publish(&mut client, "t"));
     assert!(!may_subscribe(&mut client, "t"));

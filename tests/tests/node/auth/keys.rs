@@ -3,9 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
-};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair};
 use ring::{hmac, rsa};
 use serde_json::{Value, json};
 use std::process::Command;
@@ -43,10 +41,13 @@ impl Signer {
 
     /// A fresh RSA key, by way of `openssl`; none if that is not installed.
     pub(super) fn rsa() -> Option<Self> {
-        let arguments = ["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER"];
+        let arguments =
+            ["genpkey", "-quiet", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-outform", "DER"];
         let output = Command::new("openssl").args(arguments).output().ok()?;
         assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
-        Some(Self::Rs256(RsaKeyPair::from_pkcs8(&output.stdout).expect("a PKCS #8 key")))
+        // Older versions of openssl write PKCS #1 here, newer ones PKCS #8.
+        let pair = RsaKeyPair::from_pkcs8(&output.stdout).or_else(|_| RsaKeyPair::from_der(&output.stdout));
+        Some(Self::Rs256(pair.expect("an RSA key")))
     }
 
     fn algorithm(&self) -> &'static str {

@@ -49,7 +49,7 @@ pub(crate) fn admitted(address: SocketAddr, client_id: &str, user: &str, passwor
 /// Adds a user to a credential file with `bifroctl passwd add`.
 pub(crate) fn add_user(file: &Path, user: &str, password: &str, flags: &[&str]) {
     let mut command = Command::new(process::binaries().join("bifroctl"));
-    command.args(["passwd", "add"]).arg(file).arg(user).args(flags);
+    command.args(["passwd", "add", "--password-stdin"]).arg(file).arg(user).args(flags);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("bifroctl starts");
     let mut stdin = child.stdin.take().expect("it is piped");
     // It may end without having read everything; its status then says whether that is an error.

@@ -34,6 +34,8 @@ fn the_right_password_admits_and_everything_else_is_refused() {
         let result = login(broker.tcp(), version, "c", None);
         assert_eq!(result.err(), Some(refusal(version, Reason::NOT_AUTHORIZED)), "{version:?} without credentials");
     }
+    assert_eq!(broker.metric("bifro_auth_failures_total"), 18.0);
+    assert_eq!(broker.metric("bifro_connects_refused_total"), 18.0);
 }
 
 /// HOSTILE 10: an empty file admits nobody.

@@ -42,8 +42,10 @@ fn metrics_tell_what_clients_do() {
         let accepted = format!("bifro_connections_accepted_total{{shard=\"{shard}\"}} ");
         assert!(per_shard.contains(&accepted), "no {accepted} in\n{per_shard}");
     }
+    assert_eq!(broker.metric("bifro_connects_accepted_total"), 8.0);
     clients.into_iter().for_each(Client::disconnect);
     broker.wait_for_metric("bifro_sessions", |sessions| sessions == 0.0);
+    assert_eq!(broker.metric("bifro_disconnects_total"), 8.0);
 }
 
 fn every_sample_has_help_and_type(page: &str) {

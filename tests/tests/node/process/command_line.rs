@@ -76,9 +76,15 @@ fn check_config_reads_everything_the_configuration_names() {
 #[test]
 fn every_mistake_is_named_by_file_line_and_key() {
     let dir = Dir::new();
-    dir.write("node.toml", "[node]\nshutdown_deadline_s = 3601\n[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n");
+    dir.write(
+        "node.toml",
+        "[node]\nshutdown_deadline_s = 3601\n[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n",
+    );
     let range = dir.failure(&CHECK);
-    assert!(range.contains("node.toml:2") && range.contains("shutdown_deadline_s") && range.contains("3600"), "{range}");
+    assert!(
+        range.contains("node.toml:2") && range.contains("shutdown_deadline_s") && range.contains("3600"),
+        "{range}"
+    );
     dir.write("node.toml", "[node]\nnonsense = 1\n");
     let unknown = dir.failure(&CHECK);
     assert!(unknown.contains("node.toml:2") && unknown.contains("nonsense"), "{unknown}");

@@ -61,7 +61,8 @@ fn second(config: &str) -> Output {
 /// Shards share ports by SO_REUSEPORT, which alone would let another process of the same user take half the clients.
 #[test]
 fn a_second_node_on_the_same_address_says_what_is_wrong() {
-    let broker = Broker::start_with(2, &format!("{UNIX}[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n"), &[]);
+    let broker =
+        Broker::start_with(2, &format!("{UNIX}[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n"), &[]);
     let (tcp, admin) = (broker.tcp(), broker.address("admin"));
     let socket = broker.dir.join("mqtt.sock");
     let off = "[admin]\nbind = \"\"\n";

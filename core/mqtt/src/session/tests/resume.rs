@@ -58,6 +58,15 @@ fn a_qos2_publish_received_by_an_earlier_connection_is_not_routed_again() {
     assert!(rig.closed()[0].contains("qos2=[5, 6, 7]"), "8 is not taken over: the client sends it again");
 }
 
+/// HOSTILE 9.
+#[test]
+fn a_message_queued_before_its_permission_was_revoked_is_dropped() {
+    let (mut rig, _) = Rig::resumed(V5, TenantSettings::default(), present());
+    rig.acl.denied_subscribe.push("t");
+    assert_eq!(rig.inbox(vec![inbox_message(1, AtLeastOnce, "a")]), ["commit [1]"]);
+    assert_eq!(rig.tally.dropped_permission, 1);
+}
+
 #[test]
 fn a_message_that_was_never_sent_stays_in_the_inbox() {
     let (mut rig, _) = Rig::resumed(V5, TenantSettings { send_maximum: 1, ..TenantSettings::default() }, present());

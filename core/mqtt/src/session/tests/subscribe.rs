@@ -270,6 +270,22 @@ fn a_reload_ends_what_is_denied_now_and_narrows_what_is_partly_permitted() {
     assert_eq!(rig.tenant.quota.used(Resource::TotalSharedSubscriptions), 0);
 }
 
+/// HOSTILE 9.
+#[test]
+fn a_reload_reaches_messages_that_wait_already() {
+    let mut rig = v5();
+    rig.subscribe(1, &[("a", 1), ("b", 1)]);
+    rig.congested = true;
+    for topic in ["a", "b"] {
+        assert_eq!(rig.deliver(AtLeastOnce, topic, "x").0, crate::session::Delivered::Queued);
+    }
+    rig.acl.denied_subscribe.push("a");
+    rig.step(|session, cx, out| session.handle_reloaded(cx, out));
+    rig.congested = false;
+    assert_eq!(rig.writable(), ["PUBLISH b x q1 #1"]);
+    assert_eq!(rig.tally.dropped_permission, 1);
+}
+
 #[test]
 fn a_resumed_session_loses_what_it_may_no_longer_have() {
     let options = |check_deliveries| SubOptions {

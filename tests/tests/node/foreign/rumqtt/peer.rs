@@ -23,8 +23,12 @@ pub(super) struct Will {
 }
 
 enum Happened {
-    Connected { session_present: bool },
-    Subscribed { granted: bool },
+    Connected {
+        session_present: bool,
+    },
+    Subscribed {
+        granted: bool,
+    },
     /// A PUBACK or PUBCOMP that accepts.
     Acknowledged,
     Message(Message, PublishProperties),
@@ -183,9 +187,9 @@ fn start_v311(
             let rumqttc::Event::Incoming(packet) = event else { continue };
             let happened = match packet {
                 rumqttc::Packet::ConnAck(ack) => Happened::Connected { session_present: ack.session_present },
-                rumqttc::Packet::SubAck(ack) => Happened::Subscribed {
-                    granted: !ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure),
-                },
+                rumqttc::Packet::SubAck(ack) => {
+                    Happened::Subscribed { granted: !ack.return_codes.contains(&rumqttc::SubscribeReasonCode::Failure) }
+                }
                 rumqttc::Packet::PubAck(_) | rumqttc::Packet::PubComp(_) => Happened::Acknowledged,
                 rumqttc::Packet::Publish(publish) => {
                     let (qos, retain) = (publish.qos as u8, publish.retain);
