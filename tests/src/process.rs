@@ -35,7 +35,7 @@ pub fn binaries() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
     let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
     BUILD.call_once(|| {
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        let mut cargo = Command::new("cargo");
         // Tests and binaries together, as `cargo test` resolves them: with other features everything would be built twice.
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
         if profile.ends_with("release") {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// Clauses that bind a server and are neither cited by a test nor excepted: a ratchet, it may only fall.
-const OPEN_CLAUSES: usize = 96;
+const OPEN_CLAUSES: usize = 0;
 
 /// One normative statement.
 struct Clause {

@@ -19,12 +19,12 @@ use crate::signals::{self, Request};
 use crate::{config, selfcheck};
 use bifro_core::ids::ShardId;
 use bifro_core::metrics::ShardMetrics;
+use bifro_core::ports::Services;
 use bifro_net::broker::{BrokerSettings, Command, Shard, ShardMessage, ShardParts, TenantRegistry};
 use bifro_net::clock::Clock;
 use bifro_net::cores::{self, Executors, ExecutorsConfig, spawn_executors};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
-use bifro_core::ports::Services;
 use bifro_store::volatile::VolatileServices;
 use listeners::Sockets;
 use policy::ConfiguredTenants;
@@ -92,26 +92,34 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let readiness = Arc::new(Readiness::default());
     let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
     let beats: Vec<_> = (0..shards).map(|_| Arc::new(ShardBeat::default())).collect();
-    let admin = admin::start(&loaded.config.admin, AdminState {
-        metrics: metrics.clone(),
-        beats: beats.clone(),
-        tenants: Arc::new(policy::Registered(tenants.clone())),
-        readiness: readiness.clone(),
-        events: logging.events().clone(),
-        lines_dropped: logging.lines_dropped(),
-    })?;
+    let admin = admin::start(
+        &loaded.config.admin,
+        AdminState {
+            metrics: metrics.clone(),
+            beats: beats.clone(),
+            tenants: Arc::new(policy::Registered(tenants.clone())),
+            readiness: readiness.clone(),
+            events: logging.events().clone(),
+            lines_dropped: logging.lines_dropped(),
+        },
+    )?;
     let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
     let sockets = loaded.config.listener.iter().map(|listener| listeners::open(listener, shards));
     let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address.clone()).collect();
     let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets);
-    let executors = spawn_shards(&loaded, shards, seeds, &Common {
-        settings: settings.clone(),
-        auth: auth.clone(),
-        acl: Arc::new(acl),
-        tenants: tenants.clone(),
-        logging,
-    })?;
+    let executors = spawn_shards(
+        &loaded,
+        shards,
+        seeds,
+        &Common {
+            settings: settings.clone(),
+            auth: auth.clone(),
+            acl: Arc::new(acl),
+            tenants: tenants.clone(),
+            logging,
+        },
+    )?;
     let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
     let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
     let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders, deadline)?;

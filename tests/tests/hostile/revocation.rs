@@ -48,7 +48,7 @@ fn row_09_a_live_subscription_ends_with_its_permission() {
     arena.finish(32 * MIB);
 }
 
-/// [MQTT-3.3.5-2] [MQTT5-3.3.5-2]
+/// [MQTT-3.3.5-2]
 #[test]
 fn row_09_a_session_that_published_before_may_not_any_more() {
     let mut arena = guarded(OPEN, &["alice"]);

@@ -90,7 +90,7 @@ fn every_obstacle_has_its_code() {
     assert_eq!(rig.subscribe(1, &[("a", 0), ("b", 0)]), ["SUBACK 1 [80, 80]"]);
 }
 
-/// [MQTT5-3.8.2-1] [MQTT5-3.8.3-3]
+/// [MQTT5-3.8.3-3]
 #[test]
 fn options_and_groups_reach_the_driver() {
     let block = props(|p| {
