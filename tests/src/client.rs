@@ -320,10 +320,20 @@ impl Client {
         let filters = SubscribeFilters::encode(filters.iter().copied(), &mut scratch);
         let properties = Properties::new(properties);
         self.send(&Packet::Subscribe(Subscribe { packet_id, properties, filters }));
-        let received = self.recv();
+        let received = self.recv_answer();
         let Packet::SubAck(suback) = received.packet() else { panic!("not a SUBACK: {received:?}") };
         assert_eq!(suback.packet_id, packet_id);
         suback.codes.to_vec()
+    }
+
+    /// The next packet that is no QoS 0 PUBLISH; those on the way are lost.
+    fn recv_answer(&mut self) -> Received {
+        loop {
+            let received = self.recv();
+            if !matches!(received.packet(), Packet::Publish(publish) if publish.qos == QoS::AtMostOnce) {
+                return received;
+            }
+        }
     }
 
     /// Unsubscribes and waits for UNSUBACK.
@@ -336,7 +346,7 @@ impl Client {
         let filters = UnsubscribeFilters::encode([filter], &mut scratch);
         let properties = Properties::default();
         self.send(&Packet::Unsubscribe(Unsubscribe { packet_id, properties, filters }));
-        let received = self.recv();
+        let received = self.recv_answer();
         let Packet::UnsubAck(unsuback) = received.packet() else { panic!("not an UNSUBACK: {received:?}") };
         assert_eq!(unsuback.packet_id, packet_id);
         unsuback.codes.to_vec()

@@ -16,21 +16,19 @@ impl Session {
         connecting: &Connecting,
         session_present: bool,
         out: &mut Outbox<'_>,
-    ) {
+    ) -> bool {
         // MQTT 3.1 has no Session Present; its byte is reserved.
         let session_present = session_present && self.version != Version::V31;
         if self.version != Version::V5 {
-            self.send_success(session_present, &[], out);
-            return;
+            return self.send_success(session_present, &[], out);
         }
         let mut block = Vec::new();
         self.write_capabilities(cx, connecting, &mut block);
         let required = block.len();
         write_extras(connecting, &mut block);
         // [MQTT5-3.2.2-20]: what is only helpful is left out if the packet would not fit the client.
-        if !self.send_success(session_present, &block, out) {
-            self.send_success(session_present, &block[..required], out);
-        }
+        self.send_success(session_present, &block, out)
+            || self.send_success(session_present, &block[..required], out)
     }
 
     fn send_success(&self, session_present: bool, block: &[u8], out: &mut Outbox<'_>) -> bool {

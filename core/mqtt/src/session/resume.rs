@@ -4,7 +4,7 @@
 use super::connect::Connecting;
 use super::in_flight::{Awaits, InFlight, pubrel};
 use super::queue::Queued;
-use super::{Cx, Outbox, PublishToken, Session};
+use super::{Cx, Outbox, PublishToken, Session, Violation};
 use crate::packet::PacketId;
 use crate::reason::Reason;
 use alloc::boxed::Box;
@@ -33,7 +33,11 @@ impl Session {
             return self.finish(cx, ending, out);
         }
         self.aliases_out = super::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max);
-        self.send_connack(cx, &connecting, present, out); // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.2-2]
+        let told = self.send_connack(cx, &connecting, present, out); // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.2-2]
+        if !told {
+            self.will = None; // as above
+            return self.fail(cx, Violation::ConnAckTooLarge, out);
+        }
         self.flags.started = true;
         self.event(EventKind::ClientConnected, if present { "session present" } else { "" }, out);
         if !present {

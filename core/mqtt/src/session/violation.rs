@@ -117,6 +117,8 @@ violations! {
     SharedNoLocal: PROTOCOL_ERROR, ProtocolViolation, "No Local on a shared subscription";
     /// Section 3.14.2.2.2 of MQTT 5.0.
     ExpiryAfterZero: PROTOCOL_ERROR, ProtocolViolation, "DISCONNECT sets a session expiry that CONNECT had as zero";
+    /// Not even CONNACK fits the client's Maximum Packet Size [MQTT5-3.1.2-24].
+    ConnAckTooLarge: PACKET_TOO_LARGE, OversizePacketDropped, "CONNACK does not fit the client's Maximum Packet Size";
     /// [MQTT-3.1.2-24] [MQTT5-3.1.2-22]
     KeepAlive: KEEP_ALIVE_TIMEOUT, Idle, "nothing heard for one and a half Keep Alive";
 }
