@@ -73,7 +73,7 @@ impl Load {
 
 fn connect(site: &Site, index: usize) -> Client {
     let version = [Version::V31, Version::V311, Version::V5][index % 3];
-    let mut client = if index % TLS_SHARE == 0 {
+    let mut client = if index.is_multiple_of(TLS_SHARE) {
         let stream = dial(site.broker.address("tls"), &site.trust).expect("a trusted certificate");
         Client::over(Box::new(stream), version)
     } else {
