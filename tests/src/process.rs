@@ -36,8 +36,7 @@ pub fn binaries() -> PathBuf {
     let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
     BUILD.call_once(|| {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        // Tests and binaries together, as `cargo test` resolves them: with other features everything would be built twice.
-        cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
+        cargo.args(["build", "--quiet", "--locked", "-p", "bifro-cmd", "--bins"]);
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
