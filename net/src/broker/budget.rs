@@ -45,6 +45,13 @@ impl Budget {
         metrics.memory_used_bytes.set(self.used_bytes());
     }
 
+    /// # Panics
+    /// If connections are not counted with what they hold.
+    #[cfg(test)]
+    pub(crate) fn validate(&self, held_bytes: u64) {
+        assert_eq!(self.held_bytes, held_bytes);
+    }
+
     const fn used_bytes(&self) -> u64 {
         self.held_bytes + self.moving_bytes + self.stored_bytes
     }

@@ -1,7 +1,6 @@
 //! What the rest of the process tells a shard.
 
 use super::Broker;
-use super::lifecycle::Drain;
 use bifro_core::ids::ReqId;
 use bifro_core::plugin::{AuthOutcome, Authorizer};
 use bifro_core::ports::Services;
@@ -40,19 +39,19 @@ pub enum Command {
 impl<S: Services> Broker<S> {
     pub(super) fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Auth { req, outcome } => self.handle_auth_reply(req, outcome),
+            Command::Auth { req, outcome } => {
+                self.handle_auth(req, outcome);
+                self.settle();
+            }
             Command::Reload(reload) => {
                 self.authorizer = reload.authorizer.clone();
                 for tenant in &reload.tenants {
-                    self.services.set_tenant(tenant.clone());
+                    self.services.ask().set_tenant(tenant.clone());
                     self.tenants.set(tenant.clone());
                 }
                 self.reload_at = Some(0);
             }
-            Command::Drain { within } => {
-                self.ring_ops.push(super::conn::RingOp::StopListening);
-                self.draining.get_or_insert(Drain::new(self.now, self.now + within));
-            }
+            Command::Drain { within } => self.begin_drain(within),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::Broker;
 use super::fanout::Route;
+use super::publish::Publisher;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
@@ -41,28 +42,56 @@ pub(super) enum Awaited {
     /// A publish waits for inboxes to store it.
     PublishPart(ReqId),
     /// A publish of some shard waits for the inbox of a group's member.
-    GroupPart(Option<(ShardId, u64)>),
+    GroupPart((ShardId, u64)),
     /// A retained message is being set.
     Retain { publish: Option<ReqId>, message: Arc<Message>, client: Client },
+}
+
+/// The services, and whether they have been asked for anything since they were last drained: most messages do not concern
+/// them, and draining them costs more than delivering a message.
+#[derive(Debug)]
+pub(super) struct Asked<S> {
+    services: S,
+    asked: bool,
+}
+
+impl<S> Asked<S> {
+    pub(super) const fn new(services: S) -> Self {
+        Self { services, asked: false }
+    }
+
+    /// For a call after which they have to be drained.
+    pub(super) const fn ask(&mut self) -> &mut S {
+        self.asked = true;
+        &mut self.services
+    }
+
+    pub(super) const fn peek(&self) -> &S {
+        &self.services
+    }
+
+    /// For looking up matches, which asks nothing of anybody.
+    pub(super) const fn cached(&mut self) -> &mut S {
+        &mut self.services
+    }
 }
 
 impl<S: Services> Broker<S> {
     /// Carries out what sessions and services have asked for, until nothing is left.
     pub(super) fn settle(&mut self) {
-        loop {
-            self.services.drain(&mut self.services_out);
-            let sends = self.services_out.sends.drain(..);
-            self.to_peers.extend(sends.map(|(shard, message)| (shard, super::ShardMessage::Service(message))));
-            let completions = std::mem::take(&mut self.services_out.completions);
-            let idle = completions.is_empty() && self.effects.is_empty();
-            for completion in completions {
-                self.handle_completion(completion);
+        while self.services.asked || !self.effects.is_empty() {
+            if std::mem::take(&mut self.services.asked) {
+                self.services.services.drain(&mut self.services_out);
+                let sends = self.services_out.sends.drain(..);
+                self.to_peers.extend(sends.map(|(shard, message)| (shard, super::ShardMessage::Service(message))));
+                let mut completions = std::mem::take(&mut self.services_out.completions);
+                for completion in completions.drain(..) {
+                    self.handle_completion(completion);
+                }
+                self.services_out.completions = completions;
             }
             while let Some((slot, effect)) = self.effects.pop_front() {
                 self.carry_out(slot, effect);
-            }
-            if idle {
-                return;
             }
         }
     }
@@ -71,6 +100,7 @@ impl<S: Services> Broker<S> {
         match completion {
             Completion::Registered { req } => {
                 if let Some(Awaited::Register(slot)) = self.requests.remove(&req) {
+                    self.handshake_answered(slot);
                     self.with_session(slot, |session, cx, out| session.handle_registered(cx, out));
                 }
             }
@@ -85,7 +115,7 @@ impl<S: Services> Broker<S> {
                 Some(Awaited::Match { tenant, topic }) => self.handle_matched(tenant, topic, &matches),
                 Some(Awaited::Group { tenant, message }) => {
                     if let Some(group) = matches.groups.first() {
-                        self.deliver_shared(tenant, &message, group, None);
+                        self.deliver_shared(tenant, &message, group, &mut Publisher::Nobody);
                     }
                 }
                 _ => {}
@@ -105,10 +135,11 @@ impl<S: Services> Broker<S> {
             }
             Completion::Inserted { req, result } => match self.requests.remove(&req) {
                 Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, result),
-                Some(Awaited::GroupPart(publish)) => self.group_part_done(publish),
+                Some(Awaited::GroupPart(publish)) => self.group_part_done(Some(publish), result),
                 _ => {}
             },
             Completion::InboxPush { conn, messages } => {
+                self.work += messages.len();
                 self.with_session(conn.slot, |session, cx, out| session.handle_inbox(cx, messages, out));
             }
             Completion::RetainSet { req, result } => self.handle_retain_set(req, result),
@@ -118,7 +149,7 @@ impl<S: Services> Broker<S> {
                 }
             }
             Completion::WillDue { client, will } => {
-                if let Some((tenant, _)) = self.tenants.meet(&client.tenant) {
+                if let Some(tenant) = self.meet_tenant(&client.tenant) {
                     self.publish_will(tenant.idx, &client, &will);
                 }
             }
@@ -151,13 +182,22 @@ impl<S: Services> Broker<S> {
 
     fn handle_attached(&mut self, req: ReqId, result: Result<Box<Attached>, PortError>) {
         let Some(Awaited::Attach(slot)) = self.requests.remove(&req) else { return };
+        self.handshake_answered(slot);
         self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
+    }
+
+    /// The request a session's handshake waited for has been answered.
+    fn handshake_answered(&mut self, slot: Slot) {
+        if let Some(conn) = self.conns.get_mut(slot) {
+            conn.awaiting = None;
+        }
     }
 
     fn handle_detached(&mut self, req: ReqId) {
         match self.requests.remove(&req) {
             Some(Awaited::Discard(slot)) => {
                 let empty = Ok(Box::<Attached>::default());
+                self.handshake_answered(slot);
                 self.with_session(slot, |session, cx, out| session.handle_attached(cx, empty, out));
             }
             Some(Awaited::Leave { conn, client, tenant }) => self.unregister(conn, &client, tenant),
@@ -167,7 +207,7 @@ impl<S: Services> Broker<S> {
 
     pub(super) fn unregister(&mut self, conn: ConnRef, client: &Client, tenant: TenantIdx) {
         let tenant = self.tenants.ctx(tenant).clone();
-        self.services.unregister(self.now, conn, client, &tenant);
+        self.services.ask().unregister(self.now, conn, client, &tenant);
     }
 
     pub(super) fn handle_retain_set(&mut self, req: ReqId, result: Result<(), PortError>) {
@@ -183,12 +223,12 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// An answer of the authentication chain that did not come at once.
-    pub(super) fn handle_auth_reply(&mut self, req: ReqId, outcome: AuthOutcome) {
+    /// The authentication chain has answered.
+    pub(super) fn handle_auth(&mut self, req: ReqId, outcome: AuthOutcome) {
         if let Some(Awaited::Auth(slot)) = self.requests.remove(&req) {
+            self.handshake_answered(slot);
             self.count_outcome(&outcome);
             self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
-            self.settle();
         }
     }
 }

@@ -8,9 +8,14 @@ use bifro_mqtt::session::Session;
 use bifro_mqtt::wire::Wire;
 use smallvec::SmallVec;
 
+/// No time at all: an alarm that is not set.
+const NEVER: Instant = Instant::from_micros(u64::MAX);
+
 /// What the loop is to do with the ring once the turn's work is done.
 #[derive(Debug)]
 pub(crate) enum RingOp {
+    /// Send this; nothing else is in flight on the slot.
+    Send(Slot, Wire),
     /// Stop receiving for now.
     Pause(Slot),
     /// Receive again.
@@ -47,12 +52,39 @@ impl PauseReasons {
         self.0 & reason != 0
     }
 
+    /// Whether it is for reasons of ours that the peer is not heard.
+    pub(crate) const fn are_ours(self) -> bool {
+        self.0 & !Self::UNREAD != 0
+    }
+
     pub(crate) const fn add(&mut self, reason: u8) {
         self.0 |= reason;
     }
 
     pub(crate) const fn remove(&mut self, reason: u8) {
         self.0 &= !reason;
+    }
+}
+
+/// By when something has to have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deadline {
+    /// Nothing.
+    None,
+    /// The client has been admitted.
+    Connect(Instant),
+    /// The peer reads again.
+    Stall(Instant),
+    /// The peer has read its last bytes.
+    Linger(Instant),
+}
+
+impl Deadline {
+    pub(crate) const fn at(self) -> Option<Instant> {
+        match self {
+            Self::None => None,
+            Self::Connect(at) | Self::Stall(at) | Self::Linger(at) => Some(at),
+        }
     }
 }
 
@@ -98,29 +130,68 @@ pub(crate) struct Conn {
     /// The ring has been told to pause.
     pub(crate) recv_paused: bool,
     pub(crate) dirty: bool,
+    /// CONNACK has said success; counted as a session until it is over.
+    pub(crate) admitted: bool,
     /// The session is over; what is on the wire goes out, then the socket is closed.
     pub(crate) closing: bool,
     pub(crate) congested: bool,
-    /// The peer has closed its side, or the socket is broken.
-    pub(crate) peer_gone: bool,
+    /// The peer has ended its side; it may still read.
+    pub(crate) ended: bool,
+    /// The socket takes and gives nothing any more.
+    pub(crate) broken: bool,
     /// The stages have said goodbye.
     pub(crate) stages_closed: bool,
-    /// The session counts as connected in the metrics.
-    pub(crate) counted: bool,
     /// The session has asked to leave its inbox.
     pub(crate) leaving: bool,
-    /// The authentication step that is under way.
-    pub(crate) auth: Option<ReqId>,
+    /// The one request the session's handshake waits for.
+    pub(crate) awaiting: Option<ReqId>,
     pub(crate) subs: SmallVec<[SubRef; 1]>,
-    /// Next call of the wheel for this connection.
-    pub(crate) timer_at: Option<Instant>,
-    /// CONNECT deadline until connected; stall deadline while congested; linger deadline while closing.
-    pub(crate) deadline: Option<Instant>,
+    /// The next two calls of the wheel that are known to come, the nearer one first.
+    alarms: [Instant; 2],
+    /// What the client may have sent while reading was paused is given until then to be read, before its silence counts.
+    pub(crate) patience_until: Instant,
+    pub(crate) deadline: Deadline,
     pub(crate) shaper: Option<Box<super::shaping::Shaper>>,
     pub(crate) permit: Option<ConnPermit>,
 }
 
+// Idle connections dominate a broker's memory, so this may only shrink.
+const _: () = assert!(size_of::<Conn>() <= size_of::<Session>() + 280);
+
 impl Conn {
+    pub(crate) fn new(slot: Slot, session: Session, deadline: Deadline) -> Self {
+        Self {
+            slot,
+            session,
+            staged: None,
+            partial: Vec::new(),
+            wire: Wire::default(),
+            sending_bytes: 0,
+            quota_bytes: 0,
+            accounted_bytes: 0,
+            turn_bytes: 0,
+            turn: 0,
+            bulk: 0,
+            paused: PauseReasons::default(),
+            recv_paused: false,
+            dirty: false,
+            admitted: false,
+            closing: false,
+            congested: false,
+            ended: false,
+            broken: false,
+            stages_closed: false,
+            leaving: false,
+            awaiting: None,
+            subs: SmallVec::new(),
+            alarms: [NEVER; 2],
+            patience_until: Instant::default(),
+            deadline,
+            shaper: None,
+            permit: None,
+        }
+    }
+
     /// Bytes that wait to reach the peer.
     pub(crate) fn outgoing_bytes(&self) -> usize {
         self.sending_bytes + self.wire.len() + self.staged.as_ref().map_or(0, |staged| staged.net.len())
@@ -129,6 +200,40 @@ impl Conn {
     /// Bytes this connection holds on to at present.
     pub(crate) fn held_bytes(&self) -> u64 {
         (self.outgoing_bytes() + self.partial.capacity() + self.session.queued_bytes()) as u64
+    }
+
+    /// Everything that was received has been handled, as far as it ever will be.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.bulk == 0 && !self.paused.has(PauseReasons::SESSION)
+    }
+
+    /// When the session's timers are to be looked at. Not while reading is paused for our
+    /// sake: what keeps it alive may be in what we do not read.
+    pub(crate) fn session_due_at(&self) -> Option<Instant> {
+        if self.closing || self.paused.are_ours() {
+            return None;
+        }
+        self.session.next_timeout().map(|at| at.max(self.patience_until))
+    }
+
+    /// The call of the wheel that this connection needs and that is not known to come.
+    pub(crate) fn next_alarm(&mut self) -> Option<Instant> {
+        let shaper = self.shaper.as_ref().into_iter().flat_map(|shaper| [shaper.receive_at, shaper.send_at]);
+        let next = shaper.chain([self.session_due_at(), self.deadline.at()]).flatten().min()?;
+        if self.alarms[0] <= next {
+            return None;
+        }
+        self.alarms = [next, self.alarms[0]];
+        Some(next)
+    }
+
+    /// The wheel has called. False if this call means nothing any more.
+    pub(crate) fn take_alarm(&mut self, now: Instant) -> bool {
+        let rang = self.alarms[0] <= now;
+        while self.alarms[0] <= now {
+            self.alarms = [self.alarms[1], NEVER];
+        }
+        rang
     }
 }
 

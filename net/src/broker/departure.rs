@@ -89,6 +89,6 @@ impl<S: Services> Broker<S> {
         let req = ReqId(self.next_req);
         self.requests.insert(req, Awaited::Leave { conn, client: client.clone(), tenant });
         let owner = InboxOwner { conn, client: &client, tenant, inbox, epoch };
-        self.services.detach(self.now, req, owner, state);
+        self.services.ask().detach(self.now, req, owner, state);
     }
 }

@@ -2,15 +2,17 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::conn::PauseReasons;
+use super::conn::{Deadline, PauseReasons};
 use super::fanout::{Entry, Route, Subscriber};
 use bifro_core::event::Event;
 use bifro_core::ids::{ConnRef, Slot};
 use bifro_core::plugin::{AuthOutcome, AuthRequest};
 use bifro_core::ports::{GroupName, InboxOwner, Receiver, Services, SubOptions};
+use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Closed, Cx, Effect, Identity, Outbox, Session, Token};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A subscription as the session asks for it.
 struct Subscription {
@@ -35,6 +37,7 @@ impl<S: Services> Broker<S> {
             authorizer: &*self.authorizer,
             over_budget: self.budget.is_exhausted(),
         };
+        conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
         self.wires.supply(&mut conn.wire);
         let mut out = Outbox {
             wire: &mut conn.wire,
@@ -50,15 +53,19 @@ impl<S: Services> Broker<S> {
         if conn.paused.has(PauseReasons::SESSION) && conn.session.wants_packets() {
             self.resumable.push(slot);
         }
-        if !conn.counted && conn.session.is_connected() {
-            conn.counted = true;
+        if !conn.admitted && conn.session.is_connected() {
+            conn.admitted = true;
+            // The time for CONNECT is no longer running.
+            conn.deadline = Deadline::None;
             self.metrics.sessions.add(1);
             self.metrics.connects_accepted.add(1);
+        }
+        if let Some(at) = conn.next_alarm() {
+            self.wheel.schedule(slot, at);
         }
         if !self.effect_scratch.is_empty() {
             self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
         }
-        self.schedule(slot);
         Some(result)
     }
 
@@ -92,7 +99,7 @@ impl<S: Services> Broker<S> {
                 let Some(conn) = self.conns.get(slot) else { return };
                 let tenant = self.tenants.ctx(conn.session.tenant()).clone();
                 let req = self.await_completion(Awaited::Retained(slot, token));
-                self.services.find(self.now, req, &tenant, &filter);
+                self.services.ask().find(self.now, req, &tenant, &filter);
             }
             Effect::PublishWill(will) => {
                 let Some((client, tenant)) = self.identity(slot) else { return };
@@ -102,6 +109,8 @@ impl<S: Services> Broker<S> {
             Effect::Detach { state, undecided } => self.leave(slot, *state, undecided),
             Effect::Redeliver { filter, group, message } => {
                 let Some((_, tenant)) = self.identity(slot) else { return };
+                // Only a session that has ended gives back: it must not be found among the members any more.
+                self.leave_all_entries(slot);
                 self.redeliver(tenant, &filter, &group, message);
             }
             Effect::Unregister => self.give_up_client_id(slot),
@@ -112,15 +121,20 @@ impl<S: Services> Broker<S> {
     }
 
     fn authenticate(&mut self, slot: Slot, request: AuthRequest) {
-        let req = self.await_completion(Awaited::Auth(slot));
-        if let Some(conn) = self.conns.get_mut(slot) {
-            conn.auth = Some(req);
-        }
+        let req = self.await_answer(slot, Awaited::Auth(slot));
         if let Some(outcome) = self.authenticator.start(req, request, self.now) {
-            self.requests.remove(&req);
-            self.count_outcome(&outcome);
-            self.with_session(slot, |session, cx, out| session.handle_auth(cx, outcome, out));
+            self.handle_auth(req, outcome);
         }
+    }
+
+    /// The tenant named so; this shard's services and the other shards hear of it first.
+    pub(super) fn meet_tenant(&mut self, name: &TenantName) -> Option<Arc<TenantCtx>> {
+        let (tenant, new) = self.tenants.meet(name)?;
+        if new {
+            self.services.ask().set_tenant(tenant.clone());
+            self.broadcast_tenant(&tenant);
+        }
+        Some(tenant)
     }
 
     /// Counts refusals of the authentication chain.
@@ -131,14 +145,10 @@ impl<S: Services> Broker<S> {
     }
 
     fn identify(&mut self, slot: Slot, identity: &Identity) {
-        let Some((tenant, new)) = self.tenants.meet(&identity.client.tenant) else {
+        let Some(tenant) = self.meet_tenant(&identity.client.tenant) else {
             self.with_session(slot, |session, cx, out| session.close(cx, Reason::SERVER_BUSY, None, out));
             return;
         };
-        if new {
-            self.services.set_tenant(tenant.clone());
-            self.broadcast_tenant(&tenant);
-        }
         let key = bifro_core::ids::publisher_key(self.settings.seed, &tenant.name, &identity.client.client_id);
         // The session's tenant is known with this call only, so the context is made here.
         let Some(conn) = self.conns.get_mut(slot) else { return };
@@ -159,24 +169,24 @@ impl<S: Services> Broker<S> {
     fn register(&mut self, slot: Slot) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
-        let req = self.await_completion(Awaited::Register(slot));
+        let req = self.await_answer(slot, Awaited::Register(slot));
         let conn = self.conn_ref(slot);
-        self.services.register(self.now, req, conn, &client, &tenant);
+        self.services.ask().register(self.now, req, conn, &client, &tenant);
     }
 
     fn attach(&mut self, slot: Slot, clean_start: bool) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
-        let req = self.await_completion(Awaited::Attach(slot));
+        let req = self.await_answer(slot, Awaited::Attach(slot));
         let conn = self.conn_ref(slot);
-        self.services.attach(self.now, req, conn, &client, &tenant, clean_start);
+        self.services.ask().attach(self.now, req, conn, &client, &tenant, clean_start);
     }
 
     fn discard(&mut self, slot: Slot) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
-        let req = self.await_completion(Awaited::Discard(slot));
-        self.services.discard(self.now, req, &client, &tenant);
+        let req = self.await_answer(slot, Awaited::Discard(slot));
+        self.services.ask().discard(self.now, req, &client, &tenant);
     }
 
     fn subscribe(&mut self, slot: Slot, subscription: Subscription) {
@@ -233,7 +243,7 @@ impl<S: Services> Broker<S> {
         self.fanout.subscribe(&mut self.conns, place, subscriber);
         let receiver = Receiver::Live { shard: self.shard, slot: place };
         let tenant = self.tenants.ctx(tenant).clone();
-        self.services.add_route(self.now, req, &tenant, filter, group.as_ref(), receiver);
+        self.services.ask().add_route(self.now, req, &tenant, filter, group.as_ref(), receiver);
         place
     }
 
@@ -254,7 +264,8 @@ impl<S: Services> Broker<S> {
     pub(super) fn leave_entry(&mut self, place: Slot, conn: Slot) {
         if let Some(entry) = self.fanout.unsubscribe(&mut self.conns, place, conn) {
             let receiver = Receiver::Live { shard: self.shard, slot: place };
-            self.services.remove_route(self.now, entry.tenant, &entry.filter, entry.group.as_deref(), receiver);
+            let group = entry.group.as_deref();
+            self.services.ask().remove_route(self.now, entry.tenant, &entry.filter, group, receiver);
             // Subscriptions that still waited for the route have come and gone: they are answered all the same
             // [MQTT-3.8.4-1] [MQTT5-3.8.4-1].
             if let Route::Adding(req, waiting) = entry.route {
@@ -283,11 +294,8 @@ impl<S: Services> Broker<S> {
             Closed::Violation(_) => self.metrics.protocol_violations.add(1),
             Closed::ByClient | Closed::Transport | Closed::Server(_) => {}
         }
-        if self.conns.get_mut(slot).is_some_and(|conn| std::mem::take(&mut conn.counted)) {
-            self.metrics.sessions.sub(1);
-        }
-        let auth = self.conns.get_mut(slot).and_then(|conn| conn.auth.take());
-        if let Some(req) = auth.filter(|req| self.requests.remove(req).is_some()) {
+        let awaiting = self.conns.get_mut(slot).and_then(|conn| conn.awaiting.take());
+        if let Some((req, Awaited::Auth(_))) = awaiting.and_then(|req| Some((req, self.requests.remove(&req)?))) {
             self.authenticator.cancel(req);
         }
         self.leave_all_entries(slot);
@@ -307,7 +315,7 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get(slot) else { return };
         let (Some(client), Some((inbox, epoch))) = (conn.session.client(), conn.session.inbox()) else { return };
         let owner = InboxOwner { conn: conn_ref, client, tenant: conn.session.tenant(), inbox, epoch };
-        call(&mut self.services, self.now, owner);
+        call(self.services.ask(), self.now, owner);
     }
 
     pub(super) fn identity(&self, slot: Slot) -> Option<(bifro_core::client::Client, bifro_core::ids::TenantIdx)> {
@@ -327,6 +335,16 @@ impl<S: Services> Broker<S> {
     fn await_completion(&mut self, awaited: Awaited) -> bifro_core::ids::ReqId {
         let req = self.next_req_id();
         self.requests.insert(req, awaited);
+        req
+    }
+
+    /// As [`Broker::await_completion`], for the one request a session's handshake waits for: it need not be answered if the
+    /// session ends first, so it is forgotten then.
+    fn await_answer(&mut self, slot: Slot, awaited: Awaited) -> bifro_core::ids::ReqId {
+        let req = self.await_completion(awaited);
+        if let Some(conn) = self.conns.get_mut(slot) {
+            conn.awaiting = Some(req);
+        }
         req
     }
 

@@ -207,6 +207,30 @@ impl FanoutTable {
         });
     }
 
+    /// # Panics
+    /// If an invariant of the module's page does not hold.
+    #[cfg(test)]
+    pub(crate) fn validate(&self, conns: &ConnTable) {
+        let mut subscriptions = 0;
+        for index in 0..u32::try_from(self.places.len()).expect("fewer than 2^32") {
+            let Some(slot) = self.place(index) else { continue };
+            let entry = self.entry(slot).expect("the place is taken");
+            assert!(!entry.subscribers.is_empty(), "an entry without subscribers does not exist");
+            assert!(entry.group.is_some() || self.find(entry.tenant, &entry.filter) == Some(slot));
+            for (position, subscriber) in (0_u32..).zip(&entry.subscribers) {
+                let conn = conns.get(subscriber.conn).expect("a subscriber is connected");
+                let listed = conn.subs.iter().filter(|sub| sub.entry == index && sub.position == position).count();
+                assert_eq!(listed, 1, "a subscriber's place is listed by its connection");
+                subscriptions += 1;
+            }
+        }
+        assert_eq!(subscriptions, self.subscriptions);
+        assert_eq!(
+            subscriptions,
+            (0..conns.bound()).filter_map(|i| conns.get(conns.at(i)?)).map(|c| c.subs.len()).sum()
+        );
+    }
+
     fn slot(&self, index: u32) -> Slot {
         Slot { index, generation: self.places[index as usize].generation }
     }

@@ -3,6 +3,9 @@
 //! Packets are decoded where the bytes lie: in the ring's buffer, or in the connection's `partial` buffer if a packet is
 //! split over receives or the session does not want packets at present. `partial` never holds more than one incomplete packet,
 //! whose size the decoder has already admitted, plus what the kernel had received before reading was paused.
+//!
+//! Reading is paused for the reasons of [`PauseReasons`], each of which has one place that takes it back: `SESSION` in
+//! [`Broker::resume_sessions`], `TURN` where the bulk queue is served, `BUDGET` in [`Broker::relieve`], `RATE` in the shaper's timer.
 
 use super::Broker;
 use super::conn::{PauseReasons, RingOp};
@@ -13,6 +16,10 @@ use bifro_core::settings::Resource;
 use bifro_mqtt::codec::decode;
 use bifro_mqtt::packet::Packet;
 use bifro_mqtt::session::{Cx, Outbox};
+use std::time::Duration;
+
+/// How long a client whose reading was paused has for what it sent meanwhile to arrive, before its Keep Alive is looked at.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl<S: Services> Broker<S> {
     /// Bytes from the network.
@@ -22,13 +29,14 @@ impl<S: Services> Broker<S> {
         if conn.closing {
             return;
         }
+        let has_stages = conn.staged.is_some();
         if let Some(shaper) = &mut conn.shaper
             && shaper.received(bytes.len(), self.now)
         {
             self.pause(slot, PauseReasons::RATE);
             self.schedule(slot);
         }
-        if self.conns.get(slot).is_some_and(|conn| conn.staged.is_some()) {
+        if has_stages {
             self.receive_staged(slot, bytes);
         } else {
             self.feed(slot, bytes);
@@ -54,10 +62,7 @@ impl<S: Services> Broker<S> {
         if staged.pipeline.is_passthrough() && staged.net.is_empty() {
             conn.staged = None;
         }
-        if !conn.dirty {
-            conn.dirty = true;
-            self.dirty.push(slot);
-        }
+        self.mark_dirty(slot);
         if admitted {
             self.feed(slot, &app);
         } else {
@@ -66,9 +71,11 @@ impl<S: Services> Broker<S> {
         self.app = app;
         if let Err(error) = result {
             self.stage_failed(slot, &error);
-        } else if peer_closed || !admitted {
+        } else if !admitted {
             self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
             self.settle();
+        } else if peer_closed {
+            self.handle_peer_ended(slot);
         }
     }
 
@@ -99,11 +106,14 @@ impl<S: Services> Broker<S> {
     }
 
     /// Decodes and handles packets until one is incomplete, the session has enough, or it is over. Returns what was consumed.
+    ///
+    /// A session that has enough pauses the reading only once there is more for it: most clients wait for an answer, and are
+    /// spared a cancelled receive.
     fn decode_all(&mut self, slot: Slot, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
             let Some(conn) = self.conns.get_mut(slot) else { return bytes.len() };
-            if conn.closing {
+            if conn.closing || at == bytes.len() {
                 return bytes.len();
             }
             if !conn.session.wants_packets() {
@@ -147,29 +157,26 @@ impl<S: Services> Broker<S> {
             conn.dirty = true;
             self.dirty.push(slot);
         }
+        // A publish moves no timer nearer.
+        if !publishes && let Some(at) = conn.next_alarm() {
+            self.wheel.schedule(slot, at);
+        }
         let (tenant, key) = (conn.session.tenant(), conn.session.publisher_key());
-        let busy = !self.effect_scratch.is_empty();
-        if busy {
+        if !self.effect_scratch.is_empty() {
             self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
         }
         if publishes {
             self.metrics.publishes_received.add(1);
             if self.budget.is_starved() {
-                self.pause(slot, PauseReasons::BUDGET);
-                self.starved.push(slot);
+                self.starve(slot);
             }
         }
         if let Some(request) = request {
             let client = if request.retain { self.identity(slot).map(|identity| identity.0) } else { None };
             let view: MessageView<'_> = request.view(key);
             self.route(tenant, view, client, request.token.map(|token| (slot, token)));
-            self.settle();
-        } else if busy {
-            self.settle();
         }
-        if !publishes {
-            self.schedule(slot);
-        }
+        self.settle();
     }
 
     /// Goes on with connections whose session takes packets again.
@@ -180,6 +187,16 @@ impl<S: Services> Broker<S> {
             }
             self.unpause(slot, PauseReasons::SESSION);
             self.feed(slot, &[]);
+            self.end_if_drained(slot);
+        }
+    }
+
+    /// Pauses a publisher until the shard has memory again.
+    fn starve(&mut self, slot: Slot) {
+        // It may have sent thousands before the pause holds: it is listed once.
+        if self.conns.get(slot).is_some_and(|conn| !conn.paused.has(PauseReasons::BUDGET)) {
+            self.pause(slot, PauseReasons::BUDGET);
+            self.starved.push(slot);
         }
     }
 
@@ -198,7 +215,7 @@ impl<S: Services> Broker<S> {
         conn.paused.add(reason);
         if !conn.recv_paused && !conn.closing {
             conn.recv_paused = true;
-            self.ring_ops.push(RingOp::Pause(slot));
+            self.ring_ops.push_back(RingOp::Pause(slot));
             self.metrics.receive_paused.add(1);
         }
     }
@@ -209,9 +226,11 @@ impl<S: Services> Broker<S> {
         if conn.recv_paused && !conn.paused.any() {
             conn.recv_paused = false;
             self.metrics.receive_paused.sub(1);
-            if !conn.closing && !conn.peer_gone {
-                self.ring_ops.push(RingOp::Resume(slot));
+            if !conn.closing && !conn.ended && !conn.broken {
+                self.ring_ops.push_back(RingOp::Resume(slot));
             }
+            conn.patience_until = self.now + PATIENCE;
+            self.schedule(slot);
         }
     }
 
@@ -225,6 +244,14 @@ impl<S: Services> Broker<S> {
             let bytes = (conn.session.memory_bytes() + conn.session.queued_bytes()) as u64;
             quota.recount(Resource::TotalSessionMemoryBytes, conn.quota_bytes, bytes);
             conn.quota_bytes = bytes;
+        }
+    }
+
+    /// Puts the connection on the list of those whose bytes are handed to the ring at the end of the turn.
+    pub(super) fn mark_dirty(&mut self, slot: Slot) {
+        if let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.dirty) {
+            conn.dirty = true;
+            self.dirty.push(slot);
         }
     }
 }

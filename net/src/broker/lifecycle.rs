@@ -1,11 +1,15 @@
 //! Birth and death of connections, their timers, draining, and the tour after a reload.
+//!
+//! A session's timers rest while its connection is not read from: the client's Keep Alive may lie in what we do not read.
 
 use super::Broker;
-use super::conn::{Conn, PauseReasons, RingOp};
+use super::ShardMessage;
+use super::conn::{Conn, Deadline, PauseReasons, RingOp, Staged};
+use super::drain::Drain;
 use crate::limiter::ConnPermit;
 use crate::stage::{Pipeline, StageError};
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::Slot;
+use bifro_core::ids::{ShardId, Slot};
 use bifro_core::ports::Services;
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
@@ -16,26 +20,10 @@ use std::time::Duration;
 
 /// How long a connection whose session is over may take to read its last bytes.
 const LINGER: Duration = Duration::from_secs(3);
-/// Sessions told of a reload per turn.
-const RELOADS_PER_TURN: u32 = 512;
-/// Share of the time until the deadline in which draining tries to be done.
-const DRAIN_SHARE_PERCENT: u32 = 80;
-
-/// Ending all sessions within a deadline, at an even rate.
-#[derive(Debug)]
-pub(crate) struct Drain {
-    /// When the last session should have been told.
-    until: Instant,
-    deadline: Instant,
-    next: u32,
-}
-
-impl Drain {
-    pub(crate) fn new(now: Instant, deadline: Instant) -> Self {
-        let until = now + deadline.since(now) * DRAIN_SHARE_PERCENT / 100;
-        Self { until, deadline, next: 0 }
-    }
-}
+/// Sessions told of a reload per turn; each asks for a permission per subscription.
+const RELOADS_PER_TURN: u32 = 64;
+/// How often a draining shard goes on.
+const DRAIN_STEP: Duration = Duration::from_millis(10);
 
 impl<S: Services> Broker<S> {
     /// A connection was accepted and admitted.
@@ -49,54 +37,41 @@ impl<S: Services> Broker<S> {
             nonce: u128::from(self.rng.next_u64()) << 64 | u128::from(self.rng.next_u64()),
             pre_auth_packet_bytes_max: settings.pre_auth_packet_bytes_max,
         };
-        let staged = Pipeline::new(&settings.stages, peer)
-            .map(|pipeline| Box::new(super::conn::Staged { pipeline, net: Vec::new() }));
-        let deadline = self.now + settings.connect_deadline;
+        let deadline = Deadline::Connect(self.now + settings.connect_deadline);
+        let mut conn = Box::new(Conn::new(slot, Session::new(origin, self.now), deadline));
+        conn.staged =
+            Pipeline::new(&settings.stages, peer).map(|pipeline| Box::new(Staged { pipeline, net: Vec::new() }));
+        conn.permit = Some(permit);
+        self.conns.insert(conn);
         self.metrics.connections.add(1);
         self.metrics.connections_accepted.add(1);
-        self.conns.insert(Box::new(Conn {
-            slot,
-            session: Session::new(origin, self.now),
-            staged,
-            partial: Vec::new(),
-            wire: bifro_mqtt::wire::Wire::default(),
-            sending_bytes: 0,
-            quota_bytes: 0,
-            accounted_bytes: 0,
-            turn_bytes: 0,
-            turn: 0,
-            bulk: 0,
-            paused: PauseReasons::default(),
-            recv_paused: false,
-            dirty: false,
-            closing: false,
-            congested: false,
-            peer_gone: false,
-            counted: false,
-            leaving: false,
-            stages_closed: false,
-            auth: None,
-            subs: smallvec::SmallVec::new(),
-            timer_at: None,
-            deadline: Some(deadline),
-            shaper: None,
-            permit: Some(permit),
-        }));
         self.schedule(slot);
     }
 
-    /// The peer has closed or broken the connection.
-    pub(super) fn handle_peer_gone(&mut self, slot: Slot) {
+    /// The peer has ended its side in order: nothing more will come, but what has come counts, and it may still read.
+    pub(super) fn handle_peer_ended(&mut self, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        conn.peer_gone = true;
+        conn.ended = true;
+        self.end_if_drained(slot);
+    }
+
+    /// Ends the session of a peer that has ended its side, once everything it sent before has been handled.
+    pub(super) fn end_if_drained(&mut self, slot: Slot) {
+        if self.conns.get(slot).is_some_and(|conn| conn.ended && !conn.closing && conn.is_drained()) {
+            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.settle();
+        }
+    }
+
+    /// The connection is broken: nothing can be received or sent any more.
+    pub(super) fn handle_broken(&mut self, slot: Slot) {
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        conn.broken = true;
         if !conn.closing {
             self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
             self.settle();
         }
-        if let Some(conn) = self.conns.get_mut(slot).filter(|conn| !conn.dirty) {
-            conn.dirty = true;
-            self.dirty.push(slot);
-        }
+        self.mark_dirty(slot);
     }
 
     /// A stage found the peer wrong: what it has to say goes out, then the connection is closed.
@@ -117,15 +92,14 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.closing = true;
         conn.partial = Vec::new();
-        conn.deadline = Some(self.now + LINGER);
-        if conn.recv_paused {
-            conn.recv_paused = false;
+        conn.deadline = Deadline::Linger(self.now + LINGER);
+        if std::mem::take(&mut conn.admitted) {
+            self.metrics.sessions.sub(1);
+        }
+        if std::mem::take(&mut conn.recv_paused) {
             self.metrics.receive_paused.sub(1);
         }
-        if !conn.dirty {
-            conn.dirty = true;
-            self.dirty.push(slot);
-        }
+        self.mark_dirty(slot);
         self.schedule(slot);
     }
 
@@ -141,14 +115,8 @@ impl<S: Services> Broker<S> {
 
     /// Makes sure that the wheel calls for whatever is due next.
     pub(super) fn schedule(&mut self, slot: Slot) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
-        let shaper = conn.shaper.as_ref().into_iter().flat_map(|shaper| [shaper.receive_at, shaper.send_at]);
-        let session = if conn.closing { None } else { conn.session.next_timeout() };
-        let next = shaper.chain([session, conn.deadline]).flatten().min();
-        let Some(next) = next else { return };
-        if conn.timer_at.is_none_or(|at| next < at) {
-            conn.timer_at = Some(next);
-            self.wheel.schedule(slot, next);
+        if let Some(at) = self.conns.get_mut(slot).and_then(|conn| conn.next_alarm()) {
+            self.wheel.schedule(slot, at);
         }
     }
 
@@ -161,47 +129,49 @@ impl<S: Services> Broker<S> {
         }
         self.due = due;
         self.expire_publishes();
-        if self.services.next_timeout().is_some_and(|at| at <= self.now) {
-            self.services.handle_timeout(self.now);
+        if self.services.peek().next_timeout().is_some_and(|at| at <= self.now) {
+            self.services.ask().handle_timeout(self.now);
         }
         self.settle();
     }
 
     fn handle_conn_timer(&mut self, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        if conn.timer_at.is_none_or(|at| at > self.now) {
+        if !conn.take_alarm(self.now) {
             return;
         }
-        conn.timer_at = None;
-        if conn.deadline.is_some_and(|at| at <= self.now) {
-            conn.deadline = None;
+        if conn.deadline.at().is_some_and(|at| at <= self.now) {
             self.handle_deadline(slot);
         }
         self.handle_shaper(slot);
         let Some(conn) = self.conns.get(slot) else { return };
-        if !conn.closing && conn.session.next_timeout().is_some_and(|at| at <= self.now) {
+        if conn.session_due_at().is_some_and(|at| at <= self.now) {
             self.with_session(slot, |session, cx, out| session.handle_timeout(cx, out));
-            self.settle();
         }
+        self.settle();
         self.schedule(slot);
     }
 
     fn handle_deadline(&mut self, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        if conn.closing {
-            self.ring_ops.push(RingOp::Abort(slot));
-        } else if !conn.session.is_connected() {
-            let mut event = Event::of(EventKind::ConnectTimeout, None, "no CONNECT was accepted in time");
-            event.peer = conn.session.peer();
-            self.report(event);
-            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
-        } else if conn.congested {
-            self.metrics.slow_disconnects.add(1);
-            let detail = format!("{} bytes unread for {:?}", conn.outgoing_bytes(), self.settings.stall_deadline);
-            let event = Event::of(EventKind::SubStalled, conn.session.client(), detail);
-            self.report(event);
-            self.with_session(slot, |session, cx, out| session.close(cx, Reason::QUOTA_EXCEEDED, None, out));
+        match std::mem::replace(&mut conn.deadline, Deadline::None) {
+            Deadline::None => {}
+            Deadline::Linger(_) => self.ring_ops.push_back(RingOp::Abort(slot)),
+            Deadline::Connect(_) => {
+                let mut event = Event::of(EventKind::ConnectTimeout, None, "no CONNECT was accepted in time");
+                event.peer = conn.session.peer();
+                self.report(event);
+                self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            }
+            Deadline::Stall(_) => {
+                self.metrics.slow_disconnects.add(1);
+                let detail = format!("{} bytes unread for {:?}", conn.outgoing_bytes(), self.settings.stall_deadline);
+                let event = Event::of(EventKind::SubStalled, conn.session.client(), detail);
+                self.report(event);
+                self.with_session(slot, |session, cx, out| session.close(cx, Reason::QUOTA_EXCEEDED, None, out));
+            }
         }
+        // A session that ends here is closing, with a deadline of its own, before that is looked at.
         self.settle();
     }
 
@@ -210,9 +180,8 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let Some(shaper) = &mut conn.shaper else { return };
         let receive = shaper.receive_at.take_if(|at| *at <= now).is_some();
-        if shaper.send_at.take_if(|at| *at <= now).is_some() && !conn.dirty {
-            conn.dirty = true;
-            self.dirty.push(slot);
+        if shaper.send_at.take_if(|at| *at <= now).is_some() {
+            self.mark_dirty(slot);
         }
         if receive {
             self.unpause(slot, PauseReasons::RATE);
@@ -232,17 +201,24 @@ impl<S: Services> Broker<S> {
         self.settle();
     }
 
-    /// Ends the next few sessions of a draining shard. True when the shard is done.
+    /// Accepts no more, and begins to end all sessions.
+    pub(super) fn begin_drain(&mut self, within: Duration) {
+        self.ring_ops.push_back(RingOp::StopListening);
+        self.draining.get_or_insert_with(|| Drain::new(self.now, within));
+    }
+
+    pub(super) const fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    /// Ends the next few sessions of a draining shard. True when the shard is done: no connection is left here, and none
+    /// elsewhere whose session might need what this shard holds; or the deadline has passed.
     pub(super) fn continue_drain(&mut self) -> bool {
         let Some(drain) = &mut self.draining else { return false };
-        if self.conns.len() == 0 || self.now >= drain.deadline {
+        if self.now >= drain.deadline() {
             return true;
         }
-        let left = self.conns.bound().saturating_sub(drain.next);
-        let ticks = u32::try_from(drain.until.since(self.now).as_millis() / 10).unwrap_or(u32::MAX);
-        let (start, share) = (drain.next, left.div_ceil(ticks.max(1)).max(64));
-        drain.next = start.saturating_add(share);
-        for index in start..start.saturating_add(share).min(self.conns.bound()) {
+        for index in drain.advance(self.now, self.conns.bound()) {
             if let Some(slot) = self.conns.at(index) {
                 self.with_session(slot, |session, cx, out| {
                     session.close(cx, Reason::SERVER_SHUTTING_DOWN, None, out);
@@ -250,13 +226,22 @@ impl<S: Services> Broker<S> {
             }
         }
         self.settle();
-        false
+        let Some(drain) = &mut self.draining else { return false };
+        if self.conns.len() > 0 {
+            return false;
+        }
+        if drain.announce() {
+            for shard in (0..self.settings.shards).map(ShardId).filter(|&shard| shard != self.shard) {
+                self.to_peers.push((shard, ShardMessage::Drained));
+            }
+        }
+        self.peers_drained + 1 >= self.settings.shards
     }
 
     /// When the loop has to turn again even if nothing arrives.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let drain = self.draining.as_ref().map(|_| self.now + Duration::from_millis(10));
-        [self.wheel.next(), self.publishes.next_deadline(), self.services.next_timeout(), drain]
+        let drain = self.draining.as_ref().map(|_| self.now + DRAIN_STEP);
+        [self.wheel.next(), self.publishes.next_deadline(), self.services.peek().next_timeout(), drain]
             .into_iter()
             .flatten()
             .min()

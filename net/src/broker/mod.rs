@@ -3,18 +3,21 @@
 //! [`Shard`] owns everything that belongs to one core and is never touched by another. It is split in two so that bytes can
 //! be decoded where the kernel put them: the network ring with its receive buffers stays in the loop ([`Shard::run`]), and
 //! [`Broker`] gets slices of them. One turn is: reap completions, feed sessions, exchange with the other shards, fire
-//! timers, then hand every dirty connection's bytes to the ring as one send each.
+//! timers, then list what the ring is to do: every dirty connection's bytes as one send, pauses, closes. So a [`Broker`] has no
+//! ring inside, and its tests drive several of them by hand, in virtual time.
 //!
 //! # Invariants
 //! - A connection lives and dies on the shard that accepted it.
 //! - Effects of a session are carried out in order and before the next packet of that session is decoded.
 //! - Nothing here blocks, and nothing here is shared: what other shards need travels over the mesh.
+//! - A turn is bounded in bytes taken in and in messages delivered; one publish is the most by which it goes beyond.
 
 mod budget;
 mod command;
 mod completion;
 mod conn;
 mod departure;
+mod drain;
 mod effects;
 mod fanout;
 mod flush;
@@ -48,9 +51,25 @@ use conn::ConnTable;
 use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Resolution of timers: keep-alive and deadlines may be late by this.
+const TICK: Duration = Duration::from_millis(20);
 
 /// Where typed events go.
 pub type EventSink = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What a [`Broker`] is made of.
+pub(crate) struct BrokerParts<S: Services> {
+    pub(crate) shard: ShardId,
+    pub(crate) settings: Arc<BrokerSettings>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) events: EventSink,
+    pub(crate) services: S,
+    pub(crate) authenticator: Box<dyn Authenticator>,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) tenants: Arc<TenantRegistry>,
+}
 
 /// Everything of a shard except its ring.
 pub(crate) struct Broker<S: Services> {
@@ -58,7 +77,7 @@ pub(crate) struct Broker<S: Services> {
     settings: Arc<BrokerSettings>,
     metrics: Arc<ShardMetrics>,
     events: EventSink,
-    services: S,
+    services: completion::Asked<S>,
     services_out: Out<S::Message>,
     authenticator: Box<dyn Authenticator>,
     authorizer: Arc<dyn Authorizer>,
@@ -87,22 +106,105 @@ pub(crate) struct Broker<S: Services> {
     /// Connections with bytes to send, each once.
     dirty: Vec<Slot>,
     /// Ring operations the loop carries out at the end of the turn.
-    ring_ops: Vec<conn::RingOp>,
+    ring_ops: VecDeque<conn::RingOp>,
     /// Connections whose session takes packets again.
     resumable: Vec<Slot>,
-    /// Connections paused because the shard was over its budget.
+    /// Connections paused because the shard was over its budget, each once.
     starved: Vec<Slot>,
     /// Number of the turn.
     turn: u32,
+    /// Messages delivered in this turn, and bytes taken in, in the measure of [`shard::TURN_WORK`].
+    work: usize,
     wheel: Wheel<Slot>,
     due: Vec<Slot>,
     budget: budget::Budget,
     wires: flush::WirePool,
     rng: Prng,
     now: Instant,
-    draining: Option<lifecycle::Drain>,
+    draining: Option<drain::Drain>,
+    /// Other shards that are draining and have no connections any more.
+    peers_drained: u16,
     /// Next connection to be told of a reload.
     reload_at: Option<u32>,
     /// Application bytes behind the stages of the connection at hand.
     app: Vec<u8>,
 }
+
+impl<S: Services> Broker<S> {
+    pub(crate) fn new(parts: BrokerParts<S>, now: Instant) -> Self {
+        let BrokerParts { shard, settings, metrics, events, mut services, authenticator, authorizer, tenants } = parts;
+        metrics.memory_budget_bytes.set(settings.shard_budget_bytes);
+        for tenant in tenants.all() {
+            services.set_tenant(tenant);
+        }
+        Self {
+            shard,
+            budget: budget::Budget::new(settings.shard_budget_bytes, settings.write_high_water_bytes),
+            taken: vec![Vec::new(); usize::from(settings.shards)],
+            rng: Prng::new(settings.seed).derive(u64::from(shard.0)),
+            settings,
+            metrics,
+            events,
+            services: completion::Asked::new(services),
+            services_out: Out::default(),
+            authenticator,
+            authorizer,
+            tenants: tenants::TenantTable::new(tenants),
+            conns: ConnTable::default(),
+            fanout: fanout::FanoutTable::default(),
+            scratch: FanoutScratch::default(),
+            merged: Vec::new(),
+            publishes: publish::PublishTable::default(),
+            departures: departure::Departures::default(),
+            requests: HashMap::new(),
+            next_req: 0,
+            effects: VecDeque::new(),
+            effect_scratch: Vec::new(),
+            tally: Tally::default(),
+            to_peers: Vec::new(),
+            dirty: Vec::new(),
+            ring_ops: VecDeque::new(),
+            resumable: Vec::new(),
+            starved: Vec::new(),
+            turn: 0,
+            work: 0,
+            wheel: Wheel::new(now, TICK),
+            due: Vec::new(),
+            wires: flush::WirePool::default(),
+            now,
+            draining: None,
+            peers_drained: 0,
+            reload_at: None,
+            app: Vec::new(),
+        }
+    }
+
+    /// A turn begins: bytes, peers' messages and commands come next.
+    pub(crate) fn begin_turn(&mut self, now: Instant) {
+        self.now = now;
+        self.turn = self.turn.wrapping_add(1);
+        self.work = 0;
+        self.departures.begin_turn();
+    }
+
+    /// What remains of a turn once everything has come in, short of the mesh and the ring. `mesh_bytes` wait for room in the mesh.
+    pub(crate) fn end_turn(&mut self, mesh_bytes: u64) {
+        self.handle_timers();
+        self.continue_reload();
+        self.resume_sessions();
+        self.budget.observe(self.publishes.unmatched_bytes() + mesh_bytes, &self.metrics);
+        self.relieve();
+        self.settle();
+        self.send_taken();
+        self.flush();
+        self.count_tally();
+    }
+
+    /// Whether something is left to do that nothing will wake the shard for.
+    pub(crate) const fn has_more(&self) -> bool {
+        self.reload_at.is_some() || !self.resumable.is_empty() || !self.dirty.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! What the drivers of two shards tell each other.
 
 use super::Broker;
+use super::shared::GroupTurn;
 use bifro_core::ids::{ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupMatch, LivePlaces, Services};
+use bifro_core::ports::{GroupMatch, LivePlaces, PortError, Services};
 use bifro_core::tenant::TenantCtx;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub enum ShardMessage<M> {
         /// The publish that waits for it to be taken over.
         publish: Option<u64>,
     },
-    /// Give this to one member of a group: to the one at `at` if it has credit, else to the next.
+    /// Give this to one member of a group.
     DeliverShared {
         /// Tenant.
         tenant: TenantIdx,
@@ -31,49 +32,67 @@ pub enum ShardMessage<M> {
         message: Arc<Message>,
         /// The group.
         group: Arc<GroupMatch>,
-        /// Member whose turn it is; it lives on the receiving shard.
-        at: u32,
-        /// Members that have not been asked yet, this one included.
-        left: u32,
+        /// Whose turn it is; that member lives on the receiving shard.
+        turn: GroupTurn,
         /// The publish that waits, and the shard it waits on.
         publish: Option<(ShardId, u64)>,
     },
     /// These publishes of the receiver have been taken over here.
     Taken(Vec<u64>),
+    /// A group's member could not take this publish of the receiver over.
+    Refused {
+        /// The publish.
+        publish: u64,
+        /// Why.
+        error: PortError,
+    },
     /// A tenant the sender has met; comes before anything that concerns it.
     Tenant(Arc<TenantCtx>),
+    /// The sender is draining and has no connections any more.
+    Drained,
+}
+
+impl<M> ShardMessage<M> {
+    /// Bytes this message keeps allocated, roughly.
+    pub(super) fn footprint_bytes(&self) -> usize {
+        let payload = match self {
+            Self::Deliver { message, .. } | Self::DeliverShared { message, .. } => message.footprint_bytes(),
+            // What services send each other are small things but for inserts, whose messages their inboxes count.
+            Self::Service(_) | Self::Taken(_) | Self::Refused { .. } | Self::Tenant(_) | Self::Drained => 256,
+        };
+        size_of::<Self>() + payload
+    }
 }
 
 impl<S: Services> Broker<S> {
     /// Takes a message from the driver of another shard.
     pub(super) fn handle_peer(&mut self, from: ShardId, message: ShardMessage<S::Message>) {
+        self.work += 1;
         match message {
-            ShardMessage::Service(message) => {
-                self.services.receive(self.now, from, message);
-                self.settle();
-            }
+            ShardMessage::Service(message) => self.services.ask().receive(self.now, from, message),
             ShardMessage::Deliver { tenant, message, places, publish } => {
                 self.deliver_live(tenant, &message.view(), Some(&message), &places);
                 if let Some(publish) = publish {
                     self.taken[from.index()].push(publish);
                 }
-                self.settle();
             }
-            ShardMessage::DeliverShared { tenant, message, group, at, left, publish } => {
-                self.offer(tenant, &message, &group, at as usize, left as usize, publish);
-                self.settle();
+            ShardMessage::DeliverShared { tenant, message, group, turn, publish } => {
+                self.offer(tenant, &message, &group, turn, publish);
             }
             ShardMessage::Taken(publishes) => {
                 for publish in publishes {
                     self.publish_part_done(ReqId(publish), Ok(()));
                 }
-                self.settle();
             }
+            ShardMessage::Refused { publish, error } => self.publish_part_done(ReqId(publish), Err(error)),
             ShardMessage::Tenant(tenant) => {
-                self.services.set_tenant(tenant.clone());
-                self.tenants.set(tenant);
+                if self.tenants.learn(&tenant) {
+                    self.services.ask().set_tenant(tenant);
+                }
             }
+            ShardMessage::Drained => self.peers_drained += 1,
         }
+        self.settle();
     }
 
     /// Tells every other shard.

@@ -17,10 +17,24 @@ use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 use bifro_mqtt::codec::Fanout;
 use bifro_mqtt::session::{Cx, Delivery, Outbox, PublishToken, Published};
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// Deadlines of publishes that are done are swept out once there are this many more of them than of others.
+const SPENT_DEADLINES_MAX: usize = 1_024;
+
+/// Who hears when a message has been taken over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Publisher {
+    /// Nobody: QoS 0, wills.
+    Nobody,
+    /// A session, and so far nobody else has to be waited for: most publishes are done before they are entered anywhere.
+    Session(Slot, PublishToken),
+    /// A session, by way of the publish table.
+    Entered(ReqId),
+}
 
 /// A QoS 1 or 2 publish whose publisher waits.
 #[derive(Debug)]
@@ -35,18 +49,32 @@ struct Waiting {
 
 /// A message whose topic's receivers are being asked for.
 #[derive(Debug)]
-pub(super) struct Unmatched {
+struct Unmatched {
     message: Arc<Message>,
-    publish: Option<ReqId>,
+    publisher: Publisher,
+}
+
+/// A topic of a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct TopicKey(TenantIdx, Rc<str>);
+
+/// A [`TopicKey`] to look for.
+#[derive(Hash)]
+struct TopicKeyRef<'a>(TenantIdx, &'a str);
+
+impl Equivalent<TopicKey> for TopicKeyRef<'_> {
+    fn equivalent(&self, key: &TopicKey) -> bool {
+        self.0 == key.0 && *self.1 == *key.1
+    }
 }
 
 /// Publishes that are under way on this shard.
 #[derive(Debug, Default)]
 pub(super) struct PublishTable {
     waiting: HashMap<ReqId, Waiting>,
-    /// Deadlines in order, since all publishes get the same time.
+    /// Deadlines in order, since all publishes get the same time; some of publishes that are done.
     deadlines: VecDeque<(Instant, ReqId)>,
-    unmatched: HashMap<(TenantIdx, Rc<str>), VecDeque<Unmatched>>,
+    unmatched: HashMap<TopicKey, VecDeque<Unmatched>>,
     unmatched_bytes: u64,
 }
 
@@ -59,6 +87,19 @@ impl PublishTable {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.front().map(|deadline| deadline.0)
     }
+
+    #[cfg(test)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.unmatched.is_empty() && self.unmatched_bytes == 0
+    }
+
+    fn enter(&mut self, publish: ReqId, waiting: Waiting, deadline: Instant) {
+        self.waiting.insert(publish, waiting);
+        if self.deadlines.len() >= 2 * self.waiting.len() + SPENT_DEADLINES_MAX {
+            self.deadlines.retain(|(_, publish)| self.waiting.contains_key(publish));
+        }
+        self.deadlines.push_back((deadline, publish));
+    }
 }
 
 impl<S: Services> Broker<S> {
@@ -70,56 +111,39 @@ impl<S: Services> Broker<S> {
         retain_for: Option<Client>,
         waiting: Option<(Slot, PublishToken)>,
     ) {
-        let publish = waiting.map(|(conn, token)| {
-            let id = self.next_req_id();
-            let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None };
-            self.publishes.waiting.insert(id, waiting);
-            id
-        });
+        let mut publisher = waiting.map_or(Publisher::Nobody, |(conn, token)| Publisher::Session(conn, token));
         let owned = retain_for.map(|client| {
             let message = view.to_message();
-            self.retain(tenant, client, &message, publish);
+            self.retain(tenant, client, &message, &mut publisher);
             message
         });
-        self.route_matched(tenant, view, owned, publish);
-        if let Some(publish) = publish.filter(|publish| self.publishes.waiting.contains_key(publish)) {
-            self.publishes.deadlines.push_back((self.now + self.settings.publish_deadline, publish));
-        }
-    }
-
-    fn route_matched(
-        &mut self,
-        tenant: TenantIdx,
-        view: MessageView<'_>,
-        owned: Option<Arc<Message>>,
-        publish: Option<ReqId>,
-    ) {
         let waits_behind = !self.publishes.unmatched.is_empty()
-            && self.publishes.unmatched.contains_key(&(tenant, Rc::from(view.topic)));
-        if !waits_behind && let Some(matches) = self.services.matches(tenant, view.topic) {
-            self.deliver_matched(tenant, view, owned, &matches, publish);
-            self.publish_matched(publish, !matches.is_empty());
+            && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
+        if !waits_behind && let Some(matches) = self.services.cached().matches(tenant, view.topic) {
+            self.deliver_matched(tenant, view, owned, &matches, &mut publisher);
+            self.publish_matched(publisher, !matches.is_empty());
             return;
         }
+        self.enter_publish(&mut publisher);
         let message = owned.unwrap_or_else(|| view.to_message());
         self.publishes.unmatched_bytes += message.footprint_bytes() as u64;
-        let key = (tenant, Rc::<str>::from(view.topic));
+        let key = TopicKey(tenant, view.topic.into());
         let queue = self.publishes.unmatched.entry(key.clone()).or_default();
-        queue.push_back(Unmatched { message, publish });
+        queue.push_back(Unmatched { message, publisher });
         if queue.len() == 1 {
             let req = self.next_req_id();
             self.requests.insert(req, Awaited::Match { tenant, topic: key.1 });
-            self.services.request_matches(self.now, req, tenant, view.topic);
+            self.services.ask().request_matches(self.now, req, tenant, view.topic);
         }
     }
 
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, tenant: TenantIdx, topic: Rc<str>, matches: &Rc<Matches>) {
-        let Some(queue) = self.publishes.unmatched.remove(&(tenant, topic)) else { return };
-        for Unmatched { message, publish } in queue {
+        let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
+        for Unmatched { message, mut publisher } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
-            self.deliver_matched(tenant, message.view(), Some(message.clone()), matches, publish);
-            self.publish_matched(publish, !matches.is_empty());
+            self.deliver_matched(tenant, message.view(), Some(message.clone()), matches, &mut publisher);
+            self.publish_matched(publisher, !matches.is_empty());
         }
     }
 
@@ -129,7 +153,7 @@ impl<S: Services> Broker<S> {
         view: MessageView<'_>,
         mut owned: Option<Arc<Message>>,
         matches: &Rc<Matches>,
-        publish: Option<ReqId>,
+        publisher: &mut Publisher,
     ) {
         for (shard, places) in &matches.live {
             if *shard == self.shard {
@@ -137,13 +161,13 @@ impl<S: Services> Broker<S> {
                 continue;
             }
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
-            let publish = self.open_part(publish).map(|req| req.0);
+            let publish = self.open_part(publisher).map(|req| req.0);
             let deliver = super::ShardMessage::Deliver { tenant, message, places: places.clone(), publish };
             self.to_peers.push((*shard, deliver));
         }
         if !matches.inboxes.is_empty() {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
-            self.insert_into_inboxes(tenant, &message, matches, publish);
+            self.insert_into_inboxes(tenant, &message, matches, publisher);
         }
         if !matches.groups.is_empty() {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
@@ -155,8 +179,7 @@ impl<S: Services> Broker<S> {
             }
             let most = if most == 0 { matches.groups.len() } else { most };
             for group in matches.groups.iter().take(most) {
-                let publish = self.open_part(publish);
-                self.deliver_shared(tenant, &message, group, publish.map(|req| (self.shard, req.0)));
+                self.deliver_shared(tenant, &message, group, publisher);
             }
         }
         if matches.is_empty() {
@@ -169,23 +192,22 @@ impl<S: Services> Broker<S> {
         tenant: TenantIdx,
         message: &Arc<Message>,
         matches: &Matches,
-        publish: Option<ReqId>,
+        publisher: &mut Publisher,
     ) {
         let inboxes = matches.inboxes.iter().map(|(_, places)| places.len() as u64).sum::<u64>();
         if let Some((kind, detail)) = self.persistent_fanout_refused(tenant, message, inboxes) {
             self.report(Event::of(kind, None, detail).on(message.topic()));
-            let part = self.open_part(publish);
-            if let Some(part) = part {
+            if let Some(part) = self.open_part(publisher) {
                 self.publish_part_done(part, Err(PortError::QuotaExceeded));
             }
             return;
         }
         for (shard, places) in &matches.inboxes {
             let req = self.next_req_id();
-            if let Some(publish) = self.open_part(publish) {
+            if let Some(publish) = self.open_part(publisher) {
                 self.requests.insert(req, Awaited::PublishPart(publish));
             }
-            self.services.insert(self.now, req, tenant, *shard, places, message);
+            self.services.ask().insert(self.now, req, tenant, *shard, places, message);
         }
     }
 
@@ -218,9 +240,9 @@ impl<S: Services> Broker<S> {
         None
     }
 
-    fn retain(&mut self, tenant: TenantIdx, client: Client, message: &Arc<Message>, publish: Option<ReqId>) {
+    fn retain(&mut self, tenant: TenantIdx, client: Client, message: &Arc<Message>, publisher: &mut Publisher) {
         let req = self.next_req_id();
-        let publish = self.open_part(publish);
+        let publish = self.open_part(publisher);
         let tenant = self.tenants.ctx(tenant).clone();
         let cleared = message.payload().is_empty();
         if self.budget.is_exhausted() && !cleared {
@@ -229,7 +251,7 @@ impl<S: Services> Broker<S> {
             return;
         }
         self.requests.insert(req, Awaited::Retain { publish, message: message.clone(), client: client.clone() });
-        self.services.set(self.now, req, &tenant, &client, message);
+        self.services.ask().set(self.now, req, &tenant, &client, message);
     }
 
     /// Fans a message out to this shard's subscribers.
@@ -294,6 +316,7 @@ impl<S: Services> Broker<S> {
         ids: &[std::num::NonZeroU32],
         shared: Option<(&str, &bifro_core::ports::GroupName)>,
     ) {
+        self.work += 1;
         let Some(conn) = self.conns.get_mut(conn) else { return };
         if conn.closing {
             return;
@@ -320,27 +343,53 @@ impl<S: Services> Broker<S> {
             self.dirty.push(conn.slot);
         }
         let slot = conn.slot;
-        if delivery.qos != QoS::AtMostOnce {
-            self.schedule(slot);
+        // The message may have to be sent again some time.
+        if delivery.qos != QoS::AtMostOnce
+            && let Some(at) = conn.next_alarm()
+        {
+            self.wheel.schedule(slot, at);
         }
         if !self.effect_scratch.is_empty() {
             self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
         }
     }
 
-    /// Another completion the publish waits for.
-    pub(super) fn open_part(&mut self, publish: Option<ReqId>) -> Option<ReqId> {
-        let publish = publish?;
+    /// Enters the publish in the table, if somebody waits for it and it is not there yet.
+    fn enter_publish(&mut self, publisher: &mut Publisher) -> Option<ReqId> {
+        match *publisher {
+            Publisher::Nobody => None,
+            Publisher::Entered(publish) => Some(publish),
+            Publisher::Session(conn, token) => {
+                let publish = self.next_req_id();
+                let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None };
+                self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
+                *publisher = Publisher::Entered(publish);
+                Some(publish)
+            }
+        }
+    }
+
+    /// Another completion the publish waits for; none if nobody waits for the publish (any more).
+    pub(super) fn open_part(&mut self, publisher: &mut Publisher) -> Option<ReqId> {
+        let publish = self.enter_publish(publisher)?;
         self.publishes.waiting.get_mut(&publish)?.parts += 1;
         Some(publish)
     }
 
-    fn publish_matched(&mut self, publish: Option<ReqId>, matched: bool) {
-        let Some(publish) = publish else { return };
-        if let Some(waiting) = self.publishes.waiting.get_mut(&publish) {
-            waiting.matched = matched;
+    fn publish_matched(&mut self, publisher: Publisher, matched: bool) {
+        match publisher {
+            Publisher::Nobody => {}
+            Publisher::Session(conn, token) => {
+                let outcome = Published::Done { matched };
+                self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
+            }
+            Publisher::Entered(publish) => {
+                if let Some(waiting) = self.publishes.waiting.get_mut(&publish) {
+                    waiting.matched = matched;
+                }
+                self.publish_part_done(publish, Ok(()));
+            }
         }
-        self.publish_part_done(publish, Ok(()));
     }
 
     /// One completion of a publish has come; after the last one its publisher is told.

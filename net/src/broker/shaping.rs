@@ -27,7 +27,9 @@ impl Bucket {
         let earned = u128::from(self.per_second) * elapsed / 1_000_000;
         if earned > 0 {
             self.tokens = self.tokens.saturating_add(i64::try_from(earned).unwrap_or(i64::MAX)).min(full);
-            self.refilled_at = now;
+            // Only the time that whole bytes took is spent, so that a slow rate earned in small steps stays the rate.
+            let spent = u64::try_from(earned * 1_000_000 / u128::from(self.per_second)).unwrap_or(u64::MAX);
+            self.refilled_at = self.refilled_at + Duration::from_micros(spent);
         }
         self.tokens = self.tokens.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
         let debt = u64::try_from(-self.tokens).ok().filter(|&debt| debt > 0)?;
@@ -56,9 +58,12 @@ impl Shaper {
         })
     }
 
-    /// Bytes have arrived. True if no more are to be read until [`Shaper::receive_at`].
+    /// Bytes have arrived. True if no more are to be read until [`Shaper::receive_at`], which stays set until whoever paused
+    /// the reading takes it: bytes that were on their way then must not make the pause forgotten.
     pub(crate) fn received(&mut self, bytes: usize, now: Instant) -> bool {
-        self.receive_at = self.inbound.spend(bytes, now).map(|wait| now + wait);
+        if let Some(wait) = self.inbound.spend(bytes, now) {
+            self.receive_at = Some(now + wait);
+        }
         self.receive_at.is_some()
     }
 
@@ -73,6 +78,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_slow_rate_earned_in_small_steps_is_still_the_rate() {
+        let start = Instant::from_micros(1_000_000);
+        let mut bucket = Bucket::new(100, start);
+        assert!(bucket.spend(200, start).is_some());
+        let steps = (1..=200).map(|step| bucket.spend(0, start + Duration::from_millis(step * 15)).is_some());
+        assert_eq!(steps.filter(|waits| *waits).count(), 66, "a debt of 100 bytes takes a second");
+    }
+
+    #[test]
     fn a_connection_over_its_bandwidth_waits_for_as_long_as_its_debt_takes() {
         let settings = TenantSettings { inbound_bytes_per_s_max: 1000, ..TenantSettings::default() };
         let start = Instant::from_micros(1_000_000);
@@ -80,7 +94,10 @@ mod tests {
         assert!(!shaper.received(1000, start), "a second's worth may come at once");
         assert!(shaper.received(500, start));
         assert_eq!(shaper.receive_at, Some(start + Duration::from_millis(500)));
-        assert!(!shaper.received(0, start + Duration::from_millis(500)));
+        let later = start + Duration::from_millis(500);
+        assert!(shaper.received(0, later), "the pause is taken back by whoever made it");
+        assert_eq!(shaper.receive_at.take(), Some(later));
+        assert!(!shaper.received(0, later));
         shaper.sent(1 << 20, start);
         assert_eq!(shaper.send_at, None, "the other direction is unlimited");
         assert!(Shaper::new(&TenantSettings::default(), start).is_none());

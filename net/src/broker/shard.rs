@@ -1,35 +1,34 @@
 //! The loop of one shard: ring, mesh and [`Broker`] brought together.
+//!
+//! A turn takes from each source what is there, up to a bound ([`TURN_WORK`]), and leaves the rest, in order, to the next turn:
+//! first fresh bytes, then bytes of connections that send more than their share (the bulk queue), then the other shards.
 
-use super::budget::Budget;
-use super::conn::{ConnTable, PauseReasons, RingOp};
-use super::{Broker, BrokerSettings, Command, EventSink, ShardMessage, TenantRegistry, tenants::TenantTable};
+use super::conn::{PauseReasons, RingOp};
+use super::{Broker, BrokerParts, BrokerSettings, Command, EventSink, ShardMessage, TenantRegistry};
 use crate::clock::Clock;
 use crate::mesh::{Inlet, MeshEnd};
 use crate::ring::{BufferId, Event as RingEvent, Ring};
-use crate::wheel::Wheel;
 use bifro_core::ids::{ShardId, Slot};
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::plugin::{Authenticator, Authorizer};
-use bifro_core::ports::{Out, Services};
-use bifro_core::rng::Prng;
+use bifro_core::ports::Services;
 use bifro_core::time::Instant;
-use hashbrown::HashMap;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Resolution of timers: keep-alive and deadlines may be late by this.
-const TICK: Duration = Duration::from_millis(20);
 /// Messages taken from the mesh per turn.
 const MESH_PER_TURN: usize = 4_096;
 /// Commands taken per turn.
 const COMMANDS_PER_TURN: usize = 1_024;
-/// Bytes handled between two flushes of one turn.
-const BYTES_PER_FLUSH: usize = 256 << 10;
-/// Receive buffers that may wait in the bulk queue.
-const BULK_BUFFERS_MAX: usize = 64;
+/// What one turn does before everything produced is handed to the ring, in deliveries: some milliseconds.
+pub(super) const TURN_WORK: usize = 32_768;
+/// Bytes received that count as much as one delivery.
+const BYTES_PER_WORK: usize = 8;
+/// What a new connection counts as, in deliveries.
+const ACCEPT_WORK: usize = 64;
 /// How long a listener that cannot accept waits.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
 /// A shard turns at least this often, so that the admin thread sees that it lives.
@@ -76,11 +75,27 @@ pub struct Shard<S: Services> {
     clock: Clock,
     beat: Box<dyn Fn()>,
     ring_events: Vec<RingEvent>,
+    /// Events of the ring that wait for their turn.
+    events: VecDeque<RingEvent>,
     /// Received buffers of connections that have used up their share of a turn.
     bulk: VecDeque<(Slot, BufferId, u32)>,
-    from_peers: Vec<(ShardId, ShardMessage<S::Message>)>,
+    peer_scratch: Vec<(ShardId, ShardMessage<S::Message>)>,
+    /// Messages of other shards that wait for their turn.
+    from_peers: VecDeque<(ShardId, ShardMessage<S::Message>)>,
+    /// Bytes of the messages that wait for room in the mesh, roughly.
+    overflow_bytes: u64,
     /// Listeners that could not accept, and when to try again.
     accept_again: Vec<(Instant, u16)>,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// There was something to do, or still is.
+    Worked,
+    /// There was nothing to do.
+    Idle,
+    /// The shard has been drained: this was the last turn.
+    Drained,
 }
 
 impl<S: Services> Shard<S> {
@@ -91,62 +106,31 @@ impl<S: Services> Shard<S> {
         for (listener, fd) in parts.listeners {
             ring.listen(fd, listener);
         }
-        parts.metrics.memory_budget_bytes.set(parts.settings.shard_budget_bytes);
-        let mut services = parts.services;
-        for tenant in parts.tenants.all() {
-            services.set_tenant(tenant);
-        }
-        let seed = Prng::new(parts.settings.seed).derive(u64::from(parts.shard.0));
-        let broker = Broker {
+        let broker = BrokerParts {
             shard: parts.shard,
-            budget: Budget::new(parts.settings.shard_budget_bytes, parts.settings.write_high_water_bytes),
-            taken: vec![Vec::new(); usize::from(parts.settings.shards)],
             settings: parts.settings,
             metrics: parts.metrics,
             events: parts.events,
-            services,
-            services_out: Out::default(),
+            services: parts.services,
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
-            tenants: TenantTable::new(parts.tenants),
-            conns: ConnTable::default(),
-            fanout: super::fanout::FanoutTable::default(),
-            scratch: bifro_mqtt::codec::FanoutScratch::default(),
-            merged: Vec::new(),
-            publishes: super::publish::PublishTable::default(),
-            departures: super::departure::Departures::default(),
-            requests: HashMap::new(),
-            next_req: 0,
-            effects: VecDeque::new(),
-            effect_scratch: Vec::new(),
-            tally: bifro_mqtt::session::Tally::default(),
-            to_peers: Vec::new(),
-            dirty: Vec::new(),
-            ring_ops: Vec::new(),
-            resumable: Vec::new(),
-            starved: Vec::new(),
-            turn: 0,
-            wheel: Wheel::new(now, TICK),
-            due: Vec::new(),
-            wires: super::flush::WirePool::default(),
-            rng: seed,
-            now,
-            draining: None,
-            reload_at: None,
-            app: Vec::new(),
+            tenants: parts.tenants,
         };
         parts.mesh.set_waker(ring.waker());
         parts.inlet.attach(parts.mesh.bell());
         Self {
-            broker,
+            broker: Broker::new(broker, now),
             ring,
             mesh: parts.mesh,
             inlet: parts.inlet,
             clock: parts.clock,
             beat: parts.beat,
             ring_events: Vec::new(),
+            events: VecDeque::new(),
             bulk: VecDeque::new(),
-            from_peers: Vec::new(),
+            peer_scratch: Vec::new(),
+            from_peers: VecDeque::new(),
+            overflow_bytes: 0,
             accept_again: Vec::new(),
         }
     }
@@ -157,90 +141,80 @@ impl<S: Services> Shard<S> {
     /// If the ring fails, which leaves the shard without a network.
     pub async fn run(mut self) -> io::Result<()> {
         loop {
-            let worked = self.turn()?;
-            if self.broker.continue_drain() {
-                self.exchange();
-                self.broker.flush(&mut self.ring);
-                self.apply_ring_ops();
-                self.ring.turn(&mut self.ring_events)?;
-                return Ok(());
-            }
-            if worked {
+            match self.turn()? {
                 // Other tasks of the executor get their turn here, once a millisecond.
-                self.ring.park(Some(Duration::ZERO)).await?;
-            } else {
-                self.park().await?;
+                Turn::Worked => self.ring.park(Some(Duration::ZERO)).await?,
+                Turn::Idle => self.park().await?,
+                Turn::Drained => {
+                    self.ring.turn(&mut self.ring_events)?;
+                    return Ok(());
+                }
             }
         }
     }
 
-    /// One turn. True if there was anything to do.
-    fn turn(&mut self) -> io::Result<bool> {
+    fn turn(&mut self) -> io::Result<Turn> {
         (self.beat)();
-        self.broker.now = self.clock.now();
-        self.broker.turn = self.broker.turn.wrapping_add(1);
-        self.broker.departures.begin_turn();
+        self.broker.begin_turn(self.clock.now());
         self.ring.turn(&mut self.ring_events)?;
-        let mut worked = !self.ring_events.is_empty() || !self.bulk.is_empty();
-        self.handle_ring_events()?;
-        self.handle_bulk()?;
-        worked |= self.handle_inboxes();
-        self.broker.handle_timers();
-        let (now, ring) = (self.broker.now, &mut self.ring);
-        self.accept_again.retain(|&(at, listener)| {
-            let due = at <= now;
-            if due {
-                ring.resume_accept(listener);
-            }
-            !due
-        });
-        self.broker.continue_reload();
-        self.broker.resume_sessions();
-        let moving = self.broker.publishes.unmatched_bytes() + self.mesh.overflow_len() as u64 * 512;
-        self.broker.budget.observe(moving, &self.broker.metrics);
-        self.broker.relieve();
-        self.finish();
-        self.broker.count_tally();
+        self.events.extend(self.ring_events.drain(..));
+        let worked = !self.events.is_empty() || !self.bulk.is_empty() || !self.from_peers.is_empty();
+        self.handle_ring_events();
+        self.handle_bulk();
+        let heard = self.handle_peers() | self.handle_commands();
+        self.accept_again();
+        let drained = self.broker.continue_drain();
+        self.finish_turn();
+        let worked = worked || heard;
         let metrics = &self.broker.metrics;
         metrics.turns.add(u64::from(worked));
         metrics.mesh_overflow.set(self.mesh.overflow_len() as u64);
         metrics.ring_enters.set(self.ring.counters().enters);
-        Ok(worked || self.broker.reload_at.is_some())
+        Ok(match (drained, worked || self.broker.has_more()) {
+            (true, _) => Turn::Drained,
+            (false, true) => Turn::Worked,
+            (false, false) => Turn::Idle,
+        })
     }
 
     /// Hands everything that was produced to the mesh and the ring.
-    fn finish(&mut self) {
-        self.exchange();
-        self.broker.flush(&mut self.ring);
-        self.apply_ring_ops();
+    fn finish_turn(&mut self) {
+        self.broker.end_turn(self.overflow_bytes);
+        self.send_to_peers();
+        while let Some(op) = self.broker.next_ring_op() {
+            match op {
+                RingOp::Send(slot, wire) => self.ring.send(slot, wire),
+                RingOp::Pause(slot) => self.ring.pause_recv(slot),
+                RingOp::Resume(slot) => self.ring.resume_recv(slot),
+                RingOp::Close(slot) => self.ring.close(slot),
+                RingOp::Abort(slot) => self.ring.abort(slot),
+                RingOp::StopListening => self.ring.stop_listening(),
+            }
+        }
     }
 
-    fn handle_ring_events(&mut self) -> io::Result<()> {
-        let mut handled = 0;
-        let mut events = std::mem::take(&mut self.ring_events);
-        for event in events.drain(..) {
+    fn handle_ring_events(&mut self) {
+        // Whoever has sent more than its share gets a quarter of the turn at least.
+        let most = if self.bulk.is_empty() { TURN_WORK } else { TURN_WORK * 3 / 4 };
+        while self.broker.work < most {
+            let Some(event) = self.events.pop_front() else { return };
             match event {
                 RingEvent::Accepted { listener, fd } => self.accept(listener, fd),
                 RingEvent::AcceptFailed { listener, error } => self.accept_failed(listener, &error),
-                RingEvent::Received { slot, buffer, len } => handled += self.received(slot, buffer, len) as usize,
-                RingEvent::Closed { slot, .. } => self.broker.handle_peer_gone(slot),
+                RingEvent::Received { slot, buffer, len } => self.received(slot, buffer, len),
+                RingEvent::Closed { slot, error: None } => self.broker.handle_peer_ended(slot),
+                RingEvent::Closed { slot, error: Some(_) } => self.broker.handle_broken(slot),
                 RingEvent::Sent { slot, wire, error } => self.broker.handle_sent(slot, wire, error.as_ref()),
                 RingEvent::Readable { .. } => {}
             }
-            if handled >= BYTES_PER_FLUSH {
-                handled = 0;
-                self.finish();
-            }
         }
-        self.ring_events = events;
-        Ok(())
     }
 
-    fn received(&mut self, slot: Slot, buffer: BufferId, len: u32) -> u32 {
+    fn received(&mut self, slot: Slot, buffer: BufferId, len: u32) {
         let (turn, share) = (self.broker.turn, self.broker.settings.turn_bytes_per_conn);
         let Some(conn) = self.broker.conns.get_mut(slot) else {
             self.ring.recycle(buffer);
-            return 0;
+            return;
         };
         if conn.turn != turn {
             (conn.turn, conn.turn_bytes) = (turn, 0);
@@ -250,58 +224,78 @@ impl<S: Services> Shard<S> {
             conn.bulk += 1;
             self.bulk.push_back((slot, buffer, len));
             self.broker.pause(slot, PauseReasons::TURN);
-            return 0;
+            return;
         }
+        self.serve(slot, buffer, len);
+    }
+
+    fn serve(&mut self, slot: Slot, buffer: BufferId, len: u32) {
+        self.broker.work += len as usize / BYTES_PER_WORK + 1;
         self.broker.receive(slot, self.ring.buffer(&buffer, len));
         self.ring.recycle(buffer);
-        len
     }
 
-    /// Serves connections that send more than their share: some of it each turn, all of it if buffers run short.
-    fn handle_bulk(&mut self) -> io::Result<()> {
-        let mut handled = 0;
-        while let Some((slot, buffer, len)) = self.bulk.pop_front() {
-            self.broker.receive(slot, self.ring.buffer(&buffer, len));
-            self.ring.recycle(buffer);
-            handled += len as usize;
-            if let Some(conn) = self.broker.conns.get_mut(slot) {
-                conn.bulk -= 1;
-                if conn.bulk == 0 {
-                    self.broker.unpause(slot, PauseReasons::TURN);
-                }
-            }
-            if handled >= BYTES_PER_FLUSH && self.bulk.len() < BULK_BUFFERS_MAX {
-                break;
+    /// Serves connections that send more than their share, in the order in which it came.
+    fn handle_bulk(&mut self) {
+        while self.broker.work < TURN_WORK {
+            let Some((slot, buffer, len)) = self.bulk.pop_front() else { return };
+            self.serve(slot, buffer, len);
+            let Some(conn) = self.broker.conns.get_mut(slot) else { continue };
+            conn.bulk -= 1;
+            if conn.bulk == 0 {
+                self.broker.unpause(slot, PauseReasons::TURN);
+                self.broker.end_if_drained(slot);
             }
         }
-        Ok(())
     }
 
-    fn handle_inboxes(&mut self) -> bool {
-        self.mesh.drain(MESH_PER_TURN, &mut self.from_peers);
-        let mut worked = !self.from_peers.is_empty();
-        for (from, message) in self.from_peers.drain(..) {
+    /// True if there was anything.
+    fn handle_peers(&mut self) -> bool {
+        if self.from_peers.is_empty() {
+            self.mesh.drain(MESH_PER_TURN, &mut self.peer_scratch);
+            self.from_peers.extend(self.peer_scratch.drain(..));
+        }
+        let worked = !self.from_peers.is_empty();
+        // However busy the own connections are, the other shards get half as much.
+        let most = self.broker.work + TURN_WORK / 2;
+        while self.broker.work < most {
+            let Some((from, message)) = self.from_peers.pop_front() else { break };
             self.broker.handle_peer(from, message);
-        }
-        for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.inlet.pop() else { break };
-            worked = true;
-            self.broker.handle_command(command);
         }
         worked
     }
 
-    fn exchange(&mut self) {
-        self.broker.settle();
-        self.broker.send_taken();
+    /// True if there were any.
+    fn handle_commands(&mut self) -> bool {
+        for handled in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.inlet.pop() else { return handled > 0 };
+            self.broker.handle_command(command);
+        }
+        true
+    }
+
+    fn send_to_peers(&mut self) {
         self.broker.metrics.mesh_sent.add(self.broker.to_peers.len() as u64);
         for (shard, message) in self.broker.to_peers.drain(..) {
+            let (before, bytes) = (self.mesh.overflow_len(), message.footprint_bytes());
             self.mesh.send(shard, message);
+            if self.mesh.overflow_len() > before {
+                self.overflow_bytes += bytes as u64;
+            }
         }
+        let before = self.mesh.overflow_len() as u64;
         self.mesh.flush();
+        // Which messages went is the mesh's business: they are counted with their average.
+        let left = self.mesh.overflow_len() as u64;
+        self.overflow_bytes = (self.overflow_bytes / before.max(1)).saturating_mul(left);
     }
 
     fn accept(&mut self, listener: u16, fd: OwnedFd) {
+        self.broker.work += ACCEPT_WORK;
+        if self.broker.is_draining() {
+            // Accepted before the listeners were closed; nobody would tell it to go.
+            return;
+        }
         let peer = crate::ring::peer_addr(&fd);
         let settings = &self.broker.settings.listeners[usize::from(listener)];
         let proxy = settings.stages.proxy.as_ref();
@@ -331,35 +325,16 @@ impl<S: Services> Shard<S> {
         self.accept_again.push((self.broker.now + ACCEPT_BACK_OFF, listener));
     }
 
-    fn apply_ring_ops(&mut self) {
-        for op in std::mem::take(&mut self.broker.ring_ops) {
-            match op {
-                RingOp::Pause(slot) => {
-                    // The pause may have been taken back within the turn, and the connection may be gone.
-                    if self.broker.conns.get(slot).is_some_and(|conn| conn.recv_paused) {
-                        self.ring.pause_recv(slot);
-                    }
-                }
-                RingOp::Resume(slot) => {
-                    if self.broker.conns.get(slot).is_some_and(|conn| !conn.recv_paused && !conn.closing) {
-                        self.ring.resume_recv(slot);
-                    }
-                }
-                RingOp::Close(slot) => {
-                    if self.broker.conns.get(slot).is_some() {
-                        self.broker.forget(slot);
-                        self.ring.close(slot);
-                    }
-                }
-                RingOp::Abort(slot) => {
-                    if self.broker.conns.get(slot).is_some() {
-                        self.broker.forget(slot);
-                        self.ring.abort(slot);
-                    }
-                }
-                RingOp::StopListening => self.ring.stop_listening(),
+    /// Tries listeners again that could not accept.
+    fn accept_again(&mut self) {
+        let (now, ring) = (self.broker.now, &mut self.ring);
+        self.accept_again.retain(|&(at, listener)| {
+            let due = at <= now;
+            if due {
+                ring.resume_accept(listener);
             }
-        }
+            !due
+        });
     }
 
     async fn park(&mut self) -> io::Result<()> {
@@ -367,9 +342,11 @@ impl<S: Services> Shard<S> {
             return Ok(());
         }
         if self.inlet.is_empty() {
-            let next = self.broker.next_deadline().map_or(HEARTBEAT, |at| at.since(self.broker.now).min(HEARTBEAT));
+            let accept = self.accept_again.iter().map(|&(at, _)| at).min();
+            let next = [self.broker.next_deadline(), accept].into_iter().flatten().min();
+            let delay = next.map_or(HEARTBEAT, |at| at.since(self.broker.now).min(HEARTBEAT));
             self.broker.metrics.parks.add(1);
-            self.ring.park(Some(next)).await?;
+            self.ring.park(Some(delay)).await?;
         }
         self.mesh.unpark();
         Ok(())

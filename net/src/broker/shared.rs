@@ -2,20 +2,32 @@
 //!
 //! `$share` starts at a random member and skips those of this shard that have no credit (send window full, or messages
 //! waiting); a member of another shard is asked there, and passes the message on if it has none. When every member has been
-//! asked, the last one queues it. `$oshare` always takes the member whose hash with the publisher is highest (rendezvous),
+//! asked, the first one that is still there queues it. `$oshare` always takes the member whose hash with the publisher is highest (rendezvous),
 //! so one publisher's messages stay in order while the group does not change.
 
 use super::completion::Awaited;
+use super::publish::Publisher;
 use super::{Broker, ShardMessage};
 use bifro_core::ids::{PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupMatch, GroupName, Receiver, Services};
+use bifro_core::ports::{GroupMatch, GroupName, PortError, Receiver, Services};
 use bifro_core::rng::Prng;
 use bifro_mqtt::codec::Fanout;
 use std::sync::Arc;
 
 /// A publish that waits, and the shard it waits on.
 type WaitsOn = Option<(ShardId, u64)>;
+
+/// How far a message has come on its way through a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTurn {
+    /// Member whose turn it is.
+    at: u32,
+    /// Members that have not been asked yet, this one included. None: it takes the message, credit or not.
+    left: u32,
+    /// The first member that was there but had no credit.
+    fallback: Option<u32>,
+}
 
 impl<S: Services> Broker<S> {
     /// Gives a message to one member of the group.
@@ -24,73 +36,79 @@ impl<S: Services> Broker<S> {
         tenant: TenantIdx,
         message: &Arc<Message>,
         group: &Arc<GroupMatch>,
-        publish: WaitsOn,
+        publisher: &mut Publisher,
     ) {
         let members = group.members.len();
         if members == 0 {
-            self.group_part_done(publish);
             return;
         }
-        if group.group.ordered {
-            let at = rendezvous(message.view().publisher, &group.members);
-            self.offer(tenant, message, group, at, 1, publish);
+        let turn = if group.group.ordered {
+            GroupTurn { at: to_u32(rendezvous(message.view().publisher, &group.members)), left: 0, fallback: None }
         } else {
-            let at = self.rng.below(members as u64) as usize;
-            self.offer(tenant, message, group, at, members, publish);
-        }
+            let at = to_u32(self.rng.below(members as u64) as usize);
+            GroupTurn { at, left: to_u32(members), fallback: None }
+        };
+        let publish = self.open_part(publisher).map(|req| (self.shard, req.0));
+        self.offer(tenant, message, group, turn, publish);
     }
 
-    /// Offers a message to the member at `at`, then to the ones after it, `left` in all.
+    /// Offers a message to the member whose turn it is, then to the ones after it.
     pub(super) fn offer(
         &mut self,
         tenant: TenantIdx,
         message: &Arc<Message>,
         group: &Arc<GroupMatch>,
-        at: usize,
-        left: usize,
+        turn: GroupTurn,
         publish: WaitsOn,
     ) {
-        let mut fallback = None;
-        for step in 0..left {
-            let index = (at + step) % group.members.len();
-            match group.members[index] {
+        let GroupTurn { mut at, mut left, mut fallback } = turn;
+        loop {
+            match group.members[at as usize] {
                 Receiver::Live { shard, slot } if shard == self.shard => {
-                    if self.member_has_credit(slot) {
+                    if left == 0 || self.member_has_credit(slot) {
                         self.give(tenant, message, slot);
-                        self.group_part_done(publish);
-                        return;
+                        return self.group_part_done(publish, Ok(()));
                     }
-                    fallback = fallback.or(self.fanout.entry(slot).map(|_| slot));
+                    if self.fanout.entry(slot).is_some() {
+                        fallback = fallback.or(Some(at));
+                    }
                 }
                 Receiver::Live { shard, .. } => {
-                    let (at, left) = (to_u32(index), to_u32(left - step));
-                    let (message, group) = (message.clone(), group.clone());
-                    let offer = ShardMessage::DeliverShared { tenant, message, group, at, left, publish };
-                    self.to_peers.push((shard, offer));
+                    let (message, group, turn) = (message.clone(), group.clone(), GroupTurn { at, left, fallback });
+                    self.to_peers.push((shard, ShardMessage::DeliverShared { tenant, message, group, turn, publish }));
                     return;
                 }
                 Receiver::Inbox { shard, inbox, subscription } => {
                     let req = self.next_req_id();
-                    if publish.is_some() {
+                    if let Some(publish) = publish {
                         self.requests.insert(req, Awaited::GroupPart(publish));
                     }
-                    self.services.insert(self.now, req, tenant, shard, &[(inbox, subscription)].into(), message);
+                    let place = [(inbox, subscription)].into();
+                    self.services.ask().insert(self.now, req, tenant, shard, &place, message);
                     return;
                 }
             }
+            left -= 1;
+            if left > 0 {
+                at = if at as usize + 1 == group.members.len() { 0 } else { at + 1 };
+            } else if let Some(first) = fallback {
+                at = first;
+            } else {
+                // All members have left meanwhile: there is nobody to take it over.
+                return self.group_part_done(publish, Ok(()));
+            }
         }
-        if let Some(slot) = fallback {
-            self.give(tenant, message, slot);
-        }
-        self.group_part_done(publish);
     }
 
-    /// Tells whoever waits that the group has taken the message over.
-    pub(super) fn group_part_done(&mut self, publish: WaitsOn) {
-        match publish {
-            None => {}
-            Some((shard, publish)) if shard == self.shard => self.publish_part_done(ReqId(publish), Ok(())),
-            Some((shard, publish)) => self.taken[shard.index()].push(publish),
+    /// Tells whoever waits that the group has taken the message over, or why not.
+    pub(super) fn group_part_done(&mut self, publish: WaitsOn, result: Result<(), PortError>) {
+        match (publish, result) {
+            (None, _) => {}
+            (Some((shard, publish)), result) if shard == self.shard => self.publish_part_done(ReqId(publish), result),
+            (Some((shard, publish)), Ok(())) => self.taken[shard.index()].push(publish),
+            (Some((shard, publish)), Err(error)) => {
+                self.to_peers.push((shard, ShardMessage::Refused { publish, error }));
+            }
         }
     }
 
@@ -98,7 +116,7 @@ impl<S: Services> Broker<S> {
     pub(super) fn redeliver(&mut self, tenant: TenantIdx, filter: &str, group: &GroupName, message: Arc<Message>) {
         let req = self.next_req_id();
         self.requests.insert(req, Awaited::Group { tenant, message });
-        self.services.request_group(self.now, req, tenant, filter, group);
+        self.services.ask().request_group(self.now, req, tenant, filter, group);
     }
 
     fn member_has_credit(&self, slot: Slot) -> bool {

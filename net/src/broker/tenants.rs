@@ -110,9 +110,17 @@ impl TenantTable {
             return Some((self.ctx(idx).clone(), false));
         }
         let tenant = self.registry.intern(name)?;
-        self.by_name.insert(name.clone(), tenant.idx);
         self.set(tenant.clone());
         Some((tenant, true))
+    }
+
+    /// A peer has met a tenant. True if that is news; else what is known here may be newer, by a reload.
+    pub(crate) fn learn(&mut self, tenant: &Arc<TenantCtx>) -> bool {
+        let news = self.known.get(tenant.idx.0 as usize).is_none_or(Option::is_none);
+        if news {
+            self.set(tenant.clone());
+        }
+        news
     }
 
     /// Remembers a tenant, or its new settings.
@@ -120,6 +128,9 @@ impl TenantTable {
         let index = tenant.idx.0 as usize;
         if index >= self.known.len() {
             self.known.resize(index + 1, None);
+        }
+        if self.known[index].is_none() {
+            self.by_name.insert(tenant.name.clone(), tenant.idx);
         }
         if index == 0 {
             self.default = tenant.clone();

@@ -1,3 +1,5 @@
+//! The owner table: takeovers in every order, with exact effects.
+
 use super::*;
 use alloc::vec;
 use bifro_core::ids::{ShardId, Slot, TenantIdx};
