@@ -1,14 +1,16 @@
 //! A subscriber that never reads and a publisher that floods: memory stays within the budget, and others barely notice.
 
-use crate::target::{pinned, unpin};
+use crate::target::{cpu_of, pinned, unpin};
 use crate::{Row, choose};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
-use bifro_mqtt::packet::Packet;
+use bifro_mqtt::codec::encode;
+use bifro_mqtt::packet::{Packet, PacketId, Publish, PublishProperties};
 use bifro_tests::load::{Incoming, Swarm};
 use bifro_tests::{Broker, Client, ConnectOptions};
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::fmt::{Display, Formatter};
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ const BUDGET_MIB: u64 = 256;
 const PAIRS: usize = 20;
 const PER_SECOND: u32 = 50;
 const FLOOD_PAYLOAD_BYTES: usize = 1024;
+const FLOOD_WRITE_BYTES: usize = 64 << 10;
 
 pub(crate) fn measure() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -34,116 +37,179 @@ fn measure_on(cores: u16, qos: QoS) -> Vec<Row> {
     );
     let start = || Broker::start_with(cores, &config, &[]);
     let broker = if cores == 1 { pinned(start) } else { start() };
-    let span = choose(Duration::from_secs(10), Duration::from_secs(5));
     let mut pairs = Pairs::new(broker.tcp());
     pairs.run(Duration::from_secs(1));
-    let quiet = pairs.run(span);
     let mut deaf = Client::connect(broker.tcp(), Version::V311, "deaf");
     deaf.subscribe("flood", qos);
-    let (stop, flooded, peak) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let loud = std::thread::scope(|scope| {
-        scope.spawn(|| flood(broker.tcp(), qos, &stop, &flooded));
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                peak.fetch_max(broker.resident_bytes(), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(50));
+    let flood = Flood::default();
+    let sink = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let sink_address = sink.local_addr().expect("it is bound");
+    let control = Flood::default();
+    let (mut quiet, mut aside, mut loud) = (Phase::default(), Phase::default(), Phase::default());
+    std::thread::scope(|scope| {
+        // Before anything can fail: the scope waits for the flooder.
+        let _stop = (StopOnDrop(&flood.stop), StopOnDrop(&control.stop));
+        scope.spawn(|| swallow(&sink));
+        scope.spawn(|| flood.run(broker.tcp(), qos));
+        scope.spawn(|| control.run(sink_address, qos));
+        // In turn, so that whatever else the machine does falls on all alike.
+        for round in 0..3 * choose(5, 3) {
+            flood.on.store(round % 3 == 2, Ordering::Relaxed);
+            control.on.store(round % 3 == 1, Ordering::Relaxed);
+            // What was on its way when the phase changed belongs to neither.
+            pairs.run(Duration::from_millis(500));
+            match round % 3 {
+                0 => quiet.measure(&broker, &flood, &mut pairs),
+                1 => aside.measure(&broker, &control, &mut pairs),
+                _ => loud.measure(&broker, &flood, &mut pairs),
             }
-        });
-        pairs.run(Duration::from_millis(500));
-        let loud = pairs.run(span);
-        stop.store(true, Ordering::Relaxed);
-        loud
+        }
     });
     unpin();
+    rows_of(cores, qos, quiet, &aside.summary(), loud)
+}
+
+fn rows_of(cores: u16, qos: QoS, quiet: Phase, aside: &Summary, loud: Phase) -> Vec<Row> {
     let name = format!("flood (QoS {}) to a subscriber that never reads, {cores} core(s)", qos as u8);
+    let peak = loud.peak_bytes.max(quiet.peak_bytes);
+    let (quiet, loud) = (quiet.summary(), loud.summary());
     let ratio = loud.p99.as_secs_f64() / quiet.p99.as_secs_f64();
-    let rate = flooded.load(Ordering::Relaxed) as f64 / span.as_secs_f64() / 1e3;
     vec![
         Row::new(
             format!("{name}: others' p99 round trip, quiet → flooded"),
-            format!(
-                "{:?} → {:?} ({ratio:.1} ×; p50 {:?} → {:?}; flood {rate:.0}k/s)",
-                quiet.p99, loud.p99, quiet.p50, loud.p50
-            ),
+            format!("{quiet} → {loud} ({ratio:.1} ×); the same flood into a sink: {aside}"),
             "≤ 3 ×",
         ),
-        Row::new(
-            format!("{name}: peak resident memory"),
-            format!("{} MiB", peak.load(Ordering::Relaxed) >> 20),
-            "≤ 256 MiB",
-        ),
+        Row::new(format!("{name}: peak resident memory"), format!("{} MiB", peak >> 20), "≤ 256 MiB"),
     ]
 }
 
-/// Publishes as fast as the broker reads, on a thread that gives way to the one that measures.
-fn flood(broker: SocketAddr, qos: QoS, stop: &AtomicBool, flooded: &AtomicU64) {
-    // SAFETY: no pointers. Without it the figures are worse, nothing else.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid() as libc::id_t, 19) };
-    let mut stream = TcpStream::connect(broker).expect("the broker listens");
-    stream.set_write_timeout(Some(Duration::from_millis(200))).expect("a timeout");
-    let mut reader = stream.try_clone().expect("a second handle");
-    // Acknowledgements have to be read, or the flood would stop by itself.
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            let mut sink = [0; 4096];
-            while std::io::Read::read(&mut reader, &mut sink).is_ok_and(|count| count > 0) {}
-        });
-        stream.write_all(&ConnectOptions::new(Version::V311, "flooder").encode()).expect("a fresh connection");
-        let mut batch = Batch::new(qos);
-        while !stop.load(Ordering::Relaxed) {
-            if batch.write(&mut stream) {
-                flooded.fetch_add(Batch::MESSAGES, Ordering::Relaxed);
+/// What was measured in all phases of one kind.
+#[derive(Default)]
+struct Phase {
+    latencies: Vec<Duration>,
+    elapsed: Duration,
+    cpu: Duration,
+    flooded_bytes: u64,
+    peak_bytes: u64,
+}
+
+impl Phase {
+    fn measure(&mut self, broker: &Broker, flood: &Flood, pairs: &mut Pairs) {
+        let (start, cpu, bytes) = (Instant::now(), cpu_of(broker.pid()), flood.bytes.load(Ordering::Relaxed));
+        self.latencies.extend(pairs.run(Duration::from_secs(2)));
+        self.elapsed += start.elapsed();
+        self.cpu += cpu_of(broker.pid()) - cpu;
+        self.flooded_bytes += flood.bytes.load(Ordering::Relaxed) - bytes;
+        self.peak_bytes = self.peak_bytes.max(broker.resident_bytes());
+    }
+
+    fn summary(mut self) -> Summary {
+        self.latencies.sort_unstable();
+        let at = |share: f64| self.latencies[((self.latencies.len() - 1) as f64 * share) as usize];
+        let seconds = self.elapsed.as_secs_f64();
+        Summary {
+            p50: at(0.5),
+            p99: at(0.99),
+            flooded_per_s: self.flooded_bytes as f64 / FLOOD_PAYLOAD_BYTES as f64 / seconds,
+            cpu_percent: 100.0 * self.cpu.as_secs_f64() / seconds,
+        }
+    }
+}
+
+impl Display for Summary {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { p50, p99, flooded_per_s, cpu_percent } = self;
+        write!(f, "p99 {p99:.0?}, p50 {p50:.0?}, flood {:.0}k/s, broker CPU {cpu_percent:.0} %", flooded_per_s / 1e3)
+    }
+}
+
+/// Takes whatever comes on one connection.
+fn swallow(sink: &TcpListener) {
+    let (mut stream, _) = sink.accept().expect("the control flood connects");
+    let mut scratch = vec![0; 64 << 10];
+    while std::io::Read::read(&mut stream, &mut scratch).is_ok_and(|count| count > 0) {}
+}
+
+/// Ends the flooder, however the measurement ends.
+struct StopOnDrop<'f>(&'f AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Publishes as fast as the broker reads, while it is on.
+#[derive(Default)]
+struct Flood {
+    on: AtomicBool,
+    stop: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Flood {
+    /// On a thread that gives way to the one that measures.
+    fn run(&self, broker: SocketAddr, qos: QoS) {
+        // SAFETY: no pointers. Without it the figures are worse, nothing else.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid() as libc::id_t, 10) };
+        let mut stream = TcpStream::connect(broker).expect("the broker listens");
+        stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+        let mut reader = stream.try_clone().expect("a second handle");
+        std::thread::scope(|scope| {
+            // Acknowledgements have to be read, or the flood would stop by itself.
+            scope.spawn(move || {
+                let mut sink = [0; 4096];
+                while std::io::Read::read(&mut reader, &mut sink).is_ok_and(|count| count > 0) {}
+            });
+            stream.write_all(&ConnectOptions::new(Version::V311, "flooder").encode()).expect("a fresh connection");
+            let (bytes, mut at) = (flood_packets(qos), 0);
+            while !self.stop.load(Ordering::Relaxed) {
+                if !self.on.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                let end = bytes.len().min(at + FLOOD_WRITE_BYTES);
+                match stream.write(&bytes[at..end]) {
+                    Ok(count) => {
+                        at = (at + count) % bytes.len();
+                        self.bytes.fetch_add(count as u64, Ordering::Relaxed);
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => panic!("the flooder was closed: {error}"),
+                }
             }
-        }
-        // It may be closed already.
-        let _ = stream.shutdown(std::net::Shutdown::Both);
-    });
-}
-
-/// Some PUBLISH packets, written again and again.
-struct Batch {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl Batch {
-    const MESSAGES: u64 = 32;
-
-    fn new(qos: QoS) -> Self {
-        let mut bytes = Vec::new();
-        for id in 1..=Self::MESSAGES as u16 {
-            let publish = bifro_mqtt::packet::Publish {
-                dup: false,
-                qos,
-                retain: false,
-                topic: "flood",
-                packet_id: (qos != QoS::AtMostOnce).then(|| bifro_mqtt::packet::PacketId::new(id)).flatten(),
-                properties: bifro_mqtt::packet::PublishProperties::default(),
-                payload: &[b'f'; FLOOD_PAYLOAD_BYTES],
-            };
-            bifro_mqtt::codec::encode(&Packet::Publish(publish), Version::V311, &mut bytes);
-        }
-        Self { bytes, at: 0 }
-    }
-
-    /// True when a whole batch has gone out. A timeout only gives the caller a chance to stop.
-    fn write(&mut self, stream: &mut TcpStream) -> bool {
-        match stream.write(&self.bytes[self.at..]) {
-            Ok(count) => self.at += count,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock) => {}
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-        let done = self.at == self.bytes.len();
-        if done {
-            self.at = 0;
-        }
-        done
+            // It may be closed already.
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        });
     }
 }
 
-struct Latency {
+/// PUBLISH packets to be written again and again. There are many more of them than the broker takes without acknowledging, so
+/// that no packet id is used again before its acknowledgement [MQTT-2.3.1-2].
+fn flood_packets(qos: QoS) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for id in 1..=4096 {
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "flood",
+            packet_id: (qos != QoS::AtMostOnce).then(|| PacketId::new(id)).flatten(),
+            properties: PublishProperties::default(),
+            payload: &[b'f'; FLOOD_PAYLOAD_BYTES],
+        };
+        encode(&Packet::Publish(publish), Version::V311, &mut bytes);
+    }
+    bytes
+}
+
+/// One kind of phase in figures.
+struct Summary {
     p50: Duration,
     p99: Duration,
+    flooded_per_s: f64,
+    cpu_percent: f64,
 }
 
 /// Well-behaved clients at a fixed rate. The loop is open: latency counts from when a message was due.
@@ -176,15 +242,18 @@ impl Pairs {
         Self { swarm, publishers, epoch: Instant::now() }
     }
 
-    fn run(&mut self, span: Duration) -> Latency {
+    /// Latencies of everything sent within `span`. It is waited for the last of them: to leave out what is still on its way
+    /// would leave out the slowest.
+    fn run(&mut self, span: Duration) -> Vec<Duration> {
         let interval = Duration::from_secs(1) / (PER_SECOND * PAIRS as u32);
-        let epoch = self.epoch;
-        let start = epoch.elapsed();
+        let (epoch, start) = (self.epoch, self.epoch.elapsed());
+        let count = (span.as_nanos() / interval.as_nanos()) as u32;
         let mut latencies: Vec<Duration> = Vec::new();
         let mut sent = 0_u32;
-        while epoch.elapsed() < start + span {
+        while latencies.len() < count as usize {
             let now = epoch.elapsed();
-            while start + interval * sent <= now {
+            assert!(now < start + span + bifro_tests::PATIENCE, "only {} of {count} messages came", latencies.len());
+            while sent < count && start + interval * sent <= now {
                 let number = sent as usize % PAIRS;
                 let due = (start + interval * sent).as_nanos() as u64;
                 let sender = self.swarm.sender(self.publishers[number]).expect("nobody closes well-behaved clients");
@@ -194,17 +263,11 @@ impl Pairs {
             self.swarm.turn(Duration::ZERO, |_, _, incoming| match incoming {
                 Incoming::Packet(Packet::Publish(publish)) => {
                     let due = u64::from_be_bytes(publish.payload.try_into().expect("eight bytes"));
-                    let latency = epoch.elapsed().saturating_sub(Duration::from_nanos(due));
-                    if Duration::from_nanos(due) >= start {
-                        latencies.push(latency);
-                    }
+                    latencies.push(epoch.elapsed().saturating_sub(Duration::from_nanos(due)));
                 }
                 other => panic!("unexpected: {other:?}"),
             });
         }
-        latencies.sort_unstable();
-        assert!(latencies.len() as u32 >= sent * 9 / 10, "only {} of {sent} messages came", latencies.len());
-        let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-        Latency { p50: at(0.5), p99: at(0.99) }
+        latencies
     }
 }

@@ -23,14 +23,14 @@ pub(crate) fn measure() -> Vec<Row> {
     let what = format!("fan-out 1 → {SUBSCRIBERS}, QoS 0, 256 B: ");
     let mut rows = vec![Row::new(
         format!("{what}ring system calls per message, undisturbed"),
-        format!("{quiet:.4} at {rate:.0}k/s"),
+        format!("{quiet:.6} at {rate:.0}k/s"),
         "< 0.1",
     )];
     if let Some((calls, delivered)) = under_strace(&broker, &mut flow) {
         let each = calls as f64 / delivered as f64;
         rows.push(Row::new(
             format!("{what}all system calls per message, under strace"),
-            format!("{each:.4} ({calls} for {delivered})"),
+            format!("{each:.6} ({calls} for {delivered})"),
             "< 0.1",
         ));
     }

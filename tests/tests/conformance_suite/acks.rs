@@ -16,7 +16,7 @@ const NARROW: u32 = 40;
 /// A client with permissions of its own that accepts packets of [`NARROW`] bytes at most.
 fn narrow(claims: &str) -> Client {
     let mut options = with_claims("four", Version::V5, claims);
-    options.properties = block(|w| drop(w.u32(PropertyId::MaximumPacketSize, NARROW)));
+    options.properties = block(|w| w.u32(PropertyId::MaximumPacketSize, NARROW));
     Client::connect_with(token_listener(), &options).0
 }
 
@@ -69,11 +69,11 @@ fn reason_strings_are_given_unless_the_client_wants_none_or_has_no_room() {
         assert_eq!(disconnect.properties.session_expiry_interval(), None);
         (disconnect.properties.reason_string().map(str::to_owned), received.bytes().len())
     };
-    let asked = |wanted| block(|w| drop(w.byte(PropertyId::RequestProblemInformation, wanted)));
+    let asked = |wanted| block(|w| w.byte(PropertyId::RequestProblemInformation, wanted));
     assert!(reason_of(Vec::new()).0.is_some(), "the default is to tell");
     assert!(reason_of(asked(1)).0.is_some());
     assert_eq!(reason_of(asked(0)).0, None);
-    let (string, length) = reason_of(block(|w| drop(w.u32(PropertyId::MaximumPacketSize, 32))));
+    let (string, length) = reason_of(block(|w| w.u32(PropertyId::MaximumPacketSize, 32)));
     assert!(string.is_none() && length <= 32);
 }
 

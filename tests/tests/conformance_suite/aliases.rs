@@ -97,7 +97,7 @@ fn the_servers_aliases_stay_within_the_clients_maximum_and_always_mean_the_right
     let root = name("alias/long/enough");
     let topics: Vec<String> = (0..60).map(|index| format!("{root}/{}", [0, 1, 0, 2, 3, 0, 1][index % 7])).collect();
     for (maximum, used) in [(0, 0), (1, 1), (3, 3)] {
-        let mut client = anybody_with(&block(|w| drop(w.u16(PropertyId::TopicAliasMaximum, maximum))));
+        let mut client = anybody_with(&block(|w| w.u16(PropertyId::TopicAliasMaximum, maximum)));
         client.subscribe(&format!("{root}/#"), AT_LEAST_ONCE);
         let mut publisher = anybody(Version::V311);
         // One by one, since messages of different topics have no order among themselves.
@@ -119,7 +119,7 @@ fn the_servers_aliases_stay_within_the_clients_maximum_and_always_mean_the_right
 #[test]
 fn what_is_sent_again_has_its_topic() {
     let mut options = lasting(Version::V5, &name("alias"));
-    options.properties.extend(block(|w| drop(w.u16(PropertyId::TopicAliasMaximum, 5))));
+    options.properties.extend(block(|w| w.u16(PropertyId::TopicAliasMaximum, 5)));
     let topic = name("alias/long/enough");
     let mut client = resume(&options).0;
     client.subscribe(&topic, AT_LEAST_ONCE);

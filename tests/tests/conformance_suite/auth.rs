@@ -14,7 +14,7 @@ use bifro_tests::{Client, ConnectOptions, Received};
 const SCRAM: &str = "SCRAM-SHA-256";
 
 fn step(method: &str, data: &[u8]) -> Vec<u8> {
-    block(|w| drop(w.str(PropertyId::AuthenticationMethod, method).binary(PropertyId::AuthenticationData, data)))
+    block(|w| w.str(PropertyId::AuthenticationMethod, method).binary(PropertyId::AuthenticationData, data))
 }
 
 fn with_method(method: &str, data: &[u8]) -> ConnectOptions {
@@ -206,6 +206,6 @@ fn wrong_credentials_are_told_apart_from_missing_permissions() {
 #[test]
 fn data_without_a_method_is_a_protocol_error() {
     let mut options = ConnectOptions::new(Version::V5, &name("a"));
-    options.properties = block(|w| drop(w.binary(PropertyId::AuthenticationData, b"x")));
+    options.properties = block(|w| w.binary(PropertyId::AuthenticationData, b"x"));
     expect_refused(broker().tcp(), &options, Reason::PROTOCOL_ERROR);
 }

@@ -106,7 +106,7 @@ fn server_keep_alive_is_sent_only_where_it_differs() {
 fn a_session_expiry_above_the_servers_is_cut_and_the_client_told() {
     let mut options = of_tenant("brief", Version::V5);
     for (asked, answer) in [(0, None), (59, None), (61, Some(60)), (u32::MAX, Some(60))] {
-        options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, asked)));
+        options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, asked));
         let (_client, received) = Client::connect_with(token_listener(), &options);
         assert_eq!(connack_properties(&received).session_expiry_interval(), answer, "asked for {asked}");
     }
@@ -119,7 +119,7 @@ fn a_refusal_leaves_out_what_would_make_it_too_large() {
     options.will = Some(("wild/#".into(), b"x".to_vec(), AT_MOST_ONCE, false, Vec::new()));
     let refusal = expect_refused(broker().tcp(), &options, Reason::TOPIC_NAME_INVALID);
     assert!(connack_properties(&refusal).reason_string().is_some(), "it has a reason string where there is room");
-    options.properties = block(|w| drop(w.u32(PropertyId::MaximumPacketSize, 8)));
+    options.properties = block(|w| w.u32(PropertyId::MaximumPacketSize, 8));
     let refusal = expect_refused(broker().tcp(), &options, Reason::TOPIC_NAME_INVALID);
     assert!(refusal.bytes().len() <= 8);
     assert_eq!(connack_properties(&refusal).reason_string(), None);
@@ -129,7 +129,7 @@ fn a_refusal_leaves_out_what_would_make_it_too_large() {
 #[test]
 fn a_client_that_cannot_take_the_connack_is_not_left_waiting() {
     let mut options = ConnectOptions::new(Version::V5, &name("c"));
-    options.properties = block(|w| drop(w.u32(PropertyId::MaximumPacketSize, 5)));
+    options.properties = block(|w| w.u32(PropertyId::MaximumPacketSize, 5));
     let mut client = Client::open(broker().tcp(), Version::V5);
     client.send_bytes(&options.encode());
     if let Some(received) = client.try_recv() {

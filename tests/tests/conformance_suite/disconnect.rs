@@ -66,7 +66,7 @@ fn nothing_behind_disconnect_is_processed_and_the_server_closes() {
 fn a_disconnect_from_the_server_is_its_last_packet_and_has_no_session_expiry() {
     let id = name("last");
     let mut options = lasting(Version::V5, &id);
-    options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, LASTING_S)));
+    options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, LASTING_S));
     let (mut first, _) = resume(&options);
     let _second = join(Version::V5, &id);
     let received = first.recv();
@@ -80,7 +80,7 @@ fn a_disconnect_from_the_server_is_its_last_packet_and_has_no_session_expiry() {
 #[test]
 fn disconnect_may_change_the_session_expiry() {
     let leave = |mut client: Client, expiry_s: u32| {
-        let properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, expiry_s)));
+        let properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, expiry_s));
         let properties = Properties::new(&properties);
         client.send(&Packet::Disconnect(Disconnect { reason: Reason::SUCCESS, properties }));
         client.expect_closed();
@@ -104,7 +104,7 @@ fn disconnect_may_change_the_session_expiry() {
 #[test]
 fn disconnect_must_not_make_a_session_last_that_connect_wanted_to_end() {
     let mut client = anybody(Version::V5);
-    let properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, 1)));
+    let properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, 1));
     let properties = Properties::new(&properties);
     client.send(&Packet::Disconnect(Disconnect { reason: Reason::SUCCESS, properties }));
     client.expect_disconnect(Reason::PROTOCOL_ERROR);

@@ -12,7 +12,7 @@ use bifro_tests::Client;
 use bifro_tests::client::AckKind;
 
 fn window(size: u16) -> Vec<u8> {
-    block(|w| drop(w.u16(PropertyId::ReceiveMaximum, size)))
+    block(|w| w.u16(PropertyId::ReceiveMaximum, size))
 }
 
 fn next_id(client: &mut Client, payload: &str) -> PacketId {
@@ -175,7 +175,7 @@ fn acknowledgements_give_places_back() {
 /// [MQTT5-3.1.2-24] [MQTT5-4.9.0-1]: 0 is a protocol error.
 #[test]
 fn a_receive_maximum_or_maximum_packet_size_of_0_is_a_protocol_error() {
-    let zero_size = block(|w| drop(w.u32(PropertyId::MaximumPacketSize, 0)));
+    let zero_size = block(|w| w.u32(PropertyId::MaximumPacketSize, 0));
     for properties in [window(0), zero_size] {
         let mut options = bifro_tests::ConnectOptions::new(Version::V5, &name("zero"));
         options.properties = properties;

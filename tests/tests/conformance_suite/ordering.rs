@@ -22,7 +22,9 @@ fn messages_of_one_publisher_topic_and_qos_arrive_in_order_on_every_connection()
         for qos in QOS {
             let topic = name("order/");
             let mut subscribers: Vec<Client> = (0..4).map(|_| anybody(version)).collect();
-            subscribers.iter_mut().for_each(|subscriber| drop(subscriber.subscribe(&topic, EXACTLY_ONCE)));
+            for subscriber in &mut subscribers {
+                subscriber.subscribe(&topic, EXACTLY_ONCE);
+            }
             let mut publisher = anybody(Version::V311);
             for sequence in 0..MESSAGES {
                 publisher.publish(&topic, sequence.to_string().as_bytes(), qos, false);

@@ -17,7 +17,7 @@ fn the_properties_of_a_message_are_forwarded_unaltered_and_in_order() {
         w.pair(PropertyId::UserProperty, "b", "1").byte(PropertyId::PayloadFormatIndicator, 0);
         w.str(PropertyId::ContentType, "application/\u{FEFF}json").pair(PropertyId::UserProperty, "a", "2");
         w.binary(PropertyId::CorrelationData, &[0, 1, 255]).str(PropertyId::ResponseTopic, "answers/é");
-        w.pair(PropertyId::UserProperty, "b", "1").pair(PropertyId::UserProperty, "", "");
+        w.pair(PropertyId::UserProperty, "b", "1").pair(PropertyId::UserProperty, "", "")
     });
     for qos in QOS {
         let (mut publisher, mut subscriber) = (anybody(Version::V5), anybody(Version::V5));
@@ -41,7 +41,7 @@ fn what_is_taken_out_leaves_the_rest_in_order() {
     let properties = block(|w| {
         w.pair(PropertyId::UserProperty, "c", "3").u16(PropertyId::TopicAlias, 1);
         w.pair(PropertyId::UserProperty, "a", "1").u32(PropertyId::MessageExpiryInterval, 1_000);
-        w.pair(PropertyId::UserProperty, "b", "2");
+        w.pair(PropertyId::UserProperty, "b", "2")
     });
     publisher.publish_with(&topic, b"x", AT_MOST_ONCE, false, &properties);
     let received = expect_payload(&mut subscriber, "x");
@@ -60,7 +60,7 @@ fn an_expiry_is_forwarded_and_0_expires_at_once_or_is_delivered_at_once() {
     let topic = name("expiry/");
     subscriber.subscribe(&topic, AT_LEAST_ONCE);
     for seconds in [10, 3_600, u32::MAX] {
-        let properties = block(|w| drop(w.u32(PropertyId::MessageExpiryInterval, seconds)));
+        let properties = block(|w| w.u32(PropertyId::MessageExpiryInterval, seconds));
         publisher.publish_with(&topic, b"x", AT_LEAST_ONCE, false, &properties);
         let received = expect_payload(&mut subscriber, "x");
         let left = as_publish(&received).properties.message_expiry.expect("forwarded");
@@ -74,7 +74,7 @@ fn response_information_is_never_sent_unasked() {
     for asked in [None, Some(0), Some(1)] {
         let mut options = ConnectOptions::new(Version::V5, &name("c"));
         if let Some(asked) = asked {
-            options.properties = block(|w| drop(w.byte(PropertyId::RequestResponseInformation, asked)));
+            options.properties = block(|w| w.byte(PropertyId::RequestResponseInformation, asked));
         }
         let (_client, received) = Client::connect_with(broker().tcp(), &options);
         let information = connack_properties(&received).response_information();
@@ -85,7 +85,7 @@ fn response_information_is_never_sent_unasked() {
 /// [MQTT5-3.1.2-29]
 #[test]
 fn without_problem_information_only_publish_connack_and_disconnect_have_user_properties() {
-    let mut client = anybody_with(&block(|w| drop(w.byte(PropertyId::RequestProblemInformation, 0))));
+    let mut client = anybody_with(&block(|w| w.byte(PropertyId::RequestProblemInformation, 0)));
     let topic = name("problem/");
     let bad = crate::suite::filter("bad/#/x", AT_LEAST_ONCE);
     client.send_bytes(&frame(0x82, &[&[0, 1, 0], &text(bad.filter), &[0], &text(&topic), &[1]]));
@@ -95,13 +95,13 @@ fn without_problem_information_only_publish_connack_and_disconnect_have_user_pro
         &[0xFF],
         AT_LEAST_ONCE,
         false,
-        &block(|w| drop(w.byte(PropertyId::PayloadFormatIndicator, 1))),
+        &block(|w| w.byte(PropertyId::PayloadFormatIndicator, 1)),
     );
     let received = client.recv();
     assert!(
         matches!(received.packet(), Packet::PubAck(ack) if ack.reason.is_error() && ack.properties.raw().is_empty())
     );
-    let user = block(|w| drop(w.pair(PropertyId::UserProperty, "a", "b")));
+    let user = block(|w| w.pair(PropertyId::UserProperty, "a", "b"));
     client.publish_with(&topic, b"x", AT_MOST_ONCE, false, &user);
     assert_eq!(as_publish(&client.recv()).properties.all.raw(), user, "a message keeps its own");
     client.send_bytes(&[0xD0, 0]);
@@ -113,7 +113,7 @@ fn without_problem_information_only_publish_connack_and_disconnect_have_user_pro
 fn no_property_stands_twice_in_connack_and_all_are_of_connack() {
     let mut options = ConnectOptions::new(Version::V5, "");
     options.properties =
-        block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, u32::MAX).u16(PropertyId::ReceiveMaximum, 1)));
+        block(|w| w.u32(PropertyId::SessionExpiryInterval, u32::MAX).u16(PropertyId::ReceiveMaximum, 1));
     let (_client, received) = Client::connect_with(broker().tcp(), &options);
     let mut seen = Vec::new();
     for (property, value) in connack_properties(&received).iter() {
@@ -127,7 +127,7 @@ fn no_property_stands_twice_in_connack_and_all_are_of_connack() {
 /// [MQTT5-3.3.4-3] [MQTT5-3.3.2-17]: user properties of SUBSCRIBE, UNSUBSCRIBE and acknowledgements are taken and go nowhere.
 #[test]
 fn user_properties_of_other_packets_are_accepted() {
-    let user = block(|w| drop(w.pair(PropertyId::UserProperty, "k", "v").pair(PropertyId::UserProperty, "k", "v")));
+    let user = block(|w| w.pair(PropertyId::UserProperty, "k", "v").pair(PropertyId::UserProperty, "k", "v"));
     let mut options = ConnectOptions::new(Version::V5, &name("c"));
     options.properties.clone_from(&user);
     let (mut client, _) = Client::connect_with(broker().tcp(), &options);

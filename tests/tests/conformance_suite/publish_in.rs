@@ -156,8 +156,8 @@ fn topics_that_are_empty_or_have_wildcards_end_the_connection() {
 /// [MQTT5-3.3.2-14] [MQTT5-3.3.4-6]
 #[test]
 fn response_topics_with_wildcards_and_subscription_ids_from_clients_are_protocol_errors() {
-    let response = |topic: &str| block(|w| drop(w.str(PropertyId::ResponseTopic, topic)));
-    let identifier = block(|w| drop(w.varint(PropertyId::SubscriptionIdentifier, 1)));
+    let response = |topic: &str| block(|w| w.str(PropertyId::ResponseTopic, topic));
+    let identifier = block(|w| w.varint(PropertyId::SubscriptionIdentifier, 1));
     for properties in [response("a/#"), response("+"), identifier] {
         let mut client = anybody(Version::V5);
         client.publish_with("any", b"x", AT_MOST_ONCE, false, &properties);
@@ -168,7 +168,7 @@ fn response_topics_with_wildcards_and_subscription_ids_from_clients_are_protocol
 /// [MQTT5-3.3.2-4]: the indicator is checked where the tenant wants it, and forwarded either way.
 #[test]
 fn a_payload_that_is_not_the_utf_8_it_claims_to_be_is_refused() {
-    let utf8 = block(|w| drop(w.byte(PropertyId::PayloadFormatIndicator, 1)));
+    let utf8 = block(|w| w.byte(PropertyId::PayloadFormatIndicator, 1));
     let mut client = anybody(Version::V5);
     client.publish_with("any", &[0xFF], AT_LEAST_ONCE, false, &utf8);
     assert_eq!(as_ack(&client.recv()).2, Reason::PAYLOAD_FORMAT_INVALID);

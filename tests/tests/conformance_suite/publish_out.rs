@@ -151,7 +151,7 @@ fn the_topic_of_what_is_delivered_is_the_one_published() {
 fn a_message_too_large_for_the_client_is_dropped_as_if_it_had_been_sent() {
     let mut options = ConnectOptions::new(Version::V5, &name("narrow"));
     let limit = 100;
-    options.properties = block(|w| drop(w.u32(PropertyId::MaximumPacketSize, limit)));
+    options.properties = block(|w| w.u32(PropertyId::MaximumPacketSize, limit));
     let (mut narrow, _) = Client::connect_with(broker().tcp(), &options);
     let mut wide = anybody(Version::V5);
     let topic = name("size/");
@@ -182,7 +182,7 @@ fn a_stored_message_too_large_for_the_client_does_not_block_the_session() {
     publisher.publish_exactly_once(&topic, &[b'x'; 500]);
     publisher.publish_acked(&topic, b"small");
     let mut properties = options.properties.clone();
-    properties.extend(block(|w| drop(w.u32(PropertyId::MaximumPacketSize, 200))));
+    properties.extend(block(|w| w.u32(PropertyId::MaximumPacketSize, 200)));
     options.properties = properties;
     let mut client = resume(&options).0;
     expect_payload(&mut client, "small");

@@ -162,7 +162,7 @@ fn expiry_touches_neither_a_message_once_sent_nor_its_acknowledgements() {
     let (options, topic) = (lasting(Version::V5, &name("late")), name("late/"));
     let mut client = resume(&options).0;
     client.subscribe(&topic, EXACTLY_ONCE);
-    let expiry = crate::suite::block(|w| drop(w.u32(bifro_mqtt::property::PropertyId::MessageExpiryInterval, 1)));
+    let expiry = crate::suite::block(|w| w.u32(bifro_mqtt::property::PropertyId::MessageExpiryInterval, 1));
     let mut publisher = anybody(Version::V5);
     let inbound = publisher.publish_with(&topic, b"x", EXACTLY_ONCE, false, &expiry).expect("an id");
     let (_, packet_id, _) = unacknowledged(&mut client);

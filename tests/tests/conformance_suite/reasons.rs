@@ -39,8 +39,8 @@ fn anonymous(properties: &[u8]) -> ConnectOptions {
 fn connack_says_why() {
     let of = |tenant: &str| of_tenant(tenant, Version::V5);
     let (anybody, tokens) = (broker().tcp(), token_listener());
-    let utf8 = block(|w| drop(w.byte(PropertyId::PayloadFormatIndicator, 1)));
-    let response = block(|w| drop(w.str(PropertyId::ResponseTopic, "a/#")));
+    let utf8 = block(|w| w.byte(PropertyId::PayloadFormatIndicator, 1));
+    let response = block(|w| w.str(PropertyId::ResponseTopic, "a/#"));
     let mut wrong = of("one");
     wrong.credentials = Some(("tester".into(), "a.b.c".into()));
     let mut long_id = of("small");
@@ -106,7 +106,7 @@ fn connack_says_which_quota_is_used_up() {
     let lasting = |id: &str| {
         let mut options = of_tenant("forgetful", Version::V5);
         options.client_id = id.into();
-        options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, 600)));
+        options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, 600));
         options
     };
     Client::connect_with(token_listener(), &lasting("first")).0.expect_silence();
@@ -125,7 +125,7 @@ fn connack_says_which_quota_is_used_up() {
 /// by the session's own tests.
 #[test]
 fn acknowledgements_say_how_it_went() {
-    let utf8 = block(|w| drop(w.byte(PropertyId::PayloadFormatIndicator, 1)));
+    let utf8 = block(|w| w.byte(PropertyId::PayloadFormatIndicator, 1));
     let (topic, mut listener) = (name("acks/"), anybody(Version::V5));
     listener.subscribe(&topic, AT_MOST_ONCE);
     let mut client = anybody(Version::V5);
@@ -177,7 +177,7 @@ fn suback_and_unsuback_say_how_it_went() {
     let (mut plain, _) = join_tenant("plain", Version::V5);
     assert_eq!(plain.subscribe("$share/g/a", AT_MOST_ONCE), 0x9E);
     assert_eq!(plain.subscribe("a/+", AT_MOST_ONCE), 0xA2);
-    let identifier = block(|w| drop(w.varint(PropertyId::SubscriptionIdentifier, 1)));
+    let identifier = block(|w| w.varint(PropertyId::SubscriptionIdentifier, 1));
     assert_eq!(plain.subscribe_with(&[filter("a", AT_MOST_ONCE)], &identifier), [0xA1]);
     let options = with_claims("one", Version::V5, r#""acl":{"sub":["open"]}"#);
     let (mut bound, _) = Client::connect_with(token_listener(), &options);

@@ -146,7 +146,7 @@ fn retained_messages_outlive_the_session_that_published_them() {
 fn a_retained_message_expires() {
     let topic = name("expires/");
     let mut publisher = anybody(Version::V5);
-    let expiry = |seconds| block(|w| drop(w.u32(PropertyId::MessageExpiryInterval, seconds)));
+    let expiry = |seconds| block(|w| w.u32(PropertyId::MessageExpiryInterval, seconds));
     publisher.publish_with(&topic, b"long", AT_LEAST_ONCE, true, &expiry(100));
     publisher.recv();
     let brief = name("expires/");
@@ -166,8 +166,7 @@ fn a_retained_message_expires() {
 #[test]
 fn a_retained_message_keeps_its_properties() {
     let topic = name("properties/");
-    let properties =
-        block(|w| drop(w.str(PropertyId::ContentType, "text/plain").pair(PropertyId::UserProperty, "a", "b")));
+    let properties = block(|w| w.str(PropertyId::ContentType, "text/plain").pair(PropertyId::UserProperty, "a", "b"));
     let mut publisher = anybody(Version::V5);
     publisher.publish_with(&topic, b"kept", AT_LEAST_ONCE, true, &properties);
     publisher.recv();

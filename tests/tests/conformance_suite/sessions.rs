@@ -109,7 +109,7 @@ fn a_session_resumed_without_an_expiry_ends_with_that_connection() {
 #[test]
 fn a_session_expires() {
     let mut options = lasting(Version::V5, &name("expires"));
-    options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, 1)));
+    options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, 1));
     let topic = name("expires/");
     let mut client = resume(&options).0;
     client.subscribe(&topic, AT_LEAST_ONCE);
@@ -136,11 +136,8 @@ fn a_message_expires_in_the_queue_or_tells_what_is_left() {
         client.disconnect();
         let mut publisher = anybody(Version::V5);
         for (payload, seconds) in [(&b"brief"[..], 1), (b"long", 60), (b"forever", 0)] {
-            let properties = if seconds == 0 {
-                Vec::new()
-            } else {
-                block(|w| drop(w.u32(PropertyId::MessageExpiryInterval, seconds)))
-            };
+            let properties =
+                if seconds == 0 { Vec::new() } else { block(|w| w.u32(PropertyId::MessageExpiryInterval, seconds)) };
             publisher.publish_with(&topic, payload, AT_LEAST_ONCE, false, &properties);
             publisher.recv();
         }
@@ -243,11 +240,11 @@ fn a_storm_of_takeovers_leaves_exactly_one_connection() {
 fn an_expiry_of_uint_max_lasts_as_long_as_the_server_allows() {
     let mut options = ConnectOptions::new(Version::V5, &name("max"));
     options.clean = false;
-    options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, u32::MAX)));
+    options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, u32::MAX));
     let (client, received) = Client::connect_with(broker().tcp(), &options);
     let announced = crate::suite::connack_properties(&received).session_expiry_interval();
     assert_eq!(announced, Some(30 * 24 * 3600));
     client.disconnect();
-    options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, LASTING_S)));
+    options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, LASTING_S));
     assert!(resume(&options).1);
 }

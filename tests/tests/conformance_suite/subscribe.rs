@@ -191,7 +191,7 @@ fn what_is_switched_off_is_refused_filter_by_filter() {
         assert_eq!(client.subscribe_with(&filters, &[]), expected);
     }
     let (mut client, _) = join_tenant("plain", Version::V5);
-    let properties = crate::suite::block(|w| drop(w.varint(PropertyId::SubscriptionIdentifier, 1)));
+    let properties = crate::suite::block(|w| w.varint(PropertyId::SubscriptionIdentifier, 1));
     assert_eq!(client.subscribe_with(&[filter("a", AT_MOST_ONCE)], &properties), [0xA1]);
 }
 

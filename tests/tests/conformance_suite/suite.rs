@@ -193,7 +193,7 @@ pub(crate) fn lasting(version: Version, id: &str) -> ConnectOptions {
     let mut options = ConnectOptions::new(version, id);
     options.clean = false;
     if version == Version::V5 {
-        options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, LASTING_S)));
+        options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, LASTING_S));
     }
     options
 }
@@ -206,7 +206,9 @@ pub(crate) fn resume(options: &ConnectOptions) -> (Client, bool) {
 }
 
 /// A block of properties.
-pub(crate) fn block(write: impl FnOnce(&mut PropertyWriter<'_>)) -> Vec<u8> {
+pub(crate) fn block(
+    write: impl for<'w, 'b> FnOnce(&'w mut PropertyWriter<'b>) -> &'w mut PropertyWriter<'b>,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     write(&mut PropertyWriter::new(&mut bytes));
     bytes
@@ -334,7 +336,7 @@ pub(crate) const fn filter(filter: &str, qos: QoS) -> SubscribeFilter<'_> {
 
 /// Subscribes to one filter with a subscription identifier.
 pub(crate) fn subscribe_as(client: &mut Client, pattern: &str, qos: QoS, identifier: u32) {
-    let properties = block(|w| drop(w.varint(PropertyId::SubscriptionIdentifier, identifier)));
+    let properties = block(|w| w.varint(PropertyId::SubscriptionIdentifier, identifier));
     assert_eq!(client.subscribe_with(&[filter(pattern, qos)], &properties), [qos as u8]);
 }
 

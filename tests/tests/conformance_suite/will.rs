@@ -29,12 +29,12 @@ fn witness(topic: &str) -> Client {
 }
 
 fn delay(seconds: u32) -> Vec<u8> {
-    block(|w| drop(w.u32(PropertyId::WillDelayInterval, seconds)))
+    block(|w| w.u32(PropertyId::WillDelayInterval, seconds))
 }
 
 fn lasts(mut options: ConnectOptions, seconds: u32) -> ConnectOptions {
     options.clean = false;
-    options.properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, seconds)));
+    options.properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, seconds));
     options
 }
 
@@ -141,7 +141,7 @@ fn disconnect_with_will_and_a_new_expiry_publishes_it_when_that_is_over() {
     let mut witness = witness(&topic);
     let options = lasts(with_will(Version::V5, &name("w"), &topic, AT_MOST_ONCE, false, &delay(600)), LASTING_S);
     let mut client = connect(&options);
-    let properties = block(|w| drop(w.u32(PropertyId::SessionExpiryInterval, 1)));
+    let properties = block(|w| w.u32(PropertyId::SessionExpiryInterval, 1));
     let properties = Properties::new(&properties);
     client.send(&Packet::Disconnect(Disconnect { reason: Reason::DISCONNECT_WITH_WILL, properties }));
     client.expect_closed();
@@ -157,7 +157,7 @@ fn the_properties_of_a_will_are_published_and_keep_their_order() {
         w.pair(PropertyId::UserProperty, "z", "1").pair(PropertyId::UserProperty, "a", "2");
         w.byte(PropertyId::PayloadFormatIndicator, 1).str(PropertyId::ContentType, "text/plain");
         w.str(PropertyId::ResponseTopic, "answers").binary(PropertyId::CorrelationData, &[0, 255]);
-        w.pair(PropertyId::UserProperty, "z", "1");
+        w.pair(PropertyId::UserProperty, "z", "1")
     });
     let properties = [delay(0), published.clone()].concat();
     drop(connect(&with_will(Version::V5, &name("w"), &topic, AT_MOST_ONCE, false, &properties)));
@@ -170,9 +170,7 @@ fn the_properties_of_a_will_are_published_and_keep_their_order() {
 fn the_expiry_of_a_will_begins_with_its_publication() {
     let topic = name("will/");
     let mut witness = witness(&topic);
-    let properties = block(|w| {
-        w.u32(PropertyId::WillDelayInterval, 1).u32(PropertyId::MessageExpiryInterval, 50);
-    });
+    let properties = block(|w| w.u32(PropertyId::WillDelayInterval, 1).u32(PropertyId::MessageExpiryInterval, 50));
     drop(connect(&lasts(with_will(Version::V5, &name("w"), &topic, AT_MOST_ONCE, false, &properties), LASTING_S)));
     let received = expect_payload(&mut witness, "will");
     let left = as_publish(&received).properties.message_expiry.expect("it had one");

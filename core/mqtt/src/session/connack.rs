@@ -27,8 +27,7 @@ impl Session {
         let required = block.len();
         write_extras(connecting, &mut block);
         // [MQTT5-3.2.2-20]: what is only helpful is left out if the packet would not fit the client.
-        self.send_success(session_present, &block, out)
-            || self.send_success(session_present, &block[..required], out)
+        self.send_success(session_present, &block, out) || self.send_success(session_present, &block[..required], out)
     }
 
     fn send_success(&self, session_present: bool, block: &[u8], out: &mut Outbox<'_>) -> bool {

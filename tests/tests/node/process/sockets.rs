@@ -10,6 +10,8 @@ use std::process::{Command, Output};
 
 const UNIX: &str = "[[listener]]\nprotocol = \"unix\"\npath = \"mqtt.sock\"\nmode = 0o600\n";
 
+const TCP: &str = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\" # mqtt\n";
+
 fn over_unix(path: &Path, client_id: &str) -> Client {
     let stream = UnixStream::connect(path).expect("the broker listens");
     let mut client = Client::over(Box::new(stream), Version::V5);
@@ -19,7 +21,7 @@ fn over_unix(path: &Path, client_id: &str) -> Client {
 
 #[test]
 fn a_unix_socket_is_as_private_as_its_mode_and_replaced_after_a_crash() {
-    let mut broker = Broker::start_with(2, UNIX, &[]);
+    let mut broker = Broker::start_with(2, &format!("{UNIX}{TCP}"), &[]);
     let path = broker.dir.join("mqtt.sock");
     let mode = std::fs::metadata(&path).expect("a socket").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -32,17 +34,24 @@ fn a_unix_socket_is_as_private_as_its_mode_and_replaced_after_a_crash() {
     for client in &mut clients {
         client.recv_publish();
     }
-    // A crash leaves the file behind; the next start replaces it.
+    // A crash leaves the file behind; the next start replaces it, and gets the port as soon as the kernel lets go of it.
+    let address = broker.tcp();
     broker.signal(libc::SIGKILL);
     broker.wait(bifro_tests::PATIENCE);
     assert!(path.exists());
     let dir = process::fresh_dir("after-crash");
-    for name in ["node.toml", "mqtt.sock"] {
-        std::fs::rename(broker.dir.join(name), dir.join(name)).expect("both are there");
-    }
+    std::fs::rename(&path, dir.join("mqtt.sock")).expect("it is there");
+    let config = std::fs::read_to_string(broker.dir.join("node.toml")).expect("it is there");
+    std::fs::write(
+        dir.join("node.toml"),
+        config.replace("bind = \"127.0.0.1:0\" # mqtt", &format!("bind = \"{address}\"")),
+    )
+    .expect("a file");
     let broker = Broker::start_in(2, dir);
-    over_unix(&broker.dir.join("mqtt.sock"), "local").disconnect();
+    assert_eq!(broker.tcp(), address);
     let path = broker.dir.join("mqtt.sock");
+    over_unix(&path, "local").disconnect();
+    Client::connect(address, Version::V5, "remote").disconnect();
     assert!(broker.terminate().success());
     assert!(UnixStream::connect(&path).is_err());
 }
@@ -61,8 +70,7 @@ fn second(config: &str) -> Output {
 /// Shards share ports by SO_REUSEPORT, which alone would let another process of the same user take half the clients.
 #[test]
 fn a_second_node_on_the_same_address_says_what_is_wrong() {
-    let broker =
-        Broker::start_with(2, &format!("{UNIX}[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n"), &[]);
+    let broker = Broker::start_with(2, &format!("{UNIX}{TCP}"), &[]);
     let (tcp, admin) = (broker.tcp(), broker.address("admin"));
     let socket = broker.dir.join("mqtt.sock");
     let off = "[admin]\nbind = \"\"\n";
