@@ -9,11 +9,12 @@ use bifro_net::stage::proxy::ProxyConfig;
 use bifro_net::stage::tls::{self, CertificateSource, PemFile, TlsCell, TlsConfigError, TlsSource};
 use bifro_net::stage::websocket::WsConfig;
 use bifro_net::stage::{IpNet, ListenerStages};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// Why a listener could not be opened.
@@ -154,6 +155,23 @@ pub(super) struct Sockets {
     pub(super) fds: Vec<OwnedFd>,
 }
 
+/// How long an address may stay taken although its owner is dead: the kernel takes the io_uring of a killed process apart,
+/// and with it the listening sockets, only some time after the process is gone.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tries again for [`RELEASE_PATIENCE`] while the address is in use, so that a restart right after a crash succeeds.
+fn once_free<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + RELEASE_PATIENCE;
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Opens a listener on every shard: SO_REUSEPORT spreads TCP connections; a Unix socket is shared by duplicates.
 ///
 /// # Errors
@@ -163,7 +181,7 @@ pub(super) fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, Li
     // The system caps it anyway (net.core.somaxconn).
     let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     if let Some(path) = &listener.path {
-        let first = listener_unix(Path::new(path), listener.mode, backlog).map_err(bind)?;
+        let first = once_free(|| listener_unix(Path::new(path), listener.mode, backlog)).map_err(bind)?;
         let mut fds = Vec::new();
         for _ in 1..shards {
             fds.push(first.as_fd().try_clone_to_owned().map_err(bind)?);
@@ -174,7 +192,7 @@ pub(super) fn open(listener: &ListenerConfig, shards: u16) -> Result<Sockets, Li
     // The configuration's rules demand one of the two.
     let mut address = listener.bind.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 1883)));
     // SO_REUSEPORT would share the address with another process without a word: without it, the system says so.
-    drop(listener_tcp(address, backlog, false).map_err(bind)?);
+    drop(once_free(|| listener_tcp(address, backlog, false)).map_err(bind)?);
     let mut fds = Vec::new();
     for _ in 0..shards {
         let fd = listener_tcp(address, backlog, true).map_err(bind)?;
