@@ -64,6 +64,9 @@ impl Debug for Received {
     }
 }
 
+/// A will: topic, payload, QoS, retain, encoded properties.
+pub type WillParts = (String, Vec<u8>, QoS, bool, Vec<u8>);
+
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -80,7 +83,7 @@ pub struct ConnectOptions {
     /// CONNECT properties, encoded.
     pub properties: Vec<u8>,
     /// Will: topic, payload, QoS, retain, encoded properties.
-    pub will: Option<(String, Vec<u8>, QoS, bool, Vec<u8>)>,
+    pub will: Option<WillParts>,
 }
 
 impl ConnectOptions {

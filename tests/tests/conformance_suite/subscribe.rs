@@ -231,7 +231,7 @@ fn retain_handling_decides_whether_retained_messages_are_sent() {
     for (handling, exists, sent) in
         [(1, false, true), (1, true, false), (0, true, true), (2, true, false), (0, true, true)]
     {
-        assert_eq!(!client.unsubscribe(&name("other/")).is_empty(), true);
+        assert!(!client.unsubscribe(&name("other/")).is_empty());
         let options = SubscribeFilter { retain_handling: handling, ..filter(&topic, AT_MOST_ONCE) };
         client.subscribe_with(&[options], &[]);
         if sent {
