@@ -76,7 +76,7 @@ install_tools() {
 }
 
 document() {
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+    RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items --locked --quiet
 }
 
 # cargo-deny takes minutes to build, so it is used where it is installed; licences.py is always there.

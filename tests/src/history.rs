@@ -1,6 +1,6 @@
 //! What clients did and saw, and whether a broker that keeps its promises could have answered so.
 //!
-//! A [`History`] is a list of [`Event`]s in the order in which the clients of one thread had them; [`check`] compares it with
+//! A [`History`] is a list of [`Event`]s in the order in which the clients of one thread had them; [`check()`] compares it with
 //! what was promised and returns every [`Violation`]. It is pure: no sockets, no clock.
 //!
 //! # Model

@@ -81,7 +81,7 @@ fn deliver(broker: &Broker, seed: u64) {
     world.run_until("all connected", |world| world.publishers.iter().all(Publisher::is_connected));
     while !world.publishers.iter().all(Publisher::is_done) {
         let publisher = rng.below(u64::from(PUBLISHERS)) as usize;
-        if publisher % 2 > 0 && flaps_left > 0 && rng.below(4) == 0 {
+        if !publisher.is_multiple_of(2) && flaps_left > 0 && rng.below(4) == 0 {
             flaps_left -= 1;
             world.flap_publisher(publisher);
         }
