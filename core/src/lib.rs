@@ -1,4 +1,4 @@
-//! What every bifro-uring crate shares: identities, time, randomness, limits, the owned [`Message`], tenant settings,
+//! What every bifro-uring crate shares: identities, time, randomness, limits, the owned [`message::Message`], tenant settings,
 //! metric cells, typed events, plugin traits and the ports behind which the broker's stateful services live.
 //!
 //! Nothing here reads a clock, a file or the environment: the crate is `no_std` so that Cargo enforces it.
