@@ -5,6 +5,7 @@
 //! the counters in [`progress`]. The coordinating thread ([`run`]) moves the phases and takes samples.
 
 pub mod check;
+pub mod client;
 pub mod compare;
 pub mod connect;
 pub mod frames;
@@ -18,5 +19,6 @@ pub mod report;
 pub mod run;
 pub mod schedule;
 pub mod sink;
+pub mod stages;
 pub mod wake;
 pub mod worker;

@@ -29,6 +29,14 @@ pub enum Command {
     Fanin(FaninOptions),
     /// Publishers on the leaves of a tree, subscribers with wildcards.
     Tree(TreeOptions),
+    /// Retained messages: store, replay to a new subscriber, clear.
+    Retain(RetainOptions),
+    /// Persistent sessions: queue while the client is away, return, drain (online: `pair --persistent`).
+    Session(SessionOptions),
+    /// One client identifier connects again and again; each connection must end the one before.
+    Takeover(TakeoverOptions),
+    /// Several loads at once, weighted by a TOML file.
+    Mix(MixOptions),
     /// Starts brokers in turn and compares them.
     Compare(CompareOptions),
     /// A peer that speaks just enough MQTT to show how fast the generator is.
@@ -205,6 +213,56 @@ pub struct TreeOptions {
     /// Subscribers; a third each with `#`, with `+` in the middle, with two `+`.
     #[arg(long, default_value_t = 48)]
     pub subscribers: u32,
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `retain`.
+#[derive(Args, Clone, Debug)]
+pub struct RetainOptions {
+    /// Retained messages, one topic each.
+    #[arg(long, default_value_t = 10_000)]
+    pub topics: u32,
+    /// Subscribers that get them all, one after the other.
+    #[arg(long, default_value_t = 10)]
+    pub replays: u32,
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `session`.
+#[derive(Args, Clone, Debug)]
+pub struct SessionOptions {
+    /// Sessions.
+    #[arg(long, default_value_t = 100)]
+    pub sessions: u32,
+    /// Messages queued for each; brokers bound their queues.
+    #[arg(long, default_value_t = 500)]
+    pub messages: u32,
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `takeover`.
+#[derive(Args, Clone, Debug)]
+pub struct TakeoverOptions {
+    /// What every load has.
+    #[command(flatten)]
+    pub load: LoadOptions,
+}
+
+/// `mix`.
+#[derive(Args, Clone, Debug)]
+pub struct MixOptions {
+    /// Weights of the loads: a table with any of pair, fanout, fanin and tree.
+    #[arg(long)]
+    pub weights: PathBuf,
+    /// Publishers in all, divided by weight.
+    #[arg(long, default_value_t = 100)]
+    pub publishers: u32,
     /// What every load has.
     #[command(flatten)]
     pub load: LoadOptions,

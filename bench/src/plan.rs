@@ -1,6 +1,7 @@
 //! Who connects, who subscribes to what, who publishes where: one [`Plan`] per scenario.
 
-use crate::options::{FaninOptions, FanoutOptions, PairOptions, TreeOptions};
+use crate::options::{FaninOptions, FanoutOptions, LoadOptions, PairOptions, TreeOptions};
+use serde::Deserialize;
 use std::ops::Range;
 
 /// Branches of the tree on its first and second level.
@@ -33,13 +34,13 @@ pub struct Plan {
     pub copies: Vec<u64>,
 }
 
-fn subscriber(seed: u64, index: u32, filter: String, expects: Range<u32>, is_shared: bool) -> ClientPlan {
-    let client_id = format!("bench-{seed}-sub-{index}");
+fn subscriber(load: (&str, u64), index: u32, filter: String, expects: Range<u32>, is_shared: bool) -> ClientPlan {
+    let client_id = format!("bench-{}-{}-sub-{index}", load.1, load.0);
     ClientPlan { client_id, core: index as usize, filters: vec![filter], expects, is_shared, publisher: None }
 }
 
-fn publisher(seed: u64, index: u32, topic: String) -> ClientPlan {
-    let client_id = format!("bench-{seed}-pub-{index}");
+fn publisher(load: (&str, u64), index: u32, topic: String) -> ClientPlan {
+    let client_id = format!("bench-{}-{}-pub-{index}", load.1, load.0);
     let publisher = Some((index, topic));
     ClientPlan { client_id, core: index as usize, filters: Vec::new(), expects: 0..0, is_shared: false, publisher }
 }
@@ -48,8 +49,8 @@ fn publisher(seed: u64, index: u32, topic: String) -> ClientPlan {
 pub fn pair(options: &PairOptions) -> Plan {
     let seed = options.load.seed;
     let topic = |index| format!("bench/{seed}/pair/{index}");
-    let subscribers = (0..options.pairs).map(|i| subscriber(seed, i, topic(i), i..i + 1, false));
-    let publishers = (0..options.pairs).map(|i| publisher(seed, i, topic(i)));
+    let subscribers = (0..options.pairs).map(|i| subscriber(("pair", seed), i, topic(i), i..i + 1, false));
+    let publishers = (0..options.pairs).map(|i| publisher(("pair", seed), i, topic(i)));
     Plan { clients: subscribers.chain(publishers).collect(), copies: vec![1; options.pairs as usize] }
 }
 
@@ -58,8 +59,8 @@ pub fn fanout(options: &FanoutOptions) -> Plan {
     let seed = options.load.seed;
     let topic = format!("bench/{seed}/fanout");
     let subscribers =
-        (0..options.subscribers).map(|i| subscriber(seed, i, topic.clone(), 0..options.publishers, false));
-    let publishers = (0..options.publishers).map(|i| publisher(seed, i, topic.clone()));
+        (0..options.subscribers).map(|i| subscriber(("fanout", seed), i, topic.clone(), 0..options.publishers, false));
+    let publishers = (0..options.publishers).map(|i| publisher(("fanout", seed), i, topic.clone()));
     let copies = vec![u64::from(options.subscribers); options.publishers as usize];
     Plan { clients: subscribers.chain(publishers).collect(), copies }
 }
@@ -68,8 +69,9 @@ pub fn fanout(options: &FanoutOptions) -> Plan {
 pub fn fanin(options: &FaninOptions) -> Plan {
     let seed = options.load.seed;
     let filter = format!("$share/bench/bench/{seed}/fanin/+");
-    let subscribers = (0..options.members).map(|i| subscriber(seed, i, filter.clone(), 0..options.publishers, true));
-    let publishers = (0..options.publishers).map(|i| publisher(seed, i, format!("bench/{seed}/fanin/{i}")));
+    let subscribers =
+        (0..options.members).map(|i| subscriber(("fanin", seed), i, filter.clone(), 0..options.publishers, true));
+    let publishers = (0..options.publishers).map(|i| publisher(("fanin", seed), i, format!("bench/{seed}/fanin/{i}")));
     Plan { clients: subscribers.chain(publishers).collect(), copies: vec![1; options.publishers as usize] }
 }
 
@@ -99,15 +101,66 @@ pub fn tree(options: &TreeOptions) -> Plan {
     for index in 0..options.subscribers {
         let (filter, matches) = tree_filter(index, options.publishers);
         let filter = format!("bench/{seed}/tree/{filter}");
-        plan.clients.push(subscriber(seed, index, filter, 0..options.publishers, false));
+        plan.clients.push(subscriber(("tree", seed), index, filter, 0..options.publishers, false));
         for leaf in 0..options.publishers {
             plan.copies[leaf as usize] += u64::from(matches(leaf));
         }
     }
     for leaf in 0..options.publishers {
         let topic = format!("bench/{seed}/tree/s{}/l{}/d{leaf}", leaf % SITES, leaf / SITES % LINES);
-        plan.clients.push(publisher(seed, leaf, topic));
+        plan.clients.push(publisher(("tree", seed), leaf, topic));
     }
+    plan
+}
+
+/// How the publishers of a mix are divided.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Weights {
+    /// Of `pair`.
+    pub pair: f64,
+    /// Of `fanout`, with ten subscribers.
+    pub fanout: f64,
+    /// Of `fanin`, with a member for every ten publishers.
+    pub fanin: f64,
+    /// Of `tree`, with as many subscribers.
+    pub tree: f64,
+}
+
+impl Plan {
+    /// Takes over the clients of another scenario.
+    fn absorb(&mut self, other: Self) {
+        let first = self.copies.len() as u32;
+        let shifted = other.clients.into_iter().map(|mut client| {
+            client.expects = client.expects.start + first..client.expects.end + first;
+            client.publisher = client.publisher.map(|(index, topic)| (index + first, topic));
+            client
+        });
+        self.clients.extend(shifted);
+        self.copies.extend(other.copies);
+    }
+}
+
+/// Several scenarios at once, `publishers` in all.
+pub fn mix(weights: &Weights, publishers: u32, load: &LoadOptions) -> Plan {
+    let whole = weights.pair + weights.fanout + weights.fanin + weights.tree;
+    let share = |weight: f64| (f64::from(publishers) * weight / whole.max(f64::MIN_POSITIVE)).round() as u32;
+    let mut plan = Plan::default();
+    if share(weights.pair) > 0 {
+        plan.absorb(pair(&PairOptions { pairs: share(weights.pair), load: load.clone() }));
+    }
+    if share(weights.fanout) > 0 {
+        plan.absorb(fanout(&FanoutOptions { publishers: share(weights.fanout), subscribers: 10, load: load.clone() }));
+    }
+    if share(weights.fanin) > 0 {
+        let members = share(weights.fanin).div_ceil(10);
+        plan.absorb(fanin(&FaninOptions { publishers: share(weights.fanin), members, load: load.clone() }));
+    }
+    if share(weights.tree) > 0 {
+        let count = share(weights.tree);
+        plan.absorb(tree(&TreeOptions { publishers: count, subscribers: count, load: load.clone() }));
+    }
+    plan.clients.sort_by_key(|client| client.publisher.is_some());
     plan
 }
 
@@ -143,5 +196,20 @@ mod tests {
         assert_eq!(plan.copies[3], 3);
         assert_eq!(plan.copies[4], 1);
         assert_eq!(plan.copies[9], 2);
+    }
+
+    #[test]
+    fn a_mix_divides_the_publishers_by_weight_and_numbers_them_anew() {
+        let Command::Pair(options) = command("bifro-bench pair") else { panic!("a pair") };
+        let weights = Weights { pair: 5.0, fanout: 1.0, fanin: 3.0, tree: 1.0 };
+        let plan = mix(&weights, 20, &options.load);
+        let mut indexes: Vec<u32> =
+            plan.clients.iter().filter_map(|client| Some(client.publisher.as_ref()?.0)).collect();
+        indexes.sort_unstable();
+        assert_eq!(indexes, (0..20).collect::<Vec<_>>());
+        let mut names: Vec<&String> = plan.clients.iter().map(|client| &client.client_id).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), plan.clients.len());
     }
 }

@@ -5,7 +5,7 @@ use bifro_bench::options::{Cli, Command, LoadOptions};
 use bifro_bench::plan::{self, Plan};
 use bifro_bench::report::{Report, grouped};
 use bifro_bench::run::{Body, run};
-use bifro_bench::{compare, idle, page, sink, worker};
+use bifro_bench::{compare, idle, page, sink, stages, worker};
 use clap::Parser;
 use std::error::Error;
 use std::io::{IsTerminal, Write};
@@ -36,6 +36,13 @@ fn execute(command: Command) -> Result<bool, Box<dyn Error>> {
         Command::Fanout(options) => load("fanout", plan::fanout(&options), &options.load),
         Command::Fanin(options) => load("fanin", plan::fanin(&options), &options.load),
         Command::Tree(options) => load("tree", plan::tree(&options), &options.load),
+        Command::Retain(options) => conclude(&stages::retain(&options, &*stop_flag()?)?, &options.load),
+        Command::Session(options) => conclude(&stages::session(&options, &*stop_flag()?)?, &options.load),
+        Command::Takeover(options) => conclude(&stages::takeover(&options, &*stop_flag()?)?, &options.load),
+        Command::Mix(options) => {
+            let weights = toml::from_str(&std::fs::read_to_string(&options.weights)?)?;
+            load("mix", plan::mix(&weights, options.publishers, &options.load), &options.load)
+        }
         Command::Compare(options) => {
             let table = compare::compare(&options, &|line| eprintln!("{line}"))?;
             print!("{table}");
@@ -56,8 +63,7 @@ fn load(scenario: &str, plan: Plan, options: &LoadOptions) -> Result<bool, Box<d
 }
 
 fn finish(scenario: &str, plan: &Arc<Plan>, options: &LoadOptions, body: Body) -> Result<bool, Box<dyn Error>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone())?;
+    let stop = stop_flag()?;
     let is_terminal = std::io::stderr().is_terminal();
     let report = run(
         scenario,
@@ -74,7 +80,19 @@ fn finish(scenario: &str, plan: &Arc<Plan>, options: &LoadOptions, body: Body) -
     if is_terminal {
         eprint!("\r\x1b[K");
     }
-    write_files(&report, options)?;
+    conclude(&report, options)
+}
+
+/// Set by Ctrl-C.
+fn stop_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone())?;
+    Ok(stop)
+}
+
+/// Writes and prints the result; says whether every check held.
+fn conclude(report: &Report, options: &LoadOptions) -> Result<bool, Box<dyn Error>> {
+    write_files(report, options)?;
     print!("{}", report.table());
     Ok(report.is_good())
 }
