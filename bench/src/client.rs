@@ -20,6 +20,8 @@ pub struct Client {
     stream: TcpStream,
     version: Version,
     held: Vec<u8>,
+    /// Publications above QoS 0 the broker takes unacknowledged.
+    pub receive_maximum: u16,
 }
 
 /// What came in one step.
@@ -46,8 +48,8 @@ impl Client {
         let mut stream = open(target, number).await?;
         let version = options.version();
         let identity = Identity { version, client_id, clean, keep_alive_s: 0, credentials: options.credentials() };
-        let held = shake_hands(&mut stream, &identity, filters, options.quality()).await?;
-        Ok(Self { stream, version, held })
+        let accepted = shake_hands(&mut stream, &identity, filters, options.quality()).await?;
+        Ok(Self { stream, version, held: accepted.held, receive_maximum: accepted.receive_maximum })
     }
 
     /// Sends `frames`, `expected` messages in all, and waits until the broker has acknowledged (at QoS 0: read) them.

@@ -3,6 +3,8 @@
 use crate::frames::{Identity, next_frame, put_connect, put_subscribe};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
+use bifro_mqtt::codec::{DecodeOptions, decode};
+use bifro_mqtt::packet::Packet;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -88,7 +90,16 @@ pub async fn open(target: SocketAddr, number: u64) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends CONNECT and waits for CONNACK; then SUBSCRIBE and SUBACK if there are `filters`. Returns what came behind them.
+/// What a handshake leaves behind.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Bytes that came behind it.
+    pub held: Vec<u8>,
+    /// Publications above QoS 0 the broker takes unacknowledged [MQTT5-3.2.2.3.3].
+    pub receive_maximum: u16,
+}
+
+/// Sends CONNECT and waits for CONNACK; then SUBSCRIBE and SUBACK if there are `filters`.
 ///
 /// # Errors
 /// What the broker answered instead.
@@ -97,12 +108,13 @@ pub async fn shake_hands(
     identity: &Identity,
     filters: &[String],
     qos: QoS,
-) -> Result<Vec<u8>, ConnectError> {
+) -> Result<Accepted, ConnectError> {
     let mut out = Vec::with_capacity(128);
     put_connect(identity, &mut out);
     stream.write_all(out).await.0?;
     let mut held = Vec::new();
-    let code = wait_for(stream, 0x20, &mut held, |body| body.get(1).copied().unwrap_or(u8::MAX)).await?;
+    let read = |body: &[u8]| (body.get(1).copied().unwrap_or(u8::MAX), receive_maximum(identity.version, body));
+    let (code, receive_maximum) = wait_for(stream, 0x20, &mut held, read).await?;
     if code != 0 {
         return Err(ConnectError::Refused(code));
     }
@@ -117,25 +129,37 @@ pub async fn shake_hands(
             return Err(ConnectError::SubscriptionRefused(code));
         }
     }
-    Ok(held)
+    Ok(Accepted { held, receive_maximum })
+}
+
+/// The Receive Maximum in the body of a CONNACK; the largest if there is none.
+fn receive_maximum(version: Version, body: &[u8]) -> u16 {
+    let mut whole = vec![0x20, body.len() as u8];
+    whole.extend_from_slice(body);
+    let options = DecodeOptions { version: Some(version), packet_bytes_max: u32::MAX };
+    let announced = match decode(&whole, &options) {
+        Ok(Some((Packet::ConnAck(ack), _))) => ack.properties.receive_maximum(),
+        _ => None,
+    };
+    announced.unwrap_or(u16::MAX)
 }
 
 /// Reads until a whole frame is there, takes it off `held` and returns what `read` makes of its body.
-async fn wait_for(
+async fn wait_for<T>(
     stream: &mut TcpStream,
     first: u8,
     held: &mut Vec<u8>,
-    read: impl Fn(&[u8]) -> u8,
-) -> Result<u8, ConnectError> {
+    read: impl Fn(&[u8]) -> T,
+) -> Result<T, ConnectError> {
     let mut buffer = Vec::with_capacity(512);
     loop {
         if let Ok(Some(frame)) = next_frame(held) {
             if frame.first != first {
                 return Err(ConnectError::Unexpected(frame.first >> 4));
             }
-            let (code, len) = (read(frame.body), frame.len);
+            let (found, len) = (read(frame.body), frame.len);
             held.drain(..len);
-            return Ok(code);
+            return Ok(found);
         }
         let (result, filled) = stream.read(buffer).await;
         if result? == 0 {
@@ -144,5 +168,25 @@ async fn wait_for(
         held.extend_from_slice(&filled);
         buffer = filled;
         buffer.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receive_maximum_of_the_broker_is_read() {
+        assert_eq!(receive_maximum(Version::V5, &[0, 0, 3, 0x21, 0, 64]), 64);
+        assert_eq!(receive_maximum(Version::V5, &[0, 0, 0]), u16::MAX);
+        assert_eq!(receive_maximum(Version::V311, &[0, 0]), u16::MAX);
+    }
+
+    #[test]
+    fn loopback_connections_go_through_the_source_addresses() {
+        let target = SocketAddr::from(([127, 0, 0, 1], 1883));
+        assert_eq!(source_of(target, 0), None);
+        assert_eq!(source_of(target, PORTS_PER_SOURCE), Some(Ipv4Addr::new(127, 0, 0, 2)));
+        assert_eq!(source_of(SocketAddr::from(([10, 0, 0, 1], 1883)), PORTS_PER_SOURCE), None);
     }
 }

@@ -40,7 +40,7 @@ pub fn page(report: &Report) -> String {
          polyline{fill:none;stroke:#0a6;stroke-width:1.5}path{fill:none;stroke:#888}text{font-size:11px}</style>\n",
     );
     let table = report.table().replace('&', "&amp;").replace('<', "&lt;");
-    let _ = write!(page, "<h1>bifro-bench {}</h1><pre>{table}</pre>\n", report.scenario);
+    let _ = writeln!(page, "<h1>bifro-bench {}</h1><pre>{table}</pre>", report.scenario);
     page += &plot("Received over time (s)", "/s", &series(&|sample| sample.received_per_s));
     page += &plot("Published over time (s)", "/s", &series(&|sample| sample.published_per_s));
     // The tail is what matters: a percentile is drawn at its number of nines.

@@ -39,9 +39,14 @@ fn on_this_thread(options: &LoadOptions, stages: impl Future<Output = Outcome>) 
     Ok(report)
 }
 
+/// Messages sent before their acknowledgements are waited for.
+fn window(client: &Client, options: &LoadOptions) -> u64 {
+    options.window.min(client.receive_maximum.into())
+}
+
 /// Publishes message 0 of every image (or its clearing), a window at a time.
 async fn publish_each(client: &mut Client, images: &[PublishImage], options: &LoadOptions) -> std::io::Result<()> {
-    for some in images.chunks(options.window as usize) {
+    for some in images.chunks(window(client, options) as usize) {
         let mut frames = Vec::new();
         for (sequence, image) in some.iter().enumerate() {
             // The sequence gives each message of a batch an identifier of its own.
@@ -137,7 +142,7 @@ pub fn session(options: &SessionOptions, stop: &AtomicBool) -> Outcome {
             let image = PublishImage::new(version, &topic(index), qos, false, load.payload, index);
             let mut sent = 0;
             while sent < u64::from(options.messages) {
-                let end = (sent + load.window).min(u64::from(options.messages));
+                let end = (sent + window(&publisher, load)).min(u64::from(options.messages));
                 let mut frames = Vec::new();
                 (sent..end).for_each(|sequence| image.put(sequence, 0, &mut frames));
                 publisher.publish(frames, qos, end - sent).await?;

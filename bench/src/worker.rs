@@ -44,6 +44,8 @@ struct Publisher {
     index: usize,
     image: PublishImage,
     copies: u64,
+    /// Messages in flight at most: as asked for, and above QoS 0 as the broker takes.
+    window: u64,
     sent: Cell<u64>,
     acknowledged: Cell<u64>,
     /// Messages given up in a stall.
@@ -77,7 +79,6 @@ struct Core {
     index: usize,
     version: Version,
     qos: QoS,
-    window: u64,
     progress: Arc<Progress>,
     links: RefCell<Vec<Rc<Link>>>,
     /// The links of this core's publishers, by publisher.
@@ -96,7 +97,6 @@ pub fn run(index: usize, plan: &Plan, options: &LoadOptions, progress: &Arc<Prog
         index,
         version: options.version(),
         qos: options.quality(),
-        window: options.window,
         progress: progress.clone(),
         links: RefCell::default(),
         by_publisher: RefCell::new(vec![None; plan.copies.len()]),
@@ -237,11 +237,12 @@ async fn start_client(
         keep_alive_s: 0,
         credentials: options.credentials(),
     };
-    let held = shake_hands(&mut stream, &identity, &client.filters, core.qos).await?;
+    let accepted = shake_hands(&mut stream, &identity, &client.filters, core.qos).await?;
     let publisher = client.publisher.map(|(index, topic)| Publisher {
         index: index as usize,
         image: PublishImage::new(core.version, &topic, core.qos, false, options.payload, index),
         copies: copies[index as usize],
+        window: core.window(&options, accepted.receive_maximum),
         sent: Cell::new(0),
         acknowledged: Cell::new(0),
         forgiven: Cell::new(0),
@@ -261,7 +262,7 @@ async fn start_client(
     }
     core.links.borrow_mut().push(link.clone());
     let (reader, writer) = stream.into_split();
-    monoio::spawn(read_loop(core.clone(), link.clone(), reader, held));
+    monoio::spawn(read_loop(core.clone(), link.clone(), reader, accepted.held));
     monoio::spawn(write_loop(core, link, writer));
     Ok(())
 }
@@ -314,6 +315,12 @@ async fn write_loop(core: Rc<Core>, link: Rc<Link>, mut writer: WriteHalf) {
 }
 
 impl Core {
+    /// Messages a publisher may have in flight, if the broker announced `receive_maximum`.
+    fn window(&self, options: &LoadOptions, receive_maximum: u16) -> u64 {
+        let asked = if options.rate.is_some() { IN_FLIGHT_MAX } else { options.window };
+        if self.qos == QoS::AtMostOnce { asked } else { asked.min(receive_maximum.into()) }
+    }
+
     fn lose(&self, link: &Link, reason: String) {
         if self.progress.phase() < Phase::Stop {
             let whose = if link.publisher.is_some() { "publisher" } else { "subscriber" };
@@ -342,11 +349,11 @@ impl Core {
         let schedule = publisher.schedule.get();
         let allowed = match &schedule {
             Some(schedule) if self.qos == QoS::AtMostOnce => schedule.due(now_ns),
-            Some(schedule) => schedule.due(now_ns).min(publisher.acknowledged.get() + IN_FLIGHT_MAX),
+            Some(schedule) => schedule.due(now_ns).min(publisher.acknowledged.get() + publisher.window),
             None => {
-                let allowed = self.done(publisher) + self.window;
+                let allowed = self.done(publisher) + publisher.window;
                 // A quarter of the window at a time, or every message that comes back would be a send of its own.
-                if allowed < first + (self.window / 4).max(1) { first } else { allowed }
+                if allowed < first + (publisher.window / 4).max(1) { first } else { allowed }
             }
         };
         let room = (BUFFER_BYTES.saturating_sub(out.len()) / publisher.image.len()).max(1) as u64;
