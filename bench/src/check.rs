@@ -54,6 +54,14 @@ impl Flow {
         self.record_out_of_order(sequence)
     }
 
+    /// A message at a member of a shared group: which ones it gets and in what order is the broker's choice
+    /// [MQTT5-4.6.0-6], so they are only counted. Loss and duplicates of the group show in the sum of its members.
+    #[inline]
+    pub const fn record_shared(&mut self) -> bool {
+        self.received += 1;
+        true
+    }
+
     #[cold]
     fn record_out_of_order(&mut self, sequence: u64) -> bool {
         if sequence > self.next {
@@ -76,16 +84,10 @@ impl Flow {
         true
     }
 
-    /// What has been found so far. A member of a shared group sees a part of each flow: its gaps are not counted.
-    pub fn findings(&self, is_shared: bool) -> Findings {
+    /// What has been found so far.
+    pub fn findings(&self) -> Findings {
         let gaps = self.gaps.iter().map(|(first, end)| end - first).sum::<u64>() + self.forgotten;
-        Findings {
-            received: self.received,
-            duplicates: self.duplicates,
-            reordered: self.reordered,
-            gaps: if is_shared { 0 } else { gaps },
-            strays: 0,
-        }
+        Findings { received: self.received, duplicates: self.duplicates, reordered: self.reordered, gaps, strays: 0 }
     }
 }
 
@@ -98,7 +100,7 @@ mod tests {
         for sequence in sequences {
             flow.record(*sequence);
         }
-        flow.findings(false)
+        flow.findings()
     }
 
     #[test]

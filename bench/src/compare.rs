@@ -154,17 +154,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.child.id()) {
-            // SAFETY: no pointers; the child has not been waited for, so the pid is still its own.
-            unsafe { libc::kill(pid, libc::SIGTERM) };
-        }
-        let deadline = Instant::now() + BROKER_WAIT;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        end(&mut self.child, libc::SIGTERM);
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
@@ -182,6 +172,45 @@ fn pin(cpus: &[usize]) -> io::Result<()> {
 /// Runs `scenario` against a fresh `broker`.
 fn run_once(config: &Config, broker: &Broker, scenario: &Scenario) -> Result<Report, CompareError> {
     let running = Running::start(broker, &config.broker_cpus)?;
+    drive(config, broker, scenario, &running)
+}
+
+/// System calls of `broker` per message received in `scenario`: a run of its own, since tracing slows the broker down.
+fn count_system_calls(config: &Config, broker: &Broker, scenario: &Scenario) -> Result<f64, CompareError> {
+    let running = Running::start(broker, &config.broker_cpus)?;
+    let summary = running.dir.join("strace");
+    let mut strace = Command::new("strace");
+    strace.args(["-c", "-f", "-p", &running.child.id().to_string(), "-o"]).arg(&summary);
+    let mut strace = strace.stderr(Stdio::null()).spawn().map_err(failed("strace"))?;
+    let report = drive(config, broker, scenario, &running);
+    end(&mut strace, libc::SIGINT);
+    let calls = strace_total(&fs::read_to_string(&summary).unwrap_or_default());
+    Ok(calls as f64 / report?.findings.received.max(1) as f64)
+}
+
+/// Calls in the last line of `strace -c`: share, seconds, microseconds per call, calls, perhaps errors, `total`.
+fn strace_total(summary: &str) -> u64 {
+    let total = summary.lines().find(|line| line.trim_end().ends_with(" total"));
+    total.and_then(|line| line.split_whitespace().nth(3)?.parse().ok()).unwrap_or(0)
+}
+
+/// Signals a child and waits for it; kills it if that takes too long.
+fn end(child: &mut Child, signal: i32) {
+    if let Ok(pid) = i32::try_from(child.id()) {
+        // SAFETY: no pointers; the child has not been waited for, so the pid is still its own.
+        unsafe { libc::kill(pid, signal) };
+    }
+    let deadline = Instant::now() + BROKER_WAIT;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() > deadline {
+            let _ = child.kill();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs the generator against a broker that listens.
+fn drive(config: &Config, broker: &Broker, scenario: &Scenario, running: &Running) -> Result<Report, CompareError> {
     let json = running.dir.join("result.json");
     let cpus: Vec<String> = config.generator_cpus.iter().map(ToString::to_string).collect();
     let exe = std::env::current_exe().map_err(failed("this binary"))?;
@@ -253,6 +282,10 @@ pub fn compare(options: &CompareOptions, say: &dyn Fn(&str)) -> Result<String, C
             }
         }
         put_scenario(&mut table, &config, scenario, &results[&scenario.name]);
+        for broker in config.brokers.iter().filter(|_| options.syscalls) {
+            let calls = count_system_calls(&config, broker, scenario)?;
+            let _ = writeln!(table, "{:<24}{calls:>16.3} system calls per message", broker.name);
+        }
     }
     if let Some(path) = &options.json {
         let text = serde_json::to_vec_pretty(&Outcome { results: &results }).map_err(io::Error::other);
@@ -321,6 +354,14 @@ mod tests {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median(&[]).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_total_of_strace_is_its_calls() {
+        let line = "100.00    0.004532           2      1945        12 total";
+        assert_eq!(strace_total(&format!("% time seconds\n------\n{line}\n")), 1945);
+        assert_eq!(strace_total("100.00    0.004532           2      1945           total"), 1945);
+        assert_eq!(strace_total(""), 0);
     }
 
     #[test]

@@ -286,6 +286,9 @@ pub struct CompareOptions {
     /// Seconds to measure.
     #[arg(long)]
     pub duration: Option<f64>,
+    /// Also counts the brokers' system calls, in a run of its own under strace.
+    #[arg(long)]
+    pub syscalls: bool,
     /// Writes the result as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,

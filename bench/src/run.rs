@@ -4,7 +4,7 @@ use crate::check::Findings;
 use crate::options::LoadOptions;
 use crate::plan::Plan;
 use crate::proc::{self, Usage};
-use crate::progress::{CoreResult, Phase, Progress, latency_histogram};
+use crate::progress::{CoreResult, Phase, Progress, PublisherProgress, latency_histogram};
 use crate::report::{Latency, Report, Sample};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -193,9 +193,18 @@ impl Run<'_> {
 
 /// Copies that were published and have not been received.
 fn missing(progress: &Progress, plan: &Plan) -> u64 {
-    let of = |(publisher, copies): (&crate::progress::PublisherProgress, &u64)| {
+    let of = |(publisher, copies): (&PublisherProgress, &u64)| {
         let published = publisher.published.load(Ordering::Relaxed) * copies;
         published.saturating_sub(publisher.received.load(Ordering::Relaxed))
+    };
+    progress.publishers.iter().zip(&plan.copies).map(of).sum()
+}
+
+/// Copies that were received beyond those published: the duplicates of shared groups.
+fn surplus(progress: &Progress, plan: &Plan) -> u64 {
+    let of = |(publisher, copies): (&PublisherProgress, &u64)| {
+        let published = publisher.published.load(Ordering::Relaxed) * copies;
+        publisher.received.load(Ordering::Relaxed).saturating_sub(published)
     };
     progress.publishers.iter().zip(&plan.copies).map(of).sum()
 }
@@ -207,6 +216,7 @@ fn finish(report: &mut Report, run: &Run<'_>, plan: &Plan, results: Vec<CoreResu
         findings.add(&result.findings);
     }
     report.latency = Latency::from(&latency);
+    findings.duplicates += surplus(&run.progress, plan);
     report.findings = findings;
     report.lost = missing(&run.progress, plan);
     report.connections = run.progress.total(|core| &core.ready);

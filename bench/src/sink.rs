@@ -8,7 +8,7 @@ use crate::wake::Wake;
 use monoio::buf::IoBufMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
 use monoio::net::{ListenerOpts, TcpListener, TcpStream};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Default)]
 struct Link {
     wake: Wake,
+    is_closed: Cell<bool>,
     out: RefCell<Vec<u8>>,
 }
 
@@ -85,7 +86,17 @@ pub fn serve(options: &SinkOptions, listening: impl FnOnce(SocketAddr)) -> io::R
     })
 }
 
-async fn read_loop(mut peer: Peer, mut reader: OwnedReadHalf<TcpStream>) {
+async fn read_loop(mut peer: Peer, reader: OwnedReadHalf<TcpStream>) {
+    read_all(&mut peer, reader).await;
+    for subscribers in peer.sink.topics.borrow().values() {
+        subscribers.borrow_mut().retain(|link| !Rc::ptr_eq(link, &peer.link));
+    }
+    peer.link.is_closed.set(true);
+    peer.link.wake.wake();
+}
+
+/// Answers until the connection ends.
+async fn read_all(peer: &mut Peer, mut reader: OwnedReadHalf<TcpStream>) {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     loop {
         let rest = buffer.len();
@@ -121,6 +132,9 @@ async fn write_loop(link: Rc<Link>, mut writer: OwnedWriteHalf<TcpStream>) {
     let mut buffer = Vec::new();
     loop {
         std::mem::swap(&mut buffer, &mut *link.out.borrow_mut());
+        if link.is_closed.get() {
+            return;
+        }
         if buffer.is_empty() {
             link.wake.wait().await;
             continue;

@@ -166,7 +166,7 @@ pub fn session(options: &SessionOptions, stop: &AtomicBool) -> Outcome {
             latency.saturating_record(begin.elapsed().as_nanos() as u64);
             drained_s += begin.elapsed().as_secs_f64();
             subscriber.disconnect().await?;
-            let found = flow.findings(false);
+            let found = flow.findings();
             lost += u64::from(options.messages).saturating_sub(found.received - found.duplicates);
             findings.add(&Findings { strays, ..found });
             Client::connect(load, name(index), true, &[], u64::from(index)).await?.disconnect().await?;

@@ -107,7 +107,7 @@ pub fn run(index: usize, plan: &Plan, options: &LoadOptions, progress: &Arc<Prog
     for link in core.links.borrow().iter() {
         let subscriber = link.subscriber.borrow();
         findings.strays += subscriber.strays;
-        subscriber.flows.iter().for_each(|flow| findings.add(&flow.findings(subscriber.is_shared)));
+        subscriber.flows.iter().for_each(|flow| findings.add(&flow.findings()));
     }
     let latency = core.latency.borrow().clone();
     Ok(CoreResult { latency, findings })
@@ -477,7 +477,7 @@ impl Batch<'_> {
         if self.is_measured {
             latency.saturating_record(self.now_ns.saturating_sub(stamp.intended_ns).max(1));
         }
-        let is_new = u64::from(flow.record(stamp.sequence));
+        let is_new = u64::from(if subscriber.is_shared { flow.record_shared() } else { flow.record(stamp.sequence) });
         match &mut self.run {
             Some((publisher, count)) if *publisher == stamp.publisher => *count += is_new,
             _ => {
