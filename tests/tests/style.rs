@@ -24,7 +24,7 @@ const FILE_LINES_TARGET: usize = 600;
 /// Files above the target.
 const LONG_FILES: usize = 0;
 
-/// Each crate with the workspace crates it may depend on. Nothing depends on tests or cmd.
+/// Each crate with the workspace crates it may depend on. Nothing depends on tests, bench or cmd.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("core/mqtt", &["bifro-core"]),
@@ -32,6 +32,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("store/range", &["bifro-core", "bifro-mqtt"]),
     ("store", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net"]),
     ("cmd", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net", "bifro-store"]),
+    ("bench", &["bifro-core", "bifro-mqtt"]),
     ("tests", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
 ];
 
