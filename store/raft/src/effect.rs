@@ -66,7 +66,7 @@ pub enum Effect {
         read: ReadId,
     },
     /// Make a snapshot of the state machine available and report [`crate::Group::offer_snapshot`], or
-    /// [`crate::Group::handle_snapshot_failed`]: a peer lags behind the beginning of the log.
+    /// [`crate::Group::handle_snapshot_unavailable`]: a peer lags behind the beginning of the log.
     PrepareSnapshot {
         /// The peer that needs it.
         to: NodeId,

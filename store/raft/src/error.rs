@@ -1,6 +1,6 @@
 //! Why something was refused. No variant here changes the group's state.
 
-use crate::types::Index;
+use crate::types::{Index, LogId};
 use bifro_core::ids::NodeId;
 use core::fmt;
 
@@ -83,7 +83,7 @@ pub enum TransferError {
     },
 }
 
-/// How a peer broke the protocol. The message was ignored and changed nothing.
+/// How a peer broke the protocol. What the message says was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
     /// Entries are not in order from behind `prev`, or their terms fall or exceed the message's.
@@ -107,8 +107,30 @@ pub enum Violation {
         /// What was confirmed.
         matched: Index,
     },
+    /// A term or an index so large that counting on would overflow.
+    NumberTooLarge,
     /// Sent to itself.
     FromSelf,
+}
+
+/// Why a replica must not start from what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreError {
+    /// Entries between the checkpoint and the log's beginning are missing.
+    BeginsBehindCheckpoint {
+        /// What the log's first entry follows.
+        log_start: LogId,
+    },
+    /// The entry does not follow the one before it.
+    Gap {
+        /// The entry.
+        before: LogId,
+    },
+    /// The log has entries of a later term than the newest one remembered.
+    TermForgotten {
+        /// The last entry.
+        last: LogId,
+    },
 }
 
 /// Why old entries could not be read back.
@@ -168,7 +190,13 @@ display_as!(Violation, self, f, {
     Self::TwoLeaders { known } => write!(f, "a second leader beside {known}"),
     Self::ContradictsCommitted { at } => write!(f, "contradicts the committed entry {}", at.0),
     Self::ConfirmsBeyondLog { matched } => write!(f, "confirms {} beyond the end of the log", matched.0),
+    Self::NumberTooLarge => f.write_str("a term or an index out of all proportion"),
     Self::FromSelf => f.write_str("a message from itself"),
+});
+display_as!(RestoreError, self, f, {
+    Self::BeginsBehindCheckpoint { log_start } => write!(f, "the log begins behind {log_start}, the checkpoint is older"),
+    Self::Gap { before } => write!(f, "the log has a gap before {before}"),
+    Self::TermForgotten { last } => write!(f, "the log ends with {last}, a later term than the one remembered"),
 });
 display_as!(FetchError, self, f, {
     Self::Compacted => f.write_str("no longer in the log"),

@@ -30,14 +30,22 @@ extern crate std;
 mod config;
 mod effect;
 mod error;
+mod group;
 pub mod limits;
+mod log;
 mod membership;
 mod message;
+mod multi;
+mod mutation;
 mod types;
 
 pub use config::Config;
 pub use effect::{Effect, FetchId, LogWrite, Role};
-pub use error::{ChangeError, FetchError, ProposeError, ReadError, TransferError, Violation};
+pub use error::{ChangeError, FetchError, ProposeError, ReadError, RestoreError, TransferError, Violation};
+pub use group::{Group, Identity, Restored};
 pub use membership::{Membership, Poll};
 pub use message::{Body, Message, Round};
+pub use multi::{Batch, Beat, BeatReply, Multi, Outbox, Refusal};
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
 pub use types::{Entry, EntryKind, HardState, Index, LogId, ReadId, SnapshotMeta, Term, WriteId};

@@ -34,7 +34,8 @@ impl Membership {
     /// Members without a change under way, in any order.
     pub fn new(voters: impl IntoIterator<Item = NodeId>, learners: impl IntoIterator<Item = NodeId>) -> Self {
         let sorted = |nodes: &mut Vec<NodeId>| nodes.sort_unstable();
-        let (mut voters, mut learners): (Vec<_>, Vec<_>) = (voters.into_iter().collect(), learners.into_iter().collect());
+        let (mut voters, mut learners): (Vec<_>, Vec<_>) =
+            (voters.into_iter().collect(), learners.into_iter().collect());
         sorted(&mut voters);
         sorted(&mut learners);
         Self { voters, outgoing: Vec::new(), learners }
@@ -77,7 +78,8 @@ impl Membership {
 
     /// Every member once, in order.
     pub fn members(&self) -> Vec<NodeId> {
-        let mut all: Vec<NodeId> = [&self.voters, &self.outgoing, &self.learners].into_iter().flatten().copied().collect();
+        let mut all: Vec<NodeId> =
+            [&self.voters, &self.outgoing, &self.learners].into_iter().flatten().copied().collect();
         all.sort_unstable();
         all.dedup();
         all

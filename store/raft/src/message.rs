@@ -1,6 +1,8 @@
 //! What replicas of a group say to each other. Plain data: how it is framed is the business of the crate that sends it.
 
-use crate::types::{Entry, Index, LogId, SnapshotMeta, Term};
+use crate::error::Violation;
+use crate::limits::MESSAGE_ENTRIES_MAX;
+use crate::types::{Entry, EntryKind, Index, LogId, SnapshotMeta, Term};
 use alloc::vec::Vec;
 
 /// A message between two replicas of one group.
@@ -106,6 +108,59 @@ pub enum Body {
     TimeoutNow,
     /// The answer to a message of a term that is over. `term` of the message tells which one it is now.
     TermIsOver,
+}
+
+/// Terms and indexes above this are refused: a replica counts on from what it is told.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
+impl Message {
+    /// Whether the message can be one, whatever the receiver's state.
+    pub(crate) fn check(&self) -> Result<(), Violation> {
+        let plausible = |number: u64| number <= NUMBER_MAX;
+        let (numbers, round) = match &self.body {
+            Body::PreVote { last } | Body::Vote { last, .. } | Body::SnapshotFailed { last } => (*last, Round(0)),
+            Body::Append { prev, round, commit, .. } => {
+                (LogId { term: prev.term, index: prev.index.max(*commit) }, *round)
+            }
+            Body::Accepted { matched, round } => (LogId { term: Term(0), index: *matched }, *round),
+            Body::Rejected { at, hint, round } => (LogId { term: hint.term, index: hint.index.max(*at) }, *round),
+            Body::Heartbeat { commit, round, .. } => (LogId { term: Term(0), index: *commit }, *round),
+            Body::SnapshotOffer { meta, round } => (meta.last, *round),
+            Body::HeartbeatReply { round } | Body::SnapshotPending { round } => (LogId::ZERO, *round),
+            Body::PreVoteReply { asked_in, .. } => (LogId { term: *asked_in, index: Index::ZERO }, Round(0)),
+            Body::VoteReply { .. } | Body::TimeoutNow | Body::TermIsOver => (LogId::ZERO, Round(0)),
+        };
+        if ![self.term.0, numbers.term.0, numbers.index.0, round.0].into_iter().all(plausible) {
+            return Err(Violation::NumberTooLarge);
+        }
+        match &self.body {
+            Body::Append { prev, entries, .. } => self.check_entries(*prev, entries),
+            Body::SnapshotOffer { meta, .. } if !meta.membership.is_well_formed() => {
+                Err(Violation::MalformedMembership)
+            }
+            Body::SnapshotOffer { meta, .. } if meta.last.term > self.term => Err(Violation::EntriesOutOfOrder),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_entries(&self, prev: LogId, entries: &[Entry]) -> Result<(), Violation> {
+        if entries.len() > MESSAGE_ENTRIES_MAX {
+            return Err(Violation::TooManyEntries);
+        }
+        let mut before = prev;
+        for entry in entries {
+            if entry.id.index != before.index.next() || entry.id.term < before.term {
+                return Err(Violation::EntriesOutOfOrder);
+            }
+            if let EntryKind::Membership(membership) = &entry.kind
+                && !membership.is_well_formed()
+            {
+                return Err(Violation::MalformedMembership);
+            }
+            before = entry.id;
+        }
+        if before.term > self.term { Err(Violation::EntriesOutOfOrder) } else { Ok(()) }
+    }
 }
 
 impl Body {

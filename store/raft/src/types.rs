@@ -121,7 +121,7 @@ pub struct HardState {
 }
 
 /// What a snapshot stands for: the state after `last`, and who the members were then.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct SnapshotMeta {
     /// The last entry it contains.
     pub last: LogId,
