@@ -23,6 +23,8 @@ mod quiet;
 mod read;
 mod replicate;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod transfer;
 mod validate;
