@@ -2,6 +2,8 @@
 
 mod batch;
 mod outbox;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Beat, BeatReply};
 pub use outbox::Outbox;
