@@ -37,6 +37,8 @@ struct Cluster {
     history: Vec<Entry>,
     leaders: BTreeMap<u64, NodeId>,
     faults: bool,
+    #[cfg(feature = "mutations")]
+    mutation: Option<crate::Mutation>,
 }
 
 fn start(index: usize, (hard_state, entries): (HardState, Vec<Entry>), rng: Prng, now: Instant) -> Multi {
@@ -61,7 +63,18 @@ impl Cluster {
             applied: Vec::new(),
         };
         let nodes = (0..NODES).map(node).collect();
-        Self { seed, rng, now, nodes, mail: Vec::new(), history: Vec::new(), leaders: BTreeMap::new(), faults: true }
+        Self {
+            seed,
+            rng,
+            now,
+            nodes,
+            mail: Vec::new(),
+            history: Vec::new(),
+            leaders: BTreeMap::new(),
+            faults: true,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
     }
 
     fn group(&self, index: usize) -> &Group {
@@ -74,6 +87,8 @@ impl Cluster {
 
     fn step(&mut self) {
         self.now = self.now + STEP;
+        #[cfg(feature = "mutations")]
+        self.plant();
         for index in 0..NODES {
             if self.faults && self.one_in(800) {
                 self.crash(index);
@@ -90,6 +105,17 @@ impl Cluster {
             let now = self.now;
             self.nodes[index].multi.handle_timeout(now);
             self.end_turn(index);
+        }
+    }
+
+    #[cfg(feature = "mutations")]
+    fn plant(&mut self) {
+        let Some(mutation) = self.mutation else { return };
+        for node in &mut self.nodes {
+            let group = node.multi.input(RANGE).expect("every node has a replica");
+            if group.mutation.is_none() {
+                group.plant(mutation);
+            }
         }
     }
 
@@ -174,19 +200,51 @@ impl Cluster {
     }
 }
 
+/// Thirty seconds with faults, five without.
+fn run(mut cluster: Cluster) {
+    let seed = cluster.seed;
+    (0..6_000).for_each(|_| cluster.step());
+    cluster.faults = false;
+    (0..1_000).for_each(|_| cluster.step());
+    let leaders = (0..NODES).filter(|index| cluster.group(*index).role() == Role::Leader).count();
+    assert_eq!(leaders, 1, "seed {seed}: somebody leads");
+    let data = cluster.history.iter().filter(|entry| matches!(entry.kind, EntryKind::Data(_))).count();
+    assert!(data > 200, "seed {seed}: only {data} proposals in 35 s");
+    let applied: Vec<usize> = cluster.nodes.iter().map(|node| node.applied.len()).collect();
+    let behind = applied.iter().max().expect("three nodes") - applied.iter().min().expect("three nodes");
+    assert!(behind < 20, "seed {seed}: {applied:?}");
+}
+
 #[test]
 fn what_is_applied_is_the_same_everywhere_and_after_healing_everybody_gets_everything() {
-    for seed in 0..40 {
-        let mut cluster = Cluster::new(seed);
-        (0..6_000).for_each(|_| cluster.step());
-        cluster.faults = false;
-        (0..1_000).for_each(|_| cluster.step());
-        let leaders = (0..NODES).filter(|index| cluster.group(*index).role() == Role::Leader).count();
-        assert_eq!(leaders, 1, "seed {seed}: somebody leads");
-        let data = cluster.history.iter().filter(|entry| matches!(entry.kind, EntryKind::Data(_))).count();
-        assert!(data > 200, "seed {seed}: only {data} proposals in 35 s");
-        let applied: Vec<usize> = cluster.nodes.iter().map(|node| node.applied.len()).collect();
-        let behind = applied.iter().max().expect("three nodes") - applied.iter().min().expect("three nodes");
-        assert!(behind < 20, "seed {seed}: {applied:?}");
-    }
+    (0..40).for_each(|seed| run(Cluster::new(seed)));
+}
+
+/// Seeds within which each of [`FOUND`] is found.
+#[cfg(feature = "mutations")]
+const SEEDS: u64 = 100;
+
+/// What a workload of proposals, crashes and lost messages can find. The others need reads, membership changes, long
+/// partitions or clocks that differ.
+#[cfg(feature = "mutations")]
+const FOUND: [crate::Mutation; 5] = [
+    crate::Mutation::AcceptWithoutSync,
+    crate::Mutation::SkipLogMatching,
+    crate::Mutation::VoteTwice,
+    crate::Mutation::CommitUnconfirmed,
+    crate::Mutation::ForgetTerm,
+];
+
+#[cfg(feature = "mutations")]
+#[test]
+fn planted_mistakes_are_found() {
+    let is_found = |mutation| {
+        (0..SEEDS).any(|seed| {
+            let mut cluster = Cluster::new(seed);
+            cluster.mutation = Some(mutation);
+            std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| run(cluster))).is_err()
+        })
+    };
+    let missed: Vec<_> = FOUND.into_iter().filter(|mutation| !is_found(*mutation)).collect();
+    assert_eq!(missed, []);
 }
