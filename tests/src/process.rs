@@ -27,7 +27,8 @@ extern "C" fn end_lent() {
     }
 }
 
-/// Directory of the binaries built by the profile these tests were built with.
+/// Directory of the binaries built by the profile these tests were built with. They are brought up to date first, unless
+/// `BIFRO_BUILT` is set in the environment.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -35,6 +36,9 @@ pub fn binaries() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
     let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
     BUILD.call_once(|| {
+        if std::env::var_os("BIFRO_BUILT").is_some() {
+            return;
+        }
         let mut cargo = Command::new("cargo");
         // Tests and binaries together, as `cargo test` resolves them: with other features everything would be built twice.
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
