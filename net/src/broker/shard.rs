@@ -208,7 +208,6 @@ impl<S: Services> Shard<S> {
                 RingEvent::Closed { slot, error: None } => self.broker.handle_peer_ended(slot),
                 RingEvent::Closed { slot, error: Some(_) } => self.broker.handle_broken(slot),
                 RingEvent::Sent { slot, wire, error } => self.broker.handle_sent(slot, wire, error.as_ref()),
-                RingEvent::Readable { .. } => {}
             }
         }
     }
