@@ -12,7 +12,7 @@ use bifro_core::ids::{ShardId, Slot};
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::plugin::{Authenticator, Authorizer};
 use bifro_core::ports::Services;
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -346,7 +346,7 @@ impl<S: Services> Shard<S> {
         }
         if self.inlet.is_empty() {
             let accept = self.accept_again.iter().map(|&(at, _)| at).min();
-            let next = [self.broker.next_deadline(), accept].into_iter().flatten().min();
+            let next = earlier(self.broker.next_deadline(), accept);
             let delay = next.map_or(HEARTBEAT, |at| at.since(self.broker.now).min(HEARTBEAT));
             self.broker.metrics.parks.add(1);
             self.ring.park(Some(delay)).await?;
