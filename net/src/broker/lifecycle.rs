@@ -68,7 +68,7 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.broken = true;
         if !conn.closing {
-            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.with_session(slot, |session, cx, out| session.handle_broken(cx, out));
             self.settle();
         }
         self.mark_dirty(slot);
@@ -83,7 +83,7 @@ impl<S: Services> Broker<S> {
         // The stage has said what there was to say.
         conn.stages_closed = true;
         self.report(event);
-        self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+        self.with_session(slot, |session, cx, out| session.handle_broken(cx, out));
         self.settle();
     }
 

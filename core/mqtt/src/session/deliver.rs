@@ -15,7 +15,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::client::Version;
 use bifro_core::event::{DropReason, EventKind};
-use bifro_core::limits::TURN_BYTES_PER_CONN;
 use bifro_core::message::QoS;
 use bifro_core::ports::InboxMessage;
 use bifro_core::settings::TenantSettings;
@@ -221,7 +220,7 @@ impl Session {
     /// Sends what waits, as far as window and wire allow, and no more in one go than a connection's share of a turn.
     pub(super) fn drain(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
         let start = out.wire.len();
-        while !out.congested && out.wire.len() - start < TURN_BYTES_PER_CONN && self.wants_writable() {
+        while !out.congested && out.wire.len() - start < out.share && self.wants_writable() {
             let Some(queued) = self.outbound.as_deref_mut().and_then(|outbound| outbound.queue.pop()) else { return };
             let mut fanout = Fanout::new(queued.message.view(), Some(queued.message.clone()), cx.now);
             self.transmit(cx, &mut fanout, &queued.delivery(), queued.resumes, out);

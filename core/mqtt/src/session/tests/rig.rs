@@ -122,8 +122,13 @@ impl Rig {
     pub(super) fn step<R>(&mut self, act: impl FnOnce(&mut Session, &Cx<'_>, &mut Outbox<'_>) -> R) -> (R, Lines) {
         let (mut wire, mut effects) = (Wire::default(), Vec::new());
         let cx = Cx { now: self.now, tenant: &self.tenant, authorizer: &self.acl, over_budget: self.over_budget };
-        let mut out =
-            Outbox { wire: &mut wire, effects: &mut effects, tally: &mut self.tally, congested: self.congested };
+        let mut out = Outbox {
+            wire: &mut wire,
+            effects: &mut effects,
+            tally: &mut self.tally,
+            congested: self.congested,
+            share: 64 << 10,
+        };
         let result = act(&mut self.session, &cx, &mut out);
         self.session.validate();
         self.bytes = wire.pieces().flatten().copied().collect();
