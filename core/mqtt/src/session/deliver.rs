@@ -136,7 +136,9 @@ impl Session {
         if is_new_id {
             outbound.use_id();
         }
-        let kept = (rule.is_some() || may_be_given_back).then(|| {
+        // Retained messages come from no inbox: it gets them if the connection goes before the client has them.
+        let may_be_left = self.inbox.is_some() && delivery.seq.is_none();
+        let kept = (rule.is_some() || may_be_given_back || may_be_left).then(|| {
             let shared = outbound.shared_name(delivery).filter(|_| may_be_given_back);
             Box::new(Kept::new(message.message().clone(), delivery, shared, cx.now))
         });
@@ -232,7 +234,10 @@ impl Session {
     pub(super) fn give_back_shared(&mut self, out: &mut Outbox<'_>) {
         let Some(mut outbound) = self.outbound.take() else { return };
         let sent = outbound.in_flight.drain(..).filter(|message| message.awaits == Awaits::Acknowledgement);
-        let sent = sent.filter_map(|message| message.kept.and_then(|kept| kept.message.zip(kept.shared)));
+        let sent = sent.filter_map(|message| {
+            let Kept { message, shared, .. } = *message.kept?;
+            Some((message, shared?))
+        });
         for (message, shared) in sent {
             out.effects.push(Effect::Redeliver { filter: shared.filter.clone(), group: shared.group.clone(), message });
         }
