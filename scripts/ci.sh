@@ -50,6 +50,7 @@ install_packages() {
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v strace >/dev/null || missing+=(strace)
+    command -v valgrind >/dev/null || missing+=(valgrind)
     command -v npm >/dev/null || missing+=(nodejs npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return 0
@@ -122,6 +123,7 @@ run_step() {
         doc) step doc document ;;
         licences) step licences licences ;;
         fuzz) step fuzz fuzz ;;
+        instructions) step instructions scripts/instructions.sh ;;
         *)
             echo "no such step: $1" >&2
             exit 2
@@ -131,7 +133,7 @@ run_step() {
 
 steps=("$@")
 # What is quick and often wrong comes first.
-[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test fuzz)
+[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test instructions fuzz)
 
 step tools install_tools
 for name in "${steps[@]}"; do
