@@ -1,0 +1,377 @@
+//! A node: the host of one shard of replicas. It does what bifro-raft's page asks of a host, over a simulated disk, network and
+//! clock, and crashes where it is told to.
+
+use crate::clock::Clock;
+use crate::disk::{Checkpoint, Disk, Stored, What, Write};
+use crate::options::within;
+use crate::queue::Moment;
+use crate::replica::{Replica, Ticket};
+use crate::world::{Answer, Event, Input, World};
+use bifro_core::ids::{NodeId, RangeId};
+use bifro_core::time::Instant;
+use bifro_raft::{Batch, Group, Identity, Index, Multi, Refusal, Restored, SnapshotMeta};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// A step at which a node crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CrashPoint {
+    /// A write was asked for and not done.
+    BeforeWrite,
+    /// It was done, not synced.
+    AfterWrite,
+    /// It was synced, the group does not know.
+    AfterSync,
+    /// The group knows, nothing that waited for it has left.
+    AfterReport,
+    /// Entries were applied, nobody was told.
+    AfterApply,
+}
+
+impl CrashPoint {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::BeforeWrite, Self::AfterWrite, Self::AfterSync, Self::AfterReport, Self::AfterApply];
+}
+
+/// The node has come to the step at which it crashes.
+#[derive(Debug)]
+pub(crate) struct Crashed;
+
+/// What runs on a node that is up.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    pub(crate) multi: Multi,
+    pub(crate) replicas: BTreeMap<RangeId, Replica>,
+    /// Groups whose removed replica is not gone from the disk yet: no new one is made before.
+    burying: BTreeSet<RangeId>,
+    /// When a wake-up is scheduled.
+    wake_at: Option<Moment>,
+    pub(crate) answers: Vec<(Ticket, Answer)>,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) clock: Clock,
+    pub(crate) disk: Disk,
+    /// Counts crashes: what an earlier life of the node set going is forgotten.
+    pub(crate) boot: u64,
+    pub(crate) frozen_until: Moment,
+    pub(crate) crash_at: Option<CrashPoint>,
+    pub(crate) shard: Option<Shard>,
+    lives: u64,
+}
+
+impl Node {
+    /// A node that is down and has nothing on its disk.
+    pub(crate) fn new(index: usize) -> Self {
+        // Any start will do, so long as nodes do not agree.
+        let clock = Clock::new(Instant::from_micros(1 + index as u64 * 1_000_003));
+        Self {
+            index,
+            clock,
+            disk: Disk::default(),
+            boot: 0,
+            frozen_until: Moment(0),
+            crash_at: None,
+            shard: None,
+            lives: 0,
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn id(&self) -> NodeId {
+        NodeId(self.index as u64)
+    }
+
+    /// What runs on it.
+    ///
+    /// # Panics
+    /// If it is down.
+    pub(crate) fn running(&mut self) -> &mut Shard {
+        self.shard.as_mut().expect("only what runs is given inputs")
+    }
+
+    /// A replica of the group, with its host's part, if the node is up and has one.
+    pub(crate) fn replica(&self, range: RangeId) -> Option<(&Group, &Replica)> {
+        let shard = self.shard.as_ref()?;
+        Some((shard.multi.group(range)?, shard.replicas.get(&range)?))
+    }
+
+    /// Starts with what is on the disk.
+    pub(crate) fn start(&mut self, world: &mut World) {
+        assert!(self.shard.is_none(), "only a node that is down starts");
+        self.shard = Some(Shard::default());
+        let alive: Vec<(RangeId, Stored)> = self
+            .disk
+            .all_stored()
+            .filter(|(_, stored)| !stored.buried)
+            .map(|(range, stored)| (range, stored.clone()))
+            .collect();
+        for (range, stored) in alive {
+            self.add_replica(world, range, &stored);
+        }
+    }
+
+    fn add_replica(&mut self, world: &mut World, range: RangeId, stored: &Stored) {
+        self.lives += 1;
+        let salt = (self.lives << 8) ^ (self.index as u64) ^ (range.0 << 40);
+        let rng = world.rng.derive(salt);
+        let identity = Identity { range, node: self.id() };
+        let restored = Restored {
+            hard_state: stored.hard_state,
+            checkpoint: stored.checkpoint.meta.clone(),
+            log_start: stored.log.start(),
+        };
+        let now = self.clock.read(world.queue.now());
+        let config = world.settings.config.clone();
+        let entries = stored.log.entries().cloned();
+        let group = match Group::new(config, identity, restored, entries, rng, now) {
+            Ok(group) => group,
+            Err(error) => panic!("{} of {range} cannot start from what it made durable: {error}", self.id()),
+        };
+        #[cfg(feature = "mutations")]
+        let group = {
+            let mut group = group;
+            if let Some(mutation) = world.options.mutation {
+                group.plant(mutation);
+            }
+            group
+        };
+        let replica = Replica::new(self.lives, &group, stored);
+        let shard = self.running();
+        shard.multi.insert(group);
+        shard.replicas.insert(range, replica);
+    }
+
+    /// Loses everything but the disk.
+    pub(crate) fn crash(&mut self, world: &mut World) {
+        self.disk.crash(&mut world.rng);
+        self.shard = None;
+        self.boot += 1;
+        self.crash_at = None;
+        self.frozen_until = Moment(0);
+    }
+
+    /// Whether this is the step at which it crashes.
+    pub(crate) fn reaches(&mut self, point: CrashPoint) -> Result<(), Crashed> {
+        if self.crash_at == Some(point) { Err(Crashed) } else { Ok(()) }
+    }
+
+    /// Schedules an input to itself.
+    pub(crate) fn later(&self, world: &mut World, delay: Duration, input: Input) {
+        world.queue.after(delay, Event::Node { node: self.index, boot: self.boot, input });
+    }
+
+    /// A batch has arrived.
+    pub(crate) fn handle_batch(&mut self, world: &mut World, from: usize, batch: Batch) {
+        let now = self.clock.read(world.queue.now());
+        let from = NodeId(from as u64);
+        let mut refused = Vec::new();
+        self.running().multi.handle_batch(now, from, batch, &mut refused);
+        for refusal in refused {
+            match refusal {
+                Refusal::Violation { range, violation } => panic!("{} to {} in {range}: {violation}", from, self.id()),
+                Refusal::NoReplica { range, message } => {
+                    // The leader has made this node a member. Nobody else's word counts for that.
+                    if !message.body.is_from_leader() || self.running().burying.contains(&range) {
+                        continue;
+                    }
+                    if self.running().multi.group(range).is_none() {
+                        let buried = self.disk.stored(range).cloned().unwrap_or_default();
+                        self.add_replica(world, range, &buried);
+                    }
+                    let again =
+                        self.running().multi.input(range).expect("it is there now").handle_message(now, from, message);
+                    again.unwrap_or_else(|violation| panic!("{} to {} in {range}: {violation}", from, self.id()));
+                }
+            }
+        }
+    }
+
+    /// Something that it set going is done.
+    pub(crate) fn handle(&mut self, world: &mut World, input: Input) -> Result<(), Crashed> {
+        let now = self.clock.read(world.queue.now());
+        match input {
+            Input::Wake => {
+                let moment = world.queue.now();
+                let shard = self.running();
+                // An earlier one may have been scheduled since, and have rung already.
+                if shard.wake_at.is_some_and(|at| at <= moment) {
+                    shard.wake_at = None;
+                    shard.multi.handle_timeout(now);
+                }
+            }
+            Input::Synced => return self.finish_sync(world, now),
+            Input::Applied { range, life } if self.lives(range, life) => self.apply_waiting(world, range)?,
+            Input::Fetched { range, life, fetch, first, last, bytes_max } if self.lives(range, life) => {
+                let result = self.read_back(world, range, first, last, bytes_max);
+                self.running().multi.input(range).expect("it lives").handle_fetched(now, fetch, result);
+            }
+            Input::SnapshotPrepared { range, life, to, at_least } if self.lives(range, life) => {
+                self.offer_snapshot(world, range, to, at_least);
+            }
+            Input::Checkpointed { range, life, checkpoint } if self.lives(range, life) => {
+                self.finish_checkpoint(world, range, *checkpoint);
+            }
+            Input::Bury { range, life } if self.lives(range, life) => self.bury(world, range),
+            // The replica has gone meanwhile. Snapshots are fetched from another node, so not here.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the replica is still the same.
+    pub(crate) fn lives(&self, range: RangeId, life: u64) -> bool {
+        self.replica(range).is_some_and(|(_, replica)| replica.life == life)
+    }
+
+    fn finish_sync(&mut self, world: &mut World, now: Instant) -> Result<(), Crashed> {
+        if self.disk.full_until > world.queue.now() {
+            let node = self.index;
+            world.queue.at(self.disk.full_until, Event::Node { node, boot: self.boot, input: Input::Synced });
+            return Ok(());
+        }
+        let done = self.disk.finish_sync();
+        self.reaches(CrashPoint::AfterSync)?;
+        for Write { range, life, what } in done {
+            match what {
+                What::Persist { write, .. } if self.lives(range, life) => {
+                    self.running().multi.handle_durable(now, range, write);
+                }
+                What::Bury => {
+                    self.running().burying.remove(&range);
+                }
+                What::Persist { .. } | What::Compact { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The operator wants a checkpoint.
+    pub(crate) fn begin_checkpoint(&mut self, world: &mut World, range: RangeId) {
+        let Some((_, replica)) = self.replica(range) else { return };
+        if replica.installing.is_none() {
+            let (life, checkpoint) = (replica.life, Box::new(replica.checkpoint()));
+            let delay = within(&mut world.rng, Duration::from_millis(200));
+            self.later(world, delay, Input::Checkpointed { range, life, checkpoint });
+        }
+    }
+
+    /// A checkpoint becomes durable: the log may be compacted, often not quite as far.
+    fn finish_checkpoint(&mut self, world: &mut World, range: RangeId, checkpoint: Checkpoint) {
+        let last = checkpoint.meta.last.index;
+        if self.disk.stored(range).is_some_and(|stored| stored.checkpoint.meta.last.index >= last) {
+            return;
+        }
+        world.report.checkpoints += 1;
+        self.disk.keep_checkpoint(range, checkpoint);
+        let spared = if world.rng.below(2) == 0 { 0 } else { world.rng.below(20) };
+        let shard = self.running();
+        let group = shard.multi.input(range).expect("it lives");
+        group.compact(Index(last.0.saturating_sub(spared)));
+        let (to, replica) = (group.log_start().index, shard.replicas.get_mut(&range).expect("it lives"));
+        replica.log.compact(to);
+        let write = Write { range, life: replica.life, what: What::Compact { to } };
+        self.disk.write(write);
+    }
+
+    /// Makes a snapshot for a peer, unless that happens to be impossible.
+    fn offer_snapshot(&mut self, world: &mut World, range: RangeId, to: NodeId, at_least: Index) {
+        let now = self.clock.read(world.queue.now());
+        let unavailable = world.rng.below(8) == 0;
+        let shard = self.running();
+        let group = shard.multi.input(range).expect("it lives");
+        let replica = shard.replicas.get_mut(&range).expect("it lives");
+        if unavailable {
+            return group.handle_snapshot_unavailable(now, to);
+        }
+        let checkpoint = replica.checkpoint();
+        assert!(checkpoint.meta.last.index >= at_least, "what is compacted was applied");
+        group.offer_snapshot(now, to, checkpoint.meta.clone());
+        replica.offered.insert(to, checkpoint);
+    }
+
+    /// A snapshot has been fetched, or could not be.
+    pub(crate) fn finish_install(
+        &mut self,
+        world: &mut World,
+        range: RangeId,
+        meta: &SnapshotMeta,
+        fetched: Option<Checkpoint>,
+    ) {
+        let now = self.clock.read(world.queue.now());
+        let shard = self.running();
+        let group = shard.multi.input(range).expect("it lives");
+        let replica = shard.replicas.get_mut(&range).expect("it lives");
+        if replica.installing.as_ref() != Some(meta) {
+            return;
+        }
+        match fetched {
+            None => {
+                replica.installing = None;
+                group.handle_snapshot_failed(now);
+            }
+            Some(checkpoint) => {
+                world.report.snapshots += 1;
+                replica.install(&checkpoint);
+                self.disk.keep_checkpoint(range, checkpoint);
+                self.running().multi.input(range).expect("it lives").handle_snapshot_installed(now, meta);
+            }
+        }
+    }
+
+    /// Removes a replica that is no member any more, for good: what stays is its term and vote.
+    fn bury(&mut self, world: &mut World, range: RangeId) {
+        let id = self.id();
+        let shard = self.running();
+        let group = shard.multi.group(range).expect("it lives");
+        if group.membership().contains(id) {
+            return;
+        }
+        world.report.burials += 1;
+        shard.multi.remove(range);
+        let replica = shard.replicas.remove(&range).expect("it lives");
+        shard.burying.insert(range);
+        self.disk.write(Write { range, life: replica.life, what: What::Bury });
+    }
+
+    /// Schedules what the turn has left to be done: batches, the sync, the next wake-up.
+    pub(crate) fn flush(&mut self, world: &mut World) {
+        self.send(world);
+        if self.disk.begin_sync() {
+            let slow = self.disk.slow_until > world.queue.now();
+            let most = if slow { Duration::from_secs(2) } else { world.weather.sync };
+            let delay = within(&mut world.rng, most);
+            self.later(world, delay, Input::Synced);
+        }
+        let shard = self.shard.as_mut().expect("it runs");
+        world.answers.append(&mut shard.answers);
+        let Some(due) = shard.multi.next_timeout().map(|deadline| self.clock.when(deadline)) else { return };
+        if shard.wake_at.is_none_or(|at| due < at) {
+            shard.wake_at = Some(due);
+            let (node, boot) = (self.index, self.boot);
+            world.queue.at(due, Event::Node { node, boot, input: Input::Wake });
+        }
+    }
+
+    fn send(&mut self, world: &mut World) {
+        let from = self.id();
+        let batches: Vec<(NodeId, Batch)> = self.running().multi.take_batches().collect();
+        for (to, batch) in batches {
+            world.report.batches += 1;
+            world.report.messages += batch.len() as u64;
+            crate::invariants::promises::check(world, &self.disk, from, to, &batch);
+            let now = world.queue.now();
+            let (from, to) = (self.index, to.0 as usize);
+            let [first, second] = world.network.deliveries(now, from, to, &world.weather);
+            if let Some(at) = second {
+                world.queue.at(at, Event::Deliver { from, to, batch: batch.clone() });
+            }
+            if let Some(at) = first {
+                world.queue.at(at, Event::Deliver { from, to, batch });
+            }
+        }
+    }
+}
