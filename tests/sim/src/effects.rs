@@ -30,6 +30,7 @@ impl Node {
 
     fn carry_out(&mut self, world: &mut World, range: RangeId, effect: Effect) -> Result<(), Crashed> {
         let life = self.replica(range).expect("effects come from what lives").1.life;
+        world.tell(|| format!("{} {range}: {effect:?}", self.id()));
         match effect {
             Effect::Persist { write, hard_state, log } => {
                 self.reaches(CrashPoint::BeforeWrite)?;

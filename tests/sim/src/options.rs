@@ -27,6 +27,8 @@ pub struct Options {
     pub minutes: u64,
     /// Kinds of fault that are left out.
     pub without: Vec<Kind>,
+    /// From this virtual second on, everything that happens is told on standard error.
+    pub narrate_from: Option<u64>,
     /// A mistake to plant in every replica.
     #[cfg(feature = "mutations")]
     pub mutation: Option<bifro_raft::Mutation>,
@@ -39,6 +41,7 @@ impl Options {
             nodes,
             minutes,
             without: Vec::new(),
+            narrate_from: None,
             #[cfg(feature = "mutations")]
             mutation: None,
         }

@@ -110,6 +110,7 @@ impl Simulation {
                 }
                 if self.nodes[to].shard.is_some() {
                     self.world.trace.note(&[now.0, 1, from as u64, to as u64, batch.len() as u64]);
+                    self.world.tell(|| format!("n{from} to n{to}: {batch:?}"));
                     self.nodes[to].handle_batch(&mut self.world, from, batch);
                     self.end_turn(to);
                 }
@@ -143,6 +144,7 @@ impl Simulation {
             return self.world.queue.at(node.frozen_until, Event::Node { node: at, boot, input });
         }
         self.world.trace.note(&[self.world.queue.now().0, 2, at as u64]);
+        self.world.tell(|| format!("n{at}: {input:?}"));
         let aimed_after_report = matches!(input, Input::Synced) && node.crash_at == Some(CrashPoint::AfterReport);
         if let Input::SnapshotFetched { range, life, from, meta } = input {
             if node.lives(range, life) {
@@ -177,6 +179,7 @@ impl Simulation {
         self.observe(at);
         self.nodes[at].flush(&mut self.world);
         for (ticket, answer) in std::mem::take(&mut self.world.answers) {
+            self.world.tell(|| format!("answer: {ticket:?} {answer:?}"));
             self.world.trace.note(&[self.world.queue.now().0, 3, ticket.client as u64, ticket.attempt]);
             self.clients[ticket.client].handle_answer(&mut self.world, ticket, answer);
         }
@@ -208,6 +211,7 @@ impl Simulation {
         }
         self.world.report.crashes += 1;
         self.world.trace.note(&[self.world.queue.now().0, 4, at as u64]);
+        self.world.tell(|| format!("n{at}: crashes"));
         self.nodes[at].crash(&mut self.world);
         let down = Duration::from_millis(pick(&mut self.world.rng, &[10, 200, 800, 4_000]));
         let down = around(&mut self.world.rng, down);
@@ -221,6 +225,7 @@ impl Simulation {
 
     fn start(&mut self, at: usize) {
         if self.nodes[at].shard.is_none() {
+            self.world.tell(|| format!("n{at}: starts"));
             self.nodes[at].start(&mut self.world);
             self.end_turn(at);
         }
@@ -251,6 +256,7 @@ impl Simulation {
         } else {
             self.nodes[node].read(&mut self.world, operation.range, operation.key, ticket)
         };
+        self.world.tell(|| format!("{at}: {ticket:?} {operation:?}: {result:?}"));
         self.clients[ticket.client].note_attempt(&mut self.world, at, result);
         self.end_turn(node);
     }
@@ -268,6 +274,7 @@ impl Simulation {
 
     /// All faults end.
     fn heal(&mut self) {
+        self.world.tell(|| "all faults end".to_owned());
         self.faulty = false;
         self.world.weather = Weather::fair();
         self.world.network.heal();

@@ -91,4 +91,12 @@ impl World {
     pub(crate) fn checks(&mut self, range: RangeId) -> &mut Checks {
         &mut self.checks[range.0 as usize]
     }
+
+    /// Tells what happens, if that is wanted.
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
+        let now = self.queue.now();
+        if self.options.narrate_from.is_some_and(|from| now.0 >= from * 1_000_000) {
+            eprintln!("{now}: {}", what());
+        }
+    }
 }

@@ -82,6 +82,15 @@ impl Progress {
         self.probe_from(self.matched.next());
     }
 
+    /// Asks about an earlier place than before, because the peer does not agree there. What it denies after having confirmed it
+    /// was confirmed by a replica that it has replaced: removed from the group, and added again in the same term, after which an
+    /// old answer came late. Whatever that one confirmed was committed before the peer was added again, so nothing
+    /// was counted that should not have been.
+    pub(super) fn retreat_to(&mut self, next: Index) {
+        self.matched = self.matched.min(next.previous());
+        self.probe_from(next);
+    }
+
     /// Asks about the entry before `next`, one message at a time.
     pub(super) fn probe_from(&mut self, next: Index) {
         self.mode = Mode::Probe { asked: false };

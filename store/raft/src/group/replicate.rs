@@ -117,8 +117,8 @@ impl Group {
         let agrees = self.log.last_not_above(hint.index.min(at), hint.term);
         let Some(peer) = self.leader_state().and_then(|leader| leader.peers.get_mut(&from)) else { return };
         match peer.mode {
-            Mode::Stream if at > peer.matched => peer.probe(),
-            Mode::Probe { .. } if at == peer.next.previous() => peer.probe_from(at.min(agrees.index.next())),
+            Mode::Stream if at >= peer.matched => peer.probe(),
+            Mode::Probe { .. } if at == peer.next.previous() => peer.retreat_to(at.min(agrees.index.next())),
             // An answer to what was sent before it was known better.
             Mode::Stream | Mode::Probe { .. } | Mode::Snapshot(_) => {}
         }

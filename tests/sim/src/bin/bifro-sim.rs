@@ -24,6 +24,9 @@ struct Arguments {
     /// Kinds of fault to leave out: loss, cuts, clogs, crashes, disks, clocks, freezes, changes, transfers, compaction
     #[arg(long, value_delimiter = ',', value_parser = kind)]
     without: Vec<Kind>,
+    /// Tell everything that happens from this virtual second on, on standard error
+    #[arg(long, value_name = "SECOND")]
+    narrate_from: Option<u64>,
 }
 
 fn kind(name: &str) -> Result<Kind, String> {
@@ -33,7 +36,11 @@ fn kind(name: &str) -> Result<Kind, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let options = Options { without: arguments.without, ..Options::new(arguments.nodes as usize, arguments.minutes) };
+    let options = Options {
+        without: arguments.without,
+        narrate_from: arguments.narrate_from,
+        ..Options::new(arguments.nodes as usize, arguments.minutes)
+    };
     let (begin, mut total, mut traces) = (Instant::now(), Report::default(), 0_u64);
     // Violations are told below, and looking for the least command makes more of them.
     std::panic::set_hook(Box::new(|_| {}));
@@ -44,6 +51,10 @@ fn main() -> ExitCode {
                 traces = traces.rotate_left(1) ^ passed.trace;
             }
             Err(failure) => {
+                if options.narrate_from.is_some() {
+                    println!("{failure}");
+                    return ExitCode::FAILURE;
+                }
                 println!("{failure}\nleaving out what it does not need:\n{}", minimise(&failure));
                 return ExitCode::FAILURE;
             }
