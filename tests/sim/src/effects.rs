@@ -52,7 +52,7 @@ impl Node {
                 }
             }
             Effect::Fetch { fetch, first, last, bytes_max } => {
-                let delay = within(&mut world.rng, Duration::from_millis(20));
+                let delay = within(&mut world.rng, world.weather.sync);
                 self.later(world, delay, Input::Fetched { range, life, fetch, first, last, bytes_max });
             }
             Effect::RoleChanged { role, term, leader } => {

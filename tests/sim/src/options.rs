@@ -119,7 +119,7 @@ impl Settings {
             inflight_bytes_max: pick(rng, &[1 << 10, 4 << 20]),
             message_bytes_max: pick(rng, &[200, 2 << 10, 512 << 10]),
             tail_bytes_max: pick(rng, &[0, 2 << 10, 1 << 20]),
-            apply_bytes_max: pick(rng, &[100, 4 << 20]),
+            apply_bytes_max: pick(rng, &[1 << 10, 4 << 20]),
             ..Config::DEFAULT
         };
         Self {

@@ -171,11 +171,10 @@ impl Speaker<'_> {
     /// Sends everything the window has room for.
     fn stream(&mut self, to: NodeId, peer: &mut Progress) {
         let last = self.log.last().index;
+        // Even with the window full: what fills it may be lost, and can then not be asked about any more.
+        let Some(prev) = self.prev(peer) else { return peer.need_snapshot(None) };
         let mut silent = true;
         while peer.next <= last && !peer.is_full(self.config.inflight_messages_max, self.config.inflight_bytes_max) {
-            if self.prev(peer).is_none() {
-                return peer.need_snapshot(None);
-            }
             let Some(entries) = self.log.slice(peer.next, last, self.config.message_bytes_max) else {
                 self.fetch(to, peer, last);
                 break;
@@ -184,10 +183,7 @@ impl Speaker<'_> {
             silent = false;
         }
         let news = peer.commit_sent < self.log.committed().min(peer.next.previous());
-        if silent
-            && (news || peer.in_doubt)
-            && let Some(prev) = self.prev(peer)
-        {
+        if silent && (news || peer.in_doubt) {
             peer.in_doubt = false;
             peer.commit_sent = self.log.committed();
             self.say_append(to, prev, Vec::new());

@@ -20,9 +20,7 @@ impl Group {
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: LogId) {
         let refused = term < self.term() || self.has_live_leader() || last < self.log.last();
-        if self.quiet {
-            self.wake();
-        }
+        self.wake_for(from);
         self.send(from, Body::PreVoteReply { asked_in: term, granted: !refused });
     }
 
@@ -32,9 +30,7 @@ impl Group {
         }
         if term > self.term() {
             if !transfer && self.has_live_leader() && !self.is_planted(Mutation::VoteDespiteLeader) {
-                if self.quiet {
-                    self.wake();
-                }
+                self.wake_for(from);
                 return;
             }
             self.enter_term(term);
@@ -49,6 +45,14 @@ impl Group {
         }
         let needs = if self.is_planted(Mutation::VoteWithoutSync) { Needs::Nothing } else { Needs::HardState };
         self.send_after(from, Body::VoteReply { granted }, needs);
+    }
+
+    /// Somebody doubts that the leader lives: reason enough to be no longer quiet, if it is a member. A replica that does not
+    /// know that it was removed doubts for ever.
+    fn wake_for(&mut self, candidate: NodeId) {
+        if self.quiet && self.members.current().contains(candidate) {
+            self.wake();
+        }
     }
 
     /// Whoever leads in this term has spoken.
