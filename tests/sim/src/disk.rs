@@ -46,8 +46,8 @@ pub(crate) enum What {
     Persist { write: WriteId, hard_state: Option<HardState>, log: LogWrite },
     /// Entries up to this are no longer needed.
     Compact { to: Index },
-    /// The replica is removed.
-    Bury,
+    /// The replica is removed, but for this.
+    Bury(HardState),
 }
 
 /// The disk.
@@ -124,8 +124,8 @@ impl Disk {
                 stored.log.write(log);
             }
             What::Compact { to } => stored.log.compact(*to),
-            What::Bury => {
-                *stored = Stored { hard_state: stored.hard_state, buried: true, ..Stored::default() };
+            What::Bury(tombstone) => {
+                *stored = Stored { hard_state: *tombstone, buried: true, ..Stored::default() };
             }
         }
     }
@@ -139,7 +139,7 @@ mod tests {
     const RANGE: RangeId = RangeId(1);
 
     fn vote(term: u64) -> Write {
-        let hard_state = Some(HardState { term: Term(term), vote: None });
+        let hard_state = Some(HardState { term: Term(term), ..HardState::default() });
         Write {
             range: RANGE,
             life: 0,

@@ -9,7 +9,7 @@ use crate::replica::{Replica, Ticket};
 use crate::world::{Answer, Event, Input, World};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::time::Instant;
-use bifro_raft::{Batch, Group, Identity, Index, Multi, Refusal, Restored, SnapshotMeta};
+use bifro_raft::{Batch, Body, Group, Identity, Index, LogId, Multi, Refusal, Restored, SnapshotMeta};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -174,8 +174,9 @@ impl Node {
             match refusal {
                 Refusal::Violation { range, violation } => panic!("{} to {} in {range}: {violation}", from, self.id()),
                 Refusal::NoReplica { range, message } => {
-                    // The leader has made this node a member. Nobody else's word counts for that.
-                    if !message.body.is_from_leader() || self.running().burying.contains(&range) {
+                    // A leader has made this node a member, or a candidate needs its vote.
+                    let asks = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+                    if !(asks || message.body.is_from_leader()) || self.running().burying.contains(&range) {
                         continue;
                     }
                     if self.running().multi.group(range).is_none() {
@@ -215,7 +216,7 @@ impl Node {
             Input::Checkpointed { range, life, checkpoint } if self.lives(range, life) => {
                 self.finish_checkpoint(world, range, *checkpoint);
             }
-            Input::Bury { range, life } if self.lives(range, life) => self.bury(world, range),
+            Input::Bury { range, life } if self.lives(range, life) => self.bury_removed(world, range),
             // The replica has gone meanwhile. Snapshots are fetched from another node, so not here.
             _ => {}
         }
@@ -240,7 +241,7 @@ impl Node {
                 What::Persist { write, .. } if self.lives(range, life) => {
                     self.running().multi.handle_durable(now, range, write);
                 }
-                What::Bury => {
+                What::Bury(_) => {
                     self.running().burying.remove(&range);
                 }
                 What::Persist { .. } | What::Compact { .. } => {}
@@ -322,19 +323,25 @@ impl Node {
         }
     }
 
-    /// Removes a replica that is no member any more, for good: what stays is its term and vote.
-    fn bury(&mut self, world: &mut World, range: RangeId) {
-        let id = self.id();
+    /// Removes a replica that has applied its own removal.
+    fn bury_removed(&mut self, world: &mut World, range: RangeId) {
+        let (group, _) = self.replica(range).expect("it lives");
+        if !group.membership().contains(self.id()) {
+            self.bury(world, range, LogId::ZERO);
+        }
+    }
+
+    /// Removes a replica for good: what stays is its tombstone. `removed` is as in [`bifro_raft::HardState`], if others told it.
+    pub(crate) fn bury(&mut self, world: &mut World, range: RangeId, removed: LogId) {
         let shard = self.running();
         let group = shard.multi.group(range).expect("it lives");
-        if group.membership().contains(id) {
-            return;
-        }
         world.report.burials += 1;
+        let mut tombstone = group.tombstone();
+        tombstone.removed = tombstone.removed.max(removed);
         shard.multi.remove(range);
         let replica = shard.replicas.remove(&range).expect("it lives");
         shard.burying.insert(range);
-        self.disk.write(Write { range, life: replica.life, what: What::Bury });
+        self.disk.write(Write { range, life: replica.life, what: What::Bury(tombstone) });
     }
 
     /// Schedules what the turn has left to be done: batches, the sync, the next wake-up.

@@ -21,6 +21,7 @@ impl Simulation {
             return;
         }
         match kind {
+            Kind::Changes if self.world.rng.below(4) == 0 => self.bury_forgotten(range),
             Kind::Changes => self.change_members(range),
             Kind::Transfers => self.transfer(range),
             _ => {
@@ -50,6 +51,24 @@ impl Simulation {
             self.world.report.joint_changes += u64::from(joint);
         }
         self.end_turn(at);
+    }
+
+    /// Tells replicas that do not know that they were removed. Not one that may have been added again since: its newest
+    /// members are from a later entry then.
+    fn bury_forgotten(&mut self, range: RangeId) {
+        let Some(at) = self.some_leader(range) else { return };
+        let (group, replica) = self.nodes[at].replica(range).expect("it leads");
+        let (members, since) = (group.membership().clone(), replica.seen.since);
+        if members.is_joint() || since > group.committed() {
+            return;
+        }
+        let removed = group.tombstone().removed;
+        for node in &mut self.nodes {
+            let forgotten = node.replica(range).is_some_and(|(_, replica)| replica.seen.since < since);
+            if forgotten && !members.contains(node.id()) {
+                node.bury(&mut self.world, range, removed);
+            }
+        }
     }
 
     fn transfer(&mut self, range: RangeId) {

@@ -246,6 +246,16 @@ impl Group {
         self.quiet
     }
 
+    /// What must be kept of a replica that is removed for good, and what its successor starts from if the node ever joins
+    /// again: see [`HardState`]. It takes the newest entry that this replica knows to be committed for the one that removed it; a host
+    /// that was told by others which one it was puts that there, if it is later.
+    pub fn tombstone(&self) -> HardState {
+        let index = self.log.committed();
+        let term = self.log.term_at(index).expect("what is committed is not before the start");
+        let removed = self.hard_state.removed.max(LogId { term, index });
+        HardState { removed, ..self.hard_state }
+    }
+
     /// A peer said something.
     ///
     /// # Errors

@@ -57,6 +57,8 @@ pub(super) struct Progress {
     pub(super) fetch_after: Option<Instant>,
     /// What was sent may be lost: ask where it stands.
     pub(super) in_doubt: bool,
+    /// Rejections of what was sent before this round say nothing new.
+    pub(super) asked_since: Round,
     inflight: Inflight,
 }
 
@@ -73,6 +75,7 @@ impl Progress {
             fetching: None,
             fetch_after: None,
             in_doubt: false,
+            asked_since: Round(0),
             inflight: Inflight::default(),
         }
     }

@@ -40,7 +40,7 @@ impl Group {
         let falls_quiet = self.may_fall_quiet();
         let (mut speaker, leader) = self.speaker().expect("this is the leader");
         let speak = leader.beat || leader.wants_round;
-        if speak {
+        if speak || leader.asks_anew {
             leader.begin_round(speaker.now);
             speaker.round = leader.round;
         }
@@ -115,13 +115,18 @@ impl Group {
     pub(super) fn handle_rejected(&mut self, from: NodeId, at: Index, hint: LogId, round: Round) {
         self.note_heard(from, round);
         let agrees = self.log.last_not_above(hint.index.min(at), hint.term);
-        let Some(peer) = self.leader_state().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(leader) = self.leader_state() else { return };
+        let Some(peer) = leader.peers.get_mut(&from).filter(|peer| round >= peer.asked_since) else { return };
         match peer.mode {
             Mode::Stream if at >= peer.matched => peer.probe(),
             Mode::Probe { .. } if at == peer.next.previous() => peer.retreat_to(at.min(agrees.index.next())),
             // An answer to what was sent before it was known better.
-            Mode::Stream | Mode::Probe { .. } | Mode::Snapshot(_) => {}
+            Mode::Stream | Mode::Probe { .. } | Mode::Snapshot(_) => return,
         }
+        // One lost or overtaken message of a stream has all behind it rejected. Each of these answers would begin the search
+        // anew if they were not told apart from the answer to the next question, which is in a round of its own.
+        peer.asked_since = Round(leader.round.0 + 1);
+        leader.asks_anew = true;
     }
 
     pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, round: Round) {

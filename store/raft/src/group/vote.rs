@@ -19,7 +19,7 @@ impl Group {
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: LogId) {
-        let refused = term < self.term() || self.has_live_leader() || last < self.log.last();
+        let refused = term < self.term() || self.has_live_leader() || last < self.least_log();
         self.wake_for(from);
         self.send(from, Body::PreVoteReply { asked_in: term, granted: !refused });
     }
@@ -36,7 +36,7 @@ impl Group {
             self.enter_term(term);
         }
         let free = self.hard_state.vote.is_none_or(|vote| vote == from) || self.is_planted(Mutation::VoteTwice);
-        let up_to_date = last >= self.log.last() || self.is_planted(Mutation::VoteForStaleLog);
+        let up_to_date = last >= self.least_log() || self.is_planted(Mutation::VoteForStaleLog);
         let granted = free && up_to_date && self.leader.is_none();
         if granted {
             self.hard_state_changed |= self.hard_state.vote != Some(from);
@@ -45,6 +45,11 @@ impl Group {
         }
         let needs = if self.is_planted(Mutation::VoteWithoutSync) { Needs::Nothing } else { Needs::HardState };
         self.send_after(from, Body::VoteReply { granted }, needs);
+    }
+
+    /// Where a candidate's log must reach to get a vote (Raft section 5.4.1).
+    fn least_log(&self) -> LogId {
+        self.log.last().max(self.hard_state.removed)
     }
 
     /// Somebody doubts that the leader lives: reason enough to be no longer quiet, if it is a member. A replica that does not

@@ -41,7 +41,8 @@ struct Member {
 /// A message that reached no group or offended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such replica: the host creates one, or answers that it has been removed.
+    /// There is no such replica. To a leader and to a candidate the host gives one, from the tombstone if there is one: the node
+    /// may be a member by now, whose vote is needed.
     NoReplica {
         /// The group.
         range: RangeId,

@@ -2,7 +2,7 @@
 
 use crate::disk::Stored;
 use bifro_core::ids::NodeId;
-use bifro_raft::{HardState, Term};
+use bifro_raft::Term;
 use std::collections::BTreeMap;
 
 /// Who led when.
@@ -16,8 +16,8 @@ impl ElectionSafety {
     pub(crate) fn note(&mut self, node: NodeId, term: Term, stored: Option<&Stored>) {
         let known = *self.leaders.entry(term).or_insert(node);
         assert!(known == node, "election safety: {known} and {node} lead in term {}", term.0);
-        let own_vote = HardState { term, vote: Some(node) };
-        let durable = stored.map(|stored| stored.hard_state);
+        let own_vote = (term, Some(node));
+        let durable = stored.map(|stored| (stored.hard_state.term, stored.hard_state.vote));
         assert!(durable == Some(own_vote), "election safety: {node} counted its own vote before it was durable");
     }
 }
