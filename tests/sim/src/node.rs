@@ -326,7 +326,7 @@ impl Node {
     /// Removes a replica that has applied its own removal.
     fn bury_removed(&mut self, world: &mut World, range: RangeId) {
         let (group, _) = self.replica(range).expect("it lives");
-        if !group.membership().contains(self.id()) {
+        if group.is_removed() {
             self.bury(world, range, LogId::ZERO);
         }
     }

@@ -246,6 +246,15 @@ impl Group {
         self.quiet
     }
 
+    /// Whether the replica may be removed for good by what it knows itself: its log ends with its removal, and that is
+    /// committed. With anything behind that it may have been added again, and have confirmed entries which count, before it has
+    /// the entry that says so.
+    pub fn is_removed(&self) -> bool {
+        let current = self.members.current();
+        let gone = !current.is_empty() && !current.is_joint() && !current.contains(self.identity.node);
+        gone && self.members.since() == self.log.last().index && self.log.committed() == self.log.last().index
+    }
+
     /// What must be kept of a replica that is removed for good, and what its successor starts from if the node ever joins
     /// again: see [`HardState`]. It takes the newest entry that this replica knows to be committed for the one that removed it; a host
     /// that was told by others which one it was puts that there, if it is later.
