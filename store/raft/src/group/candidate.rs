@@ -21,7 +21,7 @@ impl Group {
 
     /// Sets the election deadline; none for who may not campaign.
     pub(super) fn arm_election_in(&mut self, delay: Duration) {
-        if self.is_voter() && !self.quiet && !matches!(self.state, State::Leader(_)) {
+        if self.may_campaign() && !self.quiet && !matches!(self.state, State::Leader(_)) {
             self.timers.set(Timer::Election, self.now + delay);
         } else {
             self.timers.clear(Timer::Election);
@@ -29,7 +29,7 @@ impl Group {
     }
 
     pub(super) fn handle_election_timeout(&mut self) {
-        if !self.is_voter() || matches!(self.state, State::Leader(_)) {
+        if !self.may_campaign() || matches!(self.state, State::Leader(_)) {
             return;
         }
         self.leader = None;
@@ -43,7 +43,7 @@ impl Group {
 
     /// The leader hands over: campaign at once, without PreVote and in spite of the lease (dissertation, 3.10).
     pub(super) fn handle_timeout_now(&mut self) {
-        if self.is_voter() {
+        if self.may_campaign() {
             self.campaign(true);
         }
     }

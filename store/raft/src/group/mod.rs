@@ -376,6 +376,10 @@ impl Group {
         self.members.current().is_voter(self.identity.node)
     }
 
+    fn may_campaign(&self) -> bool {
+        self.members.may_campaign(self.identity.node)
+    }
+
     fn leader_state(&mut self) -> Option<&mut Leader> {
         match &mut self.state {
             State::Leader(leader) => Some(leader),
