@@ -24,6 +24,8 @@ struct Link {
     cut_until: Moment,
     /// What is sent before this arrives after it.
     clogged_until: Moment,
+    /// When the last of what was sent arrives.
+    busy_until: Moment,
 }
 
 impl Network {
@@ -34,8 +36,8 @@ impl Network {
 
     /// When copies of a batch sent now arrive: none, one or two.
     pub(crate) fn deliveries(&mut self, now: Moment, from: usize, to: usize, weather: &Weather) -> [Option<Moment>; 2] {
-        let link = self.links[from * self.nodes + to];
-        if link.cut_until > now || self.rng.below(1_000) < weather.loss {
+        let link = from * self.nodes + to;
+        if self.links[link].cut_until > now || self.rng.below(1_000) < weather.loss {
             return [None, None];
         }
         let first = Some(self.arrival(now, link, weather));
@@ -43,10 +45,16 @@ impl Network {
         [first, second]
     }
 
-    fn arrival(&mut self, now: Moment, link: Link, weather: &Weather) -> Moment {
+    fn arrival(&mut self, now: Moment, link: usize, weather: &Weather) -> Moment {
         let late = self.rng.below(1_000) < weather.stragglers;
         let jitter = within(&mut self.rng, if late { STRAGGLER_DELAY_MAX } else { weather.jitter });
-        now.max(link.clogged_until) + weather.delay + jitter
+        let link = &mut self.links[link];
+        let arrival = now.max(link.clogged_until) + weather.delay + jitter;
+        if late || !weather.ordered {
+            return arrival;
+        }
+        link.busy_until = link.busy_until.max(arrival);
+        link.busy_until
     }
 
     /// Cuts one direction for a time.

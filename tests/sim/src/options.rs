@@ -146,6 +146,8 @@ pub(crate) struct Weather {
     pub(crate) duplicates: u64,
     /// Batches of a thousand that arrive seconds later.
     pub(crate) stragglers: u64,
+    /// Links keep the order, except for stragglers, as connections do.
+    pub(crate) ordered: bool,
     pub(crate) delay: Duration,
     pub(crate) jitter: Duration,
     /// A sync takes up to this.
@@ -164,6 +166,7 @@ impl Weather {
             loss: 0,
             duplicates: 0,
             stragglers: 0,
+            ordered: true,
             delay: Duration::from_micros(200),
             jitter: Duration::from_millis(1),
             sync: Duration::from_millis(2),
@@ -187,6 +190,7 @@ impl Weather {
             loss: lossy(loss),
             duplicates: lossy(duplicates),
             stragglers: lossy(stragglers),
+            ordered: rng.below(2) == 0,
             delay: Duration::from_micros(pick(rng, &[100, 1_000, 20_000])),
             jitter: Duration::from_micros(pick(rng, &[200, 5_000, 60_000])),
             sync: Duration::from_micros(pick(rng, &[500, 5_000, 50_000])),
