@@ -120,7 +120,7 @@ pub struct HardState {
     pub vote: Option<NodeId>,
     /// The entry that removed the node's earlier replica from the group, or a later one that is committed; [`LogId::ZERO`] if
     /// there was none. The replica votes for nobody whose log ends before: with the log that it no longer has it would not have
-    /// done so either, and what that log held counts as being on a quorum.
+    /// done so either, and what that log held counts as being on a quorum. Nor does it campaign before its own log reaches there.
     pub removed: LogId,
 }
 

@@ -205,7 +205,7 @@ impl Node {
         bytes_max: usize,
     ) -> Result<Vec<Entry>, FetchError> {
         world.report.fetches += 1;
-        let fails = world.rng.below(20) == 0;
+        let fails = world.weather.fails && world.rng.below(20) == 0;
         let (_, replica) = self.replica(range).expect("it lives");
         if first <= replica.log.start().index {
             return Err(FetchError::Compacted);

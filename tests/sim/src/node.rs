@@ -281,7 +281,7 @@ impl Node {
     /// Makes a snapshot for a peer, unless that happens to be impossible.
     fn offer_snapshot(&mut self, world: &mut World, range: RangeId, to: NodeId, at_least: Index) {
         let now = self.clock.read(world.queue.now());
-        let unavailable = world.rng.below(8) == 0;
+        let unavailable = world.weather.fails && world.rng.below(8) == 0;
         let shard = self.running();
         let group = shard.multi.input(range).expect("it lives");
         let replica = shard.replicas.get_mut(&range).expect("it lives");

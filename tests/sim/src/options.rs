@@ -154,6 +154,8 @@ pub(crate) struct Weather {
     pub(crate) sync: Duration,
     /// Applying takes up to this; zero: it is done within the turn.
     pub(crate) apply: Duration,
+    /// Old entries cannot always be read, nor snapshots be made or fetched.
+    pub(crate) fails: bool,
 }
 
 impl Weather {
@@ -171,6 +173,7 @@ impl Weather {
             jitter: Duration::from_millis(1),
             sync: Duration::from_millis(2),
             apply: Duration::ZERO,
+            fails: false,
         }
     }
 
@@ -195,6 +198,7 @@ impl Weather {
             jitter: Duration::from_micros(pick(rng, &[200, 5_000, 60_000])),
             sync: Duration::from_micros(pick(rng, &[500, 5_000, 50_000])),
             apply: Duration::from_micros(pick(rng, &[0, 0, 10_000])),
+            fails: rng.below(2) == 0,
             kinds,
         }
     }

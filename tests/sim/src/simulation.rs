@@ -165,7 +165,7 @@ impl Simulation {
         let (now, source) = (self.world.queue.now(), from.0 as usize);
         let network = &self.world.network;
         let open = network.is_open(now, at, source) && network.is_open(now, source, at);
-        let fails = self.faulty && self.world.rng.below(8) == 0;
+        let fails = self.world.weather.fails && self.world.rng.below(8) == 0;
         let (_, replica) = self.nodes[source].replica(range)?;
         let offered = replica.offered.get(&NodeId(at as u64))?;
         (open && !fails && offered.meta == *meta).then(|| offered.clone())

@@ -172,7 +172,7 @@ impl Group {
             #[cfg(feature = "mutations")]
             mutation: None,
         };
-        if group.members.current().is_sole_voter(identity.node) {
+        if group.members.current().is_sole_voter(identity.node) && group.may_campaign() {
             group.campaign(false);
         } else {
             group.arm_election();
@@ -376,8 +376,10 @@ impl Group {
         self.members.current().is_voter(self.identity.node)
     }
 
+    /// Whether it may become a candidate. A replica that joins again reads the log from the beginning, and finds itself a voter of long
+    /// ago, perhaps the only one: until its log is past its removal, what it says of the members is history.
     fn may_campaign(&self) -> bool {
-        self.members.may_campaign(self.identity.node)
+        self.log.last() >= self.hard_state.removed && self.members.may_campaign(self.identity.node)
     }
 
     fn leader_state(&mut self) -> Option<&mut Leader> {

@@ -51,6 +51,8 @@ pub(super) struct Progress {
     pub(super) acked: Round,
     /// The commit index it was last told.
     pub(super) commit_sent: Index,
+    /// What the last heartbeat told it is committed, and the first round that told it so.
+    pub(super) told: (Index, Round),
     /// Entries for it that are being read.
     pub(super) fetching: Option<FetchId>,
     /// Reading them failed: not again before this.
@@ -72,6 +74,7 @@ impl Progress {
             heard: now,
             acked: Round(0),
             commit_sent: Index::ZERO,
+            told: (Index::ZERO, Round(0)),
             fetching: None,
             fetch_after: None,
             in_doubt: false,
@@ -143,6 +146,11 @@ impl Progress {
             self.in_doubt = false;
         }
         news
+    }
+
+    /// Whether it has said that it knows everything up to `last` to be committed.
+    pub(super) fn knows_all(&self, last: Index) -> bool {
+        self.mode == Mode::Stream && self.matched == last && self.told.0 == last && self.acked >= self.told.1
     }
 
     /// Whether the window is used up.

@@ -226,12 +226,15 @@ impl Speaker<'_> {
         self.events.push(Effect::Fetch { fetch, first: peer.next, last, bytes_max });
     }
 
-    fn heartbeat(&mut self, to: NodeId, peer: &Progress, quiesce: bool) {
+    fn heartbeat(&mut self, to: NodeId, peer: &mut Progress, quiesce: bool) {
         if let Mode::Snapshot(Phase::Offered(meta)) = &peer.mode {
             self.say(to, Body::SnapshotOffer { meta: meta.clone(), round: self.round });
         }
         let confirmed = if self.commit_unconfirmed { self.log.last().index } else { peer.matched };
         let commit = self.log.committed().min(confirmed);
+        if peer.told.0 != commit {
+            peer.told = (commit, self.round);
+        }
         self.say(to, Body::Heartbeat { commit, round: self.round, quiesce });
     }
 
