@@ -382,6 +382,11 @@ impl Group {
         self.log.last() >= self.hard_state.removed && self.members.may_campaign(self.identity.node)
     }
 
+    /// Whether silence of the leader is its business: it votes, or it is a learner.
+    fn watches_leader(&self) -> bool {
+        self.may_campaign() || self.members.current().contains(self.identity.node)
+    }
+
     fn leader_state(&mut self) -> Option<&mut Leader> {
         match &mut self.state {
             State::Leader(leader) => Some(leader),
