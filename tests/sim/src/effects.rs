@@ -35,7 +35,11 @@ impl Node {
             Effect::Persist { write, hard_state, log } => {
                 self.reaches(CrashPoint::BeforeWrite)?;
                 self.note_write(world, range, &log);
+                let (id, now) = (self.id(), self.clock.read(world.queue.now()));
                 let replica = self.running().replicas.get_mut(&range).expect("it lives");
+                if let Some(candidate) = hard_state.and_then(|state| state.vote).filter(|vote| *vote != id) {
+                    replica.promise.check_vote(id, candidate, now, world.settings.config.election_timeout);
+                }
                 replica.hard_state = hard_state.unwrap_or(replica.hard_state);
                 replica.log.write(&log);
                 self.disk.write(Write { range, life, what: What::Persist { write, hard_state, log } });

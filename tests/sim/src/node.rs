@@ -3,13 +3,14 @@
 
 use crate::clock::Clock;
 use crate::disk::{Checkpoint, Disk, Stored, What, Write};
+use crate::invariants::lease_promise::is_released_by;
 use crate::options::within;
 use crate::queue::Moment;
 use crate::replica::{Replica, Ticket};
 use crate::world::{Answer, Event, Input, World};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::time::Instant;
-use bifro_raft::{Batch, Body, Group, Identity, Index, LogId, Multi, Refusal, Restored, SnapshotMeta};
+use bifro_raft::{Batch, Body, Group, Identity, Index, LogId, Multi, Refusal, Restored, SnapshotMeta, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -139,7 +140,7 @@ impl Node {
             }
             group
         };
-        let replica = Replica::new(self.lives, &group, stored);
+        let replica = Replica::new(self.lives, &group, stored, now);
         let shard = self.running();
         shard.multi.insert(group);
         shard.replicas.insert(range, replica);
@@ -168,6 +169,9 @@ impl Node {
     pub(crate) fn handle_batch(&mut self, world: &mut World, from: usize, batch: Batch) {
         let now = self.clock.read(world.queue.now());
         let from = NodeId(from as u64);
+        let released = is_released_by(&batch);
+        let heard: Vec<(RangeId, Term)> = heard_leaders(&batch).collect();
+        self.running().replicas.values_mut().for_each(|replica| replica.promise.begin_turn(released));
         let mut refused = Vec::new();
         self.running().multi.handle_batch(now, from, batch, &mut refused);
         for refusal in refused {
@@ -182,6 +186,8 @@ impl Node {
                     if self.running().multi.group(range).is_none() {
                         let buried = self.disk.stored(range).cloned().unwrap_or_default();
                         self.add_replica(world, range, &buried);
+                        let replica = self.running().replicas.get_mut(&range).expect("it is there now");
+                        replica.promise.begin_turn(released);
                     }
                     let again =
                         self.running().multi.input(range).expect("it is there now").handle_message(now, from, message);
@@ -189,11 +195,21 @@ impl Node {
                 }
             }
         }
+        let shard = self.running();
+        for (range, term) in heard {
+            let (group, replica) = (shard.multi.group(range), shard.replicas.get_mut(&range));
+            if let (Some(group), Some(replica)) = (group, replica)
+                && (group.leader(), group.term()) == (Some(from), term)
+            {
+                replica.promise.note_heard(now);
+            }
+        }
     }
 
     /// Something that it set going is done.
     pub(crate) fn handle(&mut self, world: &mut World, input: Input) -> Result<(), Crashed> {
         let now = self.clock.read(world.queue.now());
+        self.running().replicas.values_mut().for_each(|replica| replica.promise.begin_turn(false));
         match input {
             Input::Wake => {
                 let moment = world.queue.now();
@@ -381,4 +397,11 @@ impl Node {
             }
         }
     }
+}
+
+/// The groups whose leader speaks in a batch.
+fn heard_leaders(batch: &Batch) -> impl Iterator<Item = (RangeId, Term)> {
+    let spoken = batch.messages.iter().filter(|(_, message)| message.body.is_from_leader());
+    let beats = batch.beats.iter().map(|beat| (beat.range, beat.term));
+    beats.chain(spoken.map(|(range, message)| (*range, message.term)))
 }

@@ -1,9 +1,11 @@
 //! What a host keeps about one replica besides the group: gone with a crash.
 
 use crate::disk::{Checkpoint, Stored};
+use crate::invariants::lease_promise::LeasePromise;
 use crate::logcopy::LogCopy;
 use crate::machine::Machine;
 use bifro_core::ids::NodeId;
+use bifro_core::time::Instant;
 use bifro_raft::{Entry, EntryKind, Group, HardState, Index, Membership, ReadId, Role, SnapshotMeta, Term};
 use std::collections::BTreeMap;
 
@@ -34,6 +36,7 @@ pub(crate) struct Replica {
     /// Snapshots that peers may fetch.
     pub(crate) offered: BTreeMap<NodeId, Checkpoint>,
     pub(crate) installing: Option<SnapshotMeta>,
+    pub(crate) promise: LeasePromise,
     /// What was seen of the group when the last turn ended.
     pub(crate) seen: Seen,
 }
@@ -51,7 +54,7 @@ pub(crate) struct Seen {
 
 impl Replica {
     /// What the host of a replica that has just been started knows.
-    pub(crate) fn new(life: u64, group: &Group, stored: &Stored) -> Self {
+    pub(crate) fn new(life: u64, group: &Group, stored: &Stored, now: Instant) -> Self {
         let seen = Seen {
             committed: group.committed(),
             role: group.role(),
@@ -70,6 +73,7 @@ impl Replica {
             reads: BTreeMap::new(),
             offered: BTreeMap::new(),
             installing: None,
+            promise: LeasePromise::new(now),
             seen,
         };
         replica.seen.since = replica.members_since();

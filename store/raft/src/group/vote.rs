@@ -28,14 +28,16 @@ impl Group {
         if term < self.term() {
             return self.send(from, Body::VoteReply { granted: false });
         }
+        let bound = !transfer && self.has_live_leader() && !self.is_planted(Mutation::VoteDespiteLeader);
         if term > self.term() {
-            if !transfer && self.has_live_leader() && !self.is_planted(Mutation::VoteDespiteLeader) {
-                self.wake_for(from);
-                return;
+            if bound {
+                return self.wake_for(from);
             }
             self.enter_term(term);
         }
-        let free = self.hard_state.vote.is_none_or(|vote| vote == from) || self.is_planted(Mutation::VoteTwice);
+        // In the candidate's term already, by another message, the promise to the leader of an earlier one still holds.
+        let again = self.hard_state.vote == Some(from);
+        let free = (self.hard_state.vote.is_none() && !bound) || again || self.is_planted(Mutation::VoteTwice);
         let up_to_date = last >= self.least_log() || self.is_planted(Mutation::VoteForStaleLog);
         let granted = free && up_to_date && self.leader.is_none();
         if granted {

@@ -6,6 +6,7 @@ pub(crate) mod commitment;
 pub(crate) mod configuration;
 pub(crate) mod election_safety;
 pub(crate) mod leader_completeness;
+pub(crate) mod lease_promise;
 pub(crate) mod linearizable;
 pub(crate) mod liveness;
 pub(crate) mod log_matching;
