@@ -29,6 +29,7 @@ pub mod options;
 mod queue;
 mod replica;
 mod report;
+pub mod scripts;
 mod simulation;
 mod trace;
 mod underlay;

@@ -135,7 +135,7 @@ impl Settings {
 /// What an episode is like.
 #[derive(Clone, Debug)]
 pub(crate) struct Weather {
-    kinds: Vec<Kind>,
+    pub(crate) kinds: Vec<Kind>,
     /// Between two faults, on average.
     pub(crate) pace: Duration,
     /// Between two operations of the operator, on average.

@@ -34,8 +34,13 @@ pub(crate) struct Simulation {
 impl Simulation {
     /// A cluster whose every group is founded on the same nodes, all of which are about to start.
     pub(crate) fn new(seed: u64, options: Options) -> Self {
-        let mut rng = Prng::new(seed).derive(options.nodes as u64);
-        let settings = Settings::drawn(&mut rng);
+        let settings = Settings::drawn(&mut Prng::new(seed).derive(1));
+        Self::with_settings(seed, options, settings)
+    }
+
+    /// The same with these settings.
+    pub(crate) fn with_settings(seed: u64, options: Options, settings: Settings) -> Self {
+        let rng = Prng::new(seed).derive(options.nodes as u64);
         let nodes = options.nodes;
         let mut world = World {
             network: Network::new(nodes, rng.derive(1)),
@@ -83,7 +88,11 @@ impl Simulation {
         self.world.queue.at(healed, Event::Heal);
         self.world.queue.at(healed + CLIENTS_GO_ON, Event::Settle);
         self.world.queue.at(healed + HEALED_WITHIN, Event::Judge);
-        let end = begin + EPISODE;
+        self.run_until(begin + EPISODE);
+    }
+
+    /// Lets everything happen until this moment.
+    pub(crate) fn run_until(&mut self, end: Moment) {
         while self.world.queue.now() < end {
             let event = self.world.queue.pop().expect("the underlay always looks again");
             self.happen(event);
