@@ -48,7 +48,7 @@ impl Simulation {
 
     fn fault_end(&mut self, choices: &[u64]) -> Moment {
         let length = Duration::from_millis(pick(&mut self.world.rng, choices));
-        self.world.queue.now() + around(&mut self.world.rng, length)
+        (self.world.queue.now() + around(&mut self.world.rng, length)).min(self.heals_at)
     }
 
     /// Cuts links: one direction of one pair, one pair, everything to, from or around a node, or the cluster in two.

@@ -27,6 +27,8 @@ pub(crate) struct Simulation {
     underlay: Underlay,
     /// Things go wrong at the moment.
     pub(crate) faulty: bool,
+    /// When the episode's faults end.
+    pub(crate) heals_at: Moment,
     /// Clients begin new operations.
     clients_begin: bool,
 }
@@ -66,7 +68,15 @@ impl Simulation {
         (0..nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
         clients.iter().for_each(|client| world.queue.at(Moment(1), Event::Client(client.ticket())));
         world.queue.at(Moment(2), Event::Underlay);
-        Self { world, nodes: all, clients, underlay: Underlay::new(nodes), faulty: false, clients_begin: true }
+        Self {
+            world,
+            nodes: all,
+            clients,
+            underlay: Underlay::new(nodes),
+            faulty: false,
+            heals_at: Moment(0),
+            clients_begin: true,
+        }
     }
 
     /// Runs every episode.
@@ -83,6 +93,7 @@ impl Simulation {
         self.world.weather = weather;
         (self.faulty, self.clients_begin) = (true, true);
         let healed = begin + FAULTY;
+        self.heals_at = healed;
         self.world.queue.after(pace, Event::Fault);
         self.world.queue.after(operations, Event::Operate);
         self.world.queue.at(healed, Event::Heal);

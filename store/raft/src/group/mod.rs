@@ -35,7 +35,7 @@ use crate::effect::{Effect, FetchId, Role};
 use crate::error::{RestoreError, Violation};
 use crate::log::Log;
 use crate::membership::Membership;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Round};
 use crate::types::{Entry, EntryKind, HardState, Index, LogId, ReadId, SnapshotMeta, Term, WriteId};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -93,6 +93,8 @@ pub struct Group {
     heard: Option<Instant>,
     /// The leader's node being alive stands for the leader being alive.
     quiet: bool,
+    /// The heartbeat with which it went quiet, as a follower.
+    quiet_round: Round,
     timers: Timers,
     /// Writes that are not durable.
     writes: VecDeque<PendingWrite>,
@@ -157,6 +159,7 @@ impl Group {
             leader: None,
             heard: Some(now),
             quiet: false,
+            quiet_round: Round(0),
             timers: Timers::default(),
             writes: VecDeque::new(),
             last_write: WriteId::NONE,

@@ -8,6 +8,7 @@
 
 use super::timers::Timer;
 use super::{Group, State};
+use crate::message::Body;
 use bifro_core::ids::NodeId;
 use bifro_core::time::Instant;
 use core::time::Duration;
@@ -68,9 +69,12 @@ impl Group {
             leader.beat = true;
             self.arm_leader_timers();
         } else {
-            // Until now the leader was taken to be alive.
+            // Until now the leader was taken to be alive. If it is, this wakes it, and its heartbeat comes before an election does.
             self.heard = Some(now);
             self.arm_election();
+            if let Some(leader) = self.leader {
+                self.send(leader, Body::HeartbeatReply { round: self.quiet_round });
+            }
         }
     }
 }

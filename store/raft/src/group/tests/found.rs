@@ -134,8 +134,10 @@ fn a_quiet_group_is_not_woken_by_strangers() {
     let question = Body::PreVote { last: LogId::new(1, 1) };
     rig.tell(NodeId(9), 1, question.clone());
     assert!(rig.group.is_quiet());
-    rig.tell(N3, 1, question);
+    let effects = rig.tell(N3, 1, question);
     assert!(!rig.group.is_quiet());
+    let wake = send(N2, 1, Body::HeartbeatReply { round: Round(2) }, 0);
+    assert!(effects.contains(&wake), "nor does it elect another leader if the old one can be woken");
 }
 
 /// It was away when the group went quiet, and nobody speaks to it.
