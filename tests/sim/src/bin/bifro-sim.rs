@@ -1,4 +1,5 @@
 //! Soaks: `bifro-sim --seed S --minutes M [--seeds N] [--nodes N]` runs seeds S, S+1, … and ends with 1 at the first violation.
+#![expect(clippy::print_stdout, reason = "a report on standard output is what the program is for")]
 
 use bifro_sim::{Kind, Options, Report, minimise, simulate};
 use clap::Parser;
