@@ -14,6 +14,7 @@
 //! [`options::HEALED_WITHIN`] later everything must be well. Nothing depends on the length of the run, so a failure at some minute needs no
 //! later ones to be seen again. Two runs with equal seeds and options are equal, event by event.
 
+mod checkpoints;
 mod client;
 mod clock;
 mod disk;

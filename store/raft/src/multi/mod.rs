@@ -120,7 +120,8 @@ impl Multi {
         }
     }
 
-    /// The underlay has declared a node dead: quiet groups that it belongs to wake.
+    /// The underlay has declared a node dead: quiet groups that it belongs to wake. Told once, so what the node said before and what
+    /// comes after this is to be dropped, until the underlay has it back: its last word might send a group to sleep.
     pub fn handle_node_down(&mut self, now: Instant, node: NodeId) {
         for (range, member) in &mut self.groups {
             if member.group.is_quiet() {
