@@ -108,7 +108,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Draws them. Small limits make rare paths frequent.
+    /// Draws them. Small limits make rare paths frequent; not so small that a replica which begins with nothing cannot catch up within
+    /// [`HEALED_WITHIN`].
     pub(crate) fn drawn(rng: &mut Prng) -> Self {
         let config = Config {
             quiesce_after: pick(rng, &[None, Some(Duration::from_millis(500)), Some(Duration::from_secs(3))]),
@@ -117,7 +118,7 @@ impl Settings {
             pending_bytes_max: pick(rng, &[1 << 10, 1 << 20]),
             inflight_messages_max: pick(rng, &[1, 4, 64]),
             inflight_bytes_max: pick(rng, &[1 << 10, 4 << 20]),
-            message_bytes_max: pick(rng, &[200, 2 << 10, 512 << 10]),
+            message_bytes_max: pick(rng, &[600, 4 << 10, 512 << 10]),
             tail_bytes_max: pick(rng, &[0, 2 << 10, 1 << 20]),
             apply_bytes_max: pick(rng, &[1 << 10, 4 << 20]),
             ..Config::DEFAULT
@@ -169,9 +170,9 @@ impl Weather {
             duplicates: 0,
             stragglers: 0,
             ordered: true,
-            delay: Duration::from_micros(200),
-            jitter: Duration::from_millis(1),
-            sync: Duration::from_millis(2),
+            delay: Duration::from_micros(100),
+            jitter: Duration::from_micros(200),
+            sync: Duration::from_micros(400),
             apply: Duration::ZERO,
             fails: false,
         }

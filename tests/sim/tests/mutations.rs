@@ -16,8 +16,8 @@ const fn seeds(mutation: Mutation) -> u64 {
     match mutation {
         // A deposed leader must be asked in the second or so in which it does not know that it is.
         Mutation::EternalLease | Mutation::ReadWithoutQuorum => 400,
-        // A log that is short of something committed must be the first to campaign.
-        Mutation::VoteForStaleLog => 60,
+        // A log that is short of something committed must be the first to campaign, and win.
+        Mutation::VoteForStaleLog => 400,
         _ => 10,
     }
 }
