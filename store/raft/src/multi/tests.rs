@@ -1,5 +1,6 @@
-//! Three shards in virtual time from one seed, in few lines (`tests/sim` is the thorough simulator): messages are lost and late, syncs take their time, nodes crash and lose what
-//! was not synced. What is applied must be the same everywhere; afterwards, without faults, everybody must get everything.
+//! Three shards in virtual time from one seed, in few lines (`tests/sim` is the thorough simulator): messages are lost and late,
+//! syncs take their time, nodes crash and lose what was not synced. What is applied must be the same everywhere; afterwards, without
+//! faults, everybody must get everything.
 
 use super::Multi;
 use crate::{Batch, EntryKind};
