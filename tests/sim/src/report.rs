@@ -39,6 +39,8 @@ counters! {
     crashes: "crashes",
     /// Crashes at a chosen step of persisting.
     aimed_crashes: "crashes at a step of persisting",
+    /// Nodes that stayed down while the others healed.
+    absences: "nodes away while the others healed",
     /// Cuts of links, in any direction.
     cuts: "links cut",
     /// Clogs of links.

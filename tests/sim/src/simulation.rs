@@ -6,7 +6,7 @@ use crate::invariants::{Checks, liveness};
 use crate::machine::{CLIENTS, Machine};
 use crate::network::Network;
 use crate::node::{CrashPoint, Crashed, Node};
-use crate::options::{CLIENTS_GO_ON, EPISODE, FAULTY, HEALED_WITHIN, Options, Settings, Weather, around, pick};
+use crate::options::{CLIENTS_GO_ON, EPISODE, FAULTY, HEALED_WITHIN, Kind, Options, Settings, Weather, around, pick};
 use crate::queue::{Moment, Queue};
 use crate::replica::Ticket;
 use crate::report::Report;
@@ -15,7 +15,7 @@ use crate::underlay::{LOOK, Underlay};
 use crate::world::{Event, Input, World};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::rng::Prng;
-use bifro_raft::{LogId, Membership, SnapshotMeta};
+use bifro_raft::{EntryKind, LogId, Membership, Poll, SnapshotMeta};
 use std::time::Duration;
 
 /// The whole cluster.
@@ -29,6 +29,8 @@ pub(crate) struct Simulation {
     pub(crate) faulty: bool,
     /// When the episode's faults end.
     pub(crate) heals_at: Moment,
+    /// A node that stays down when the others are healed: they can do without.
+    absent: Option<usize>,
     /// Clients begin new operations.
     clients_begin: bool,
 }
@@ -75,6 +77,7 @@ impl Simulation {
             underlay: Underlay::new(nodes),
             faulty: false,
             heals_at: Moment(0),
+            absent: None,
             clients_begin: true,
         }
     }
@@ -128,7 +131,7 @@ impl Simulation {
                 if self.is_frozen(to) {
                     return self.world.queue.at(self.nodes[to].frozen_until, Event::Deliver { from, to, batch });
                 }
-                if self.nodes[to].shard.is_some() {
+                if self.nodes[to].shard.is_some() && !self.underlay.has_given_up(to, from) {
                     self.world.trace.note(&[now.0, 1, from as u64, to as u64, batch.len() as u64]);
                     self.world.tell(|| format!("n{from} to n{to}: {batch:?}"));
                     self.nodes[to].handle_batch(&mut self.world, from, batch);
@@ -147,6 +150,9 @@ impl Simulation {
                 let waiting = self.clients.iter().filter_map(|client| client.operation).count();
                 liveness::check(&self.nodes, &self.world.checks, waiting);
                 self.world.report.episodes += 1;
+                if let Some(node) = self.absent.take() {
+                    self.world.queue.after(Duration::ZERO, Event::Start { node });
+                }
             }
         }
     }
@@ -244,7 +250,7 @@ impl Simulation {
     }
 
     fn start(&mut self, at: usize) {
-        if self.nodes[at].shard.is_none() {
+        if self.nodes[at].shard.is_none() && self.absent != Some(at) {
             self.world.tell(|| format!("n{at}: starts"));
             self.nodes[at].start(&mut self.world);
             self.end_turn(at);
@@ -296,9 +302,15 @@ impl Simulation {
     fn heal(&mut self) {
         self.world.tell(|| "all faults end".to_owned());
         self.faulty = false;
+        let crashes = self.world.weather.has(Kind::Crashes);
         self.world.weather = Weather::fair();
         self.world.network.heal();
         let now = self.world.queue.now();
+        self.absent = if crashes { self.dispensable() } else { None };
+        if let Some(node) = self.absent {
+            self.world.report.absences += 1;
+            self.crash(node);
+        }
         for at in 0..self.nodes.len() {
             let node = &mut self.nodes[at];
             node.clock.set_rate(now, 1_000_000);
@@ -310,5 +322,22 @@ impl Simulation {
                 self.end_turn(at);
             }
         }
+    }
+
+    /// A node without which every group still has a quorum, whichever of the members it may have in the end.
+    fn dispensable(&mut self) -> Option<usize> {
+        let node = self.world.rng.below(self.nodes.len() as u64 * 2);
+        let decides =
+            |members: &Membership| members.is_empty() || members.poll(|voter| Some(voter != NodeId(node))) == Poll::Won;
+        let at_rest = self.nodes.iter().flat_map(|node| node.disk.all_stored()).all(|(_, stored)| {
+            let changes = stored.log.entries().rev().filter_map(|entry| match &entry.kind {
+                EntryKind::Membership(members) => Some(members),
+                _ => None,
+            });
+            decides(&stored.checkpoint.meta.membership) && changes.take(3).all(decides)
+        });
+        let running = self.nodes.iter().filter_map(|node| node.shard.as_ref());
+        let spared = running.flat_map(|shard| shard.multi.groups()).all(|group| decides(group.membership()));
+        ((node as usize) < self.nodes.len() && at_rest && spared).then_some(node as usize)
     }
 }

@@ -22,6 +22,11 @@ impl Underlay {
         Self { misses: vec![0; nodes * nodes], nodes }
     }
 
+    /// Whether `at` has declared `other` dead, and so drops what it still hears from it.
+    pub(crate) fn has_given_up(&self, at: usize, other: usize) -> bool {
+        self.misses[at * self.nodes + other] >= MISSES
+    }
+
     /// Everybody looks for everybody. Returns who declares whom dead.
     pub(crate) fn look(&mut self, world: &World, nodes: &[Node]) -> Vec<(usize, usize)> {
         let now = world.queue.now();
