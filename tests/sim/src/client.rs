@@ -16,6 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Between an attempt that was refused and the next one, at most.
 const BACK_OFF: Duration = Duration::from_millis(80);
 
+/// The client that only reads, anywhere.
+const READER: usize = 0;
+
 /// An operation without an answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
@@ -66,14 +69,14 @@ impl Client {
         }
         if self.operation.is_none() && may_begin {
             let (range, key) = (RangeId(self.rng.below(settings.groups)), self.rng.below(KEYS as u64) as usize);
-            let write = self.rng.below(100) >= settings.reads_percent;
+            let write = self.index != READER && self.rng.below(100) >= settings.reads_percent;
             self.number += u64::from(write);
             let floor = checks[range.0 as usize].linearizable.floor(key);
             self.operation = Some(Operation { range, key, write, floor });
         }
         let operation = self.operation?;
-        // Some look for themselves, so that deposed leaders are asked too.
-        let wanders = self.rng.below(4) == 0;
+        // Some look for themselves, the reader always, so that deposed leaders are asked too.
+        let wanders = self.index == READER || self.rng.below(4) == 0;
         let anyone = NodeId(self.rng.below(nodes as u64));
         Some((operation, self.hint.filter(|_| !wanders).unwrap_or(anyone)))
     }

@@ -70,8 +70,17 @@ pub struct Failure {
 /// # Errors
 /// If something that must be true is not.
 pub fn simulate(seed: u64, options: &Options) -> Result<Passed, Box<Failure>> {
-    let mut simulation = Simulation::new(seed, options.clone());
-    match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
+    guard(seed, options, Simulation::new(seed, options.clone()), Simulation::run)
+}
+
+/// Runs a simulation, and turns what breaks an invariant into a failure.
+fn guard(
+    seed: u64,
+    options: &Options,
+    mut simulation: Simulation,
+    run: impl FnOnce(&mut Simulation),
+) -> Result<Passed, Box<Failure>> {
+    match catch_unwind(AssertUnwindSafe(|| run(&mut simulation))) {
         Ok(()) => Ok(Passed { report: simulation.report().clone(), trace: simulation.world.trace.hash() }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);

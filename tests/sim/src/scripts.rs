@@ -1,11 +1,12 @@
 //! Directed scripts: faults at chosen times, where what must be true is about a whole story and not about any one event.
 
+use crate::guard;
 use crate::options::{Options, Settings, Weather};
 use crate::queue::Moment;
 use crate::simulation::Simulation;
 use bifro_core::ids::RangeId;
 use bifro_core::rng::Prng;
-use bifro_raft::{Role, Term};
+use bifro_raft::{Config, Role, Term};
 use std::time::Duration;
 
 /// Long enough for an election, and for a leader to be at home.
@@ -27,16 +28,45 @@ pub fn a_follower_comes_back(seed: u64, options: &Options) -> Result<(), String>
     let before = leader(&simulation)?;
     let alone = (0..options.nodes).find(|node| *node != before.0).ok_or("there is nobody else")?;
     let until = simulation.now() + ALONE;
-    for other in (0..options.nodes).filter(|other| *other != alone) {
-        simulation.world.network.cut(alone, other, until);
-        simulation.world.network.cut(other, alone, until);
-    }
+    isolate(&mut simulation, alone, until);
     simulation.run_until(until + SETTLED);
     let after = leader(&simulation)?;
     if before == after {
         Ok(())
     } else {
         Err(format!("seed {seed}: {before:?} led before n{alone} came back, then {after:?}"))
+    }
+}
+
+/// Leaders are cut off, one after another, while clients write elsewhere and ask anywhere: a leader that does not know yet that it
+/// was deposed must not answer from its own state. With leases in even seeds, without in odd ones.
+///
+/// # Errors
+/// If something that must be true is not.
+pub fn leaders_are_cut_off(seed: u64, options: &Options) -> Result<(), String> {
+    let drawn = Settings::drawn(&mut Prng::new(seed));
+    let config = Config { lease_reads: seed.is_multiple_of(2), quiesce_after: None, ..Config::DEFAULT };
+    let settings = Settings { config, groups: 1, think: Duration::from_millis(20), reads_percent: 50, ..drawn };
+    let mut simulation = Simulation::with_settings(seed, options.clone(), settings);
+    simulation.world.weather = Weather::fair();
+    guard(seed, options, simulation, |simulation| {
+        for _ in 0..30 {
+            simulation.run_until(simulation.now() + SETTLED);
+            let Ok((deposed, _)) = leader(simulation) else { continue };
+            let until = simulation.now() + SETTLED;
+            isolate(simulation, deposed, until);
+            simulation.run_until(until);
+        }
+    })
+    .map(|_| ())
+    .map_err(|failure| format!("seed {seed} at {}: {}", failure.at, failure.violation))
+}
+
+/// Cuts a node off from all others for a time.
+fn isolate(simulation: &mut Simulation, node: usize, until: Moment) {
+    for other in (0..simulation.nodes.len()).filter(|other| *other != node) {
+        simulation.world.network.cut(node, other, until);
+        simulation.world.network.cut(other, node, until);
     }
 }
 

@@ -55,3 +55,10 @@ fn a_follower_that_comes_back_deposes_nobody() {
         assert_eq!(scripts::a_follower_comes_back(seed, &Options::new(3, 1)), Ok(()));
     }
 }
+
+#[test]
+fn leaders_that_are_cut_off_answer_nothing_stale() {
+    for seed in 0..4 {
+        assert_eq!(scripts::leaders_are_cut_off(seed, &Options::new(3, 1)), Ok(()));
+    }
+}
