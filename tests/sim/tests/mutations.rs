@@ -32,9 +32,9 @@ fn every_planted_mistake_is_found() {
             // Terms that run away are no violation at any one moment: that takes a story.
             Mutation::SkipPreVote => scripts::a_follower_comes_back(0, &options(mutation, 0)).err(),
             // A deposed leader must be asked in the second or so in which it does not know that it is: seldom by chance.
-            Mutation::EternalLease | Mutation::ReadWithoutQuorum => (0..10).find_map(|seed| {
-                scripts::leaders_are_cut_off(seed, &options(mutation, 0)).err().map(|it| it.to_string())
-            }),
+            Mutation::EternalLease | Mutation::ReadWithoutQuorum => {
+                (0..20).find_map(|seed| scripts::leaders_are_cut_off(seed, &options(mutation, 0)).err())
+            }
             _ => find(mutation).map(|failure| failure.to_string()),
         };
         match found {
