@@ -50,6 +50,7 @@ install_packages() {
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v strace >/dev/null || missing+=(strace)
+    command -v valgrind >/dev/null || missing+=(valgrind)
     command -v npm >/dev/null || missing+=(nodejs npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return 0
@@ -130,6 +131,7 @@ run_step() {
         licences) step licences licences ;;
         simulate) step simulate simulate ;;
         fuzz) step fuzz fuzz ;;
+        instructions) step instructions scripts/instructions.sh ;;
         *)
             echo "no such step: $1" >&2
             exit 2
@@ -139,7 +141,7 @@ run_step() {
 
 steps=("$@")
 # What is quick and often wrong comes first.
-[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test simulate fuzz)
+[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test simulate instructions fuzz)
 
 step tools install_tools
 for name in "${steps[@]}"; do
