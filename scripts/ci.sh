@@ -107,6 +107,13 @@ fuzz() {
     done
 }
 
+# `cargo test` runs a few seeds; here it is a hundred of ten virtual minutes, and every planted mistake must be found.
+simulate() {
+    cargo run --release --locked --quiet -p bifro-sim -- --seeds 100 --minutes 10 --nodes 3 &&
+        cargo test --release --locked --quiet -p bifro-sim --features mutations --test mutations &&
+        cargo clippy -p bifro-raft -p bifro-sim --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
+}
+
 # README's test command. Tests of running brokers depend on time, and a CI machine may stand still for seconds: what failed there gets
 # one more attempt, in plain sight; a defect fails twice.
 run_tests() {
@@ -122,6 +129,7 @@ run_step() {
         clippy) step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings ;;
         doc) step doc document ;;
         licences) step licences licences ;;
+        simulate) step simulate simulate ;;
         fuzz) step fuzz fuzz ;;
         instructions) step instructions scripts/instructions.sh ;;
         *)
@@ -133,7 +141,7 @@ run_step() {
 
 steps=("$@")
 # What is quick and often wrong comes first.
-[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test instructions fuzz)
+[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test simulate instructions fuzz)
 
 step tools install_tools
 for name in "${steps[@]}"; do
