@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Lines shown of the log of a broker that ended.
+const LOG_LINES: usize = 20;
+
 /// How long a broker may take to listen, and to end.
 const BROKER_WAIT: Duration = Duration::from_secs(15);
 
@@ -89,6 +92,18 @@ pub enum CompareError {
     /// A broker does not listen.
     #[error("{0} does not listen on port {1}")]
     NotListening(String, u16),
+    /// A broker ended by itself.
+    #[error("{broker} ended during {scenario} ({status}); the end of its log:\n{log}")]
+    Ended {
+        /// The broker.
+        broker: String,
+        /// The scenario.
+        scenario: String,
+        /// How.
+        status: std::process::ExitStatus,
+        /// What it said last.
+        log: String,
+    },
     /// A run without a result.
     #[error("no result of {scenario} with {broker}: {reason}")]
     NoResult {
@@ -171,8 +186,17 @@ fn pin(cpus: &[usize]) -> io::Result<()> {
 
 /// Runs `scenario` against a fresh `broker`.
 fn run_once(config: &Config, broker: &Broker, scenario: &Scenario) -> Result<Report, CompareError> {
-    let running = Running::start(broker, &config.broker_cpus)?;
-    drive(config, broker, scenario, &running)
+    let mut running = Running::start(broker, &config.broker_cpus)?;
+    let report = drive(config, broker, scenario, &running);
+    match running.child.try_wait() {
+        Ok(Some(status)) => {
+            let log = fs::read_to_string(running.dir.join("log")).unwrap_or_default();
+            let last: Vec<&str> = log.lines().rev().take(LOG_LINES).collect();
+            let log = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+            Err(CompareError::Ended { broker: broker.name.clone(), scenario: scenario.name.clone(), status, log })
+        }
+        _ => report,
+    }
 }
 
 /// System calls of `broker` per message received in `scenario`: a run of its own, since tracing slows the broker down.
