@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
@@ -69,20 +70,24 @@ pub struct ConnPermit {
     address: Option<AddressKey>,
 }
 
-/// What counts as one address.
+/// What counts as one address: the upper half of an IPv6 address, as one subscriber usually has all of a /64, and of an IPv4
+/// address that of its 6to4 network (RFC 3056), which is the same subscriber's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum AddressKey {
-    V4(u32),
-    /// The upper half of an IPv6 address: one subscriber usually has all of a /64.
-    V6(u64),
-}
+struct AddressKey(NonZeroU64);
+
+/// Stands for `::/64`, the loopback's network; nobody's address begins with multicast's reserved bits.
+const LOOPBACK_KEY: NonZeroU64 = NonZeroU64::MAX;
+
+/// Upper 16 bits of 6to4 addresses.
+const SIX_TO_FOUR: u64 = 0x2002 << 48;
 
 impl From<IpAddr> for AddressKey {
     fn from(ip: IpAddr) -> Self {
-        match ip.to_canonical() {
-            IpAddr::V4(ip) => Self::V4(ip.to_bits()),
-            IpAddr::V6(ip) => Self::V6((ip.to_bits() >> 64) as u64),
-        }
+        let upper = match ip.to_canonical() {
+            IpAddr::V4(ip) => SIX_TO_FOUR | u64::from(ip.to_bits()) << 16,
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        };
+        Self(NonZeroU64::new(upper).unwrap_or(LOOPBACK_KEY))
     }
 }
 

@@ -24,22 +24,24 @@ const FILE_LINES_TARGET: usize = 600;
 /// Files above the target.
 const LONG_FILES: usize = 0;
 
-/// Each crate with the workspace crates it may depend on. Nothing depends on tests or cmd.
+/// Each crate with the workspace crates it may depend on. Nothing depends on tests, bench or cmd.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("core/mqtt", &["bifro-core"]),
     ("net", &["bifro-core", "bifro-mqtt"]),
+    ("store/raft", &["bifro-core"]),
     ("store/range", &["bifro-core", "bifro-mqtt"]),
-    ("store", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net"]),
-    ("cmd", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net", "bifro-store"]),
-    ("tests", &["bifro-core", "bifro-mqtt", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
+    ("store", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net"]),
+    ("cmd", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store"]),
+    ("bench", &["bifro-core", "bifro-mqtt"]),
+    ("tests", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
 ];
 
 /// What tests may use besides: the driver's tests drive the real services.
 const TESTS_MAY_DEPEND_ON: &[(&str, &[&str])] = &[("net", &["bifro-store"])];
 
 /// Crates below the sans-IO line.
-const PURE: [&str; 3] = ["core", "core/mqtt", "store/range"];
+const PURE: [&str; 4] = ["core", "core/mqtt", "store/raft", "store/range"];
 
 /// Reports every finding at once.
 #[track_caller]

@@ -2,7 +2,11 @@
 
 use super::*;
 use crate::auth::testing::TempFile;
-use bifro_core::client::{Transport, Version};
+use bifro_core::client::{Peer, Transport, Version};
+
+fn peer(ip: &str) -> Option<Peer> {
+    Some(Peer { ip: ip.parse().expect("an address"), port: 5000 })
+}
 
 fn client(user: &str, client_id: &str) -> ClientInfo {
     ClientInfo {
@@ -11,8 +15,8 @@ fn client(user: &str, client_id: &str) -> ClientInfo {
         client_id: client_id.into(),
         version: Version::V5,
         transport: Transport::Tcp,
-        peer: Some("10.1.2.3:5000".parse().expect("valid")),
-        rules: Vec::new(),
+        peer: peer("10.1.2.3"),
+        rules: [].into(),
         expires_at: None,
     }
 }
@@ -100,7 +104,7 @@ fn conditions_choose_whom_a_rule_is_for_and_keep_the_files_order() {
         assert_eq!(acl.check(&client(user, id), Publish, topic), verdict, "{user} {id} {topic}");
     }
     let mut elsewhere = client("carol", "c");
-    elsewhere.peer = Some("192.0.2.1:1".parse().expect("valid"));
+    elsewhere.peer = peer("192.0.2.1");
     assert_eq!(acl.check(&elsewhere, Publish, "c"), Denied);
     elsewhere.peer = None;
     assert_eq!(acl.check(&elsewhere, Publish, "c"), Denied);
@@ -197,7 +201,7 @@ fn denials_reach_dollar_topics_and_permissions_do_not() {
 fn a_clients_own_rules_come_before_the_file() {
     let acl = acl("deny all a\nallow all b\n");
     let mut alice = client("alice", "c");
-    alice.rules = vec![rule(Effect::Allow, Some(Publish), "a"), rule(Effect::Deny, None, "b")];
+    alice.rules = [rule(Effect::Allow, Some(Publish), "a"), rule(Effect::Deny, None, "b")].into();
     assert_eq!(acl.check(&alice, Publish, "a"), Allowed);
     assert_eq!(acl.check(&alice, Subscribe, "a"), Denied);
     assert_eq!(acl.check(&alice, Publish, "b"), Denied);
@@ -207,7 +211,7 @@ fn a_clients_own_rules_come_before_the_file() {
 #[test]
 fn a_closed_list_leaves_nothing_to_others() {
     let mut alice = client("alice", "c1");
-    alice.rules = vec![rule(Effect::Allow, Some(Subscribe), "a/%c/#"), rule(Effect::Deny, None, "#")];
+    alice.rules = [rule(Effect::Allow, Some(Subscribe), "a/%c/#"), rule(Effect::Deny, None, "#")].into();
     for acl in [acl("allow all #\nallow all $SYS/#\n"), AclAuthorizer::default()] {
         assert_eq!(acl.check(&alice, Subscribe, "a/c1/x"), Allowed);
         assert_eq!(acl.check(&alice, Subscribe, "a/c1/#"), Allowed);
@@ -217,7 +221,7 @@ fn a_closed_list_leaves_nothing_to_others() {
         assert_eq!(acl.check(&alice, Publish, "a/c1/x"), Denied);
     }
     let mut listed = client("alice", "c1");
-    listed.rules = vec![rule(Effect::Allow, None, "a")];
+    listed.rules = [rule(Effect::Allow, None, "a")].into();
     assert_eq!(AclAuthorizer::default().check(&listed, Publish, "b"), Denied, "rules, but none applies");
 }
 

@@ -90,8 +90,8 @@ pub(crate) fn again_as(tenant: &str, user: &str, method: &str, data: Option<&[u8
         client_id: request.client_id.clone(),
         version: request.version,
         transport: request.transport,
-        peer: request.peer,
-        rules: Vec::new(),
+        peer: request.peer.map(Into::into),
+        rules: [].into(),
         expires_at: None,
     };
     if let Some(enhanced) = &mut request.enhanced {

@@ -2,6 +2,7 @@
 
 use bifro_core::config::{LogConfig, LogLevel};
 use bifro_core::event::{Event, EventKind};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 const KINDS: usize = EventKind::ALL.len();
@@ -94,7 +95,7 @@ macro_rules! log_line {
     ($level:ident, $event:expr) => {{
         let event: &Event = $event;
         let client = event.client.as_deref();
-        let peer = event.peer.or(client.and_then(|client| client.peer));
+        let peer = event.peer.or(client.and_then(|client| client.peer.map(SocketAddr::from)));
         tracing::event!(
             target: "bifro::event",
             tracing::Level::$level,

@@ -1,5 +1,6 @@
 //! What a session wants sent: bytes in order, with large payloads shared instead of copied.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::message::Message;
@@ -9,47 +10,72 @@ use bifro_core::message::Message;
 pub const SHARED_PAYLOAD_BYTES_MIN: usize = 16 << 10;
 
 /// Bytes to send on one connection. Small packets are copied into `bytes`; a large payload is a cut: it goes out, by
-/// reference, after the first `at` bytes.
+/// reference, after the first so many of them.
 #[derive(Debug, Default)]
 pub struct Wire {
     /// Copied bytes.
     pub bytes: Vec<u8>,
-    /// Shared payloads, in order: (offset into `bytes` before which the payload goes, the message).
-    pub cuts: Vec<(usize, Arc<Message>)>,
-    /// Bytes of all shared payloads.
-    pub shared_bytes: usize,
+    /// Rare, and so apart: every connection has a wire.
+    shared: Option<Box<Shared>>,
+}
+
+/// The shared payloads of a wire.
+#[derive(Debug, Default)]
+struct Shared {
+    cuts: Vec<Cut>,
+    /// Of all their payloads.
+    bytes: usize,
+}
+
+/// A shared payload: offset into [`Wire::bytes`] before which it goes, and the message it belongs to.
+pub type Cut = (usize, Arc<Message>);
+
+impl From<Vec<u8>> for Wire {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, shared: None }
+    }
 }
 
 impl Wire {
     /// Bytes to send in all.
-    pub const fn len(&self) -> usize {
-        self.bytes.len() + self.shared_bytes
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.shared_bytes()
     }
 
     /// Nothing to send.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Bytes of all shared payloads.
+    pub fn shared_bytes(&self) -> usize {
+        self.shared.as_ref().map_or(0, |shared| shared.bytes)
+    }
+
+    /// The shared payloads, in order.
+    pub fn cuts(&self) -> &[Cut] {
+        self.shared.as_ref().map_or(&[], |shared| &shared.cuts)
     }
 
     /// Puts the payload of `message` next.
     pub fn push_shared(&mut self, message: Arc<Message>) {
-        self.shared_bytes += message.payload().len();
-        self.cuts.push((self.bytes.len(), message));
+        let shared = self.shared.get_or_insert_default();
+        shared.bytes += message.payload().len();
+        shared.cuts.push((self.bytes.len(), message));
     }
 
-    /// Forgets everything, keeps the allocation.
+    /// Forgets everything, keeps the allocation of the copied bytes.
     pub fn clear(&mut self) {
         self.bytes.clear();
-        self.cuts.clear();
-        self.shared_bytes = 0;
+        self.shared = None;
     }
 
     /// The pieces in the order in which they are to be sent.
     pub fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let tail = self.cuts.last().map_or(0, |cut| cut.0);
-        let starts = core::iter::once(0).chain(self.cuts.iter().map(|cut| cut.0));
-        self.cuts
-            .iter()
+        let cuts = self.cuts();
+        let tail = cuts.last().map_or(0, |cut| cut.0);
+        let starts = core::iter::once(0).chain(cuts.iter().map(|cut| cut.0));
+        cuts.iter()
             .zip(starts)
             .flat_map(|((at, message), start)| [&self.bytes[start..*at], message.payload()])
             .chain(core::iter::once(&self.bytes[tail..]))

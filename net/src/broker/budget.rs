@@ -32,8 +32,9 @@ impl Budget {
     }
 
     /// Replaces what one connection is counted with.
-    pub(crate) const fn recount(&mut self, accounted: &mut u64, held: u64) {
-        self.held_bytes = self.held_bytes - *accounted + held;
+    pub(crate) fn recount(&mut self, accounted: &mut u32, held: u64) {
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        self.held_bytes = self.held_bytes - u64::from(*accounted) + u64::from(held);
         *accounted = held;
     }
 

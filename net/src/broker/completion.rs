@@ -189,7 +189,7 @@ impl<S: Services> Broker<S> {
     /// The request a session's handshake waited for has been answered.
     fn handshake_answered(&mut self, slot: Slot) {
         if let Some(conn) = self.conns.get_mut(slot) {
-            conn.awaiting = None;
+            conn.take_awaited();
         }
     }
 

@@ -7,6 +7,7 @@ use bifro_core::time::Instant;
 use bifro_mqtt::session::Session;
 use bifro_mqtt::wire::Wire;
 use smallvec::SmallVec;
+use std::num::NonZeroU64;
 
 /// No time at all: an alarm that is not set.
 const NEVER: Instant = Instant::from_micros(u64::MAX);
@@ -104,6 +105,35 @@ pub(crate) struct Staged {
     pub(crate) net: Vec<u8>,
 }
 
+/// Bytes of packets that are not complete, or that the session does not want yet. Most connections have none.
+#[derive(Debug, Default)]
+pub(crate) struct Partial(Option<Box<Received>>);
+
+/// See [`Partial`].
+#[derive(Debug)]
+struct Received {
+    bytes: Vec<u8>,
+}
+
+impl Partial {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Bytes of memory taken.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.as_ref().map_or(0, |received| received.bytes.capacity())
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<u8> {
+        self.0.take().map_or_else(Vec::new, |received| received.bytes)
+    }
+
+    pub(crate) fn put(&mut self, bytes: Vec<u8>) {
+        self.0 = (!bytes.is_empty()).then(|| Box::new(Received { bytes }));
+    }
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -111,16 +141,15 @@ pub(crate) struct Conn {
     pub(crate) session: Session,
     /// PROXY, TLS, WebSocket; none for plain MQTT.
     pub(crate) staged: Option<Box<Staged>>,
-    /// Bytes of packets that are not complete, or that the session does not want yet.
-    pub(crate) partial: Vec<u8>,
+    pub(crate) partial: Partial,
     /// Bytes to send next; without allocation while there are none.
     pub(crate) wire: Wire,
-    /// Bytes the ring is sending.
-    pub(crate) sending_bytes: usize,
     /// Bytes counted against the tenant's quota of session memory.
     pub(crate) quota_bytes: u64,
-    /// Bytes counted against the budget for this connection.
-    pub(crate) accounted_bytes: u64,
+    /// Bytes the ring is sending.
+    sending_bytes: u32,
+    /// Bytes counted against the budget for this connection; beyond 4 GiB it is not told apart.
+    pub(crate) accounted_bytes: u32,
     /// Bytes received in the turn numbered `turn`.
     pub(crate) turn_bytes: u32,
     pub(crate) turn: u32,
@@ -143,8 +172,8 @@ pub(crate) struct Conn {
     pub(crate) stages_closed: bool,
     /// The session has asked to leave its inbox.
     pub(crate) leaving: bool,
-    /// The one request the session's handshake waits for.
-    pub(crate) awaiting: Option<ReqId>,
+    /// The one request the session's handshake waits for; requests are numbered from 1.
+    awaited: Option<NonZeroU64>,
     pub(crate) subs: SmallVec<[SubRef; 1]>,
     /// The next two calls of the wheel that are known to come, the nearer one first.
     alarms: [Instant; 2],
@@ -156,7 +185,7 @@ pub(crate) struct Conn {
 }
 
 // Idle connections dominate a broker's memory, so this may only shrink.
-const _: () = assert!(size_of::<Conn>() <= size_of::<Session>() + 280);
+const _: () = assert!(size_of::<Conn>() <= 344);
 
 impl Conn {
     pub(crate) fn new(slot: Slot, session: Session, deadline: Deadline) -> Self {
@@ -164,10 +193,10 @@ impl Conn {
             slot,
             session,
             staged: None,
-            partial: Vec::new(),
+            partial: Partial::default(),
             wire: Wire::default(),
-            sending_bytes: 0,
             quota_bytes: 0,
+            sending_bytes: 0,
             accounted_bytes: 0,
             turn_bytes: 0,
             turn: 0,
@@ -182,7 +211,7 @@ impl Conn {
             broken: false,
             stages_closed: false,
             leaving: false,
-            awaiting: None,
+            awaited: None,
             subs: SmallVec::new(),
             alarms: [NEVER; 2],
             patience_until: Instant::default(),
@@ -192,9 +221,32 @@ impl Conn {
         }
     }
 
+    /// The session's handshake waits for the answer to `req`.
+    pub(crate) const fn await_answer(&mut self, req: ReqId) {
+        self.awaited = NonZeroU64::new(req.0);
+    }
+
+    /// The request the session's handshake waited for until now.
+    pub(crate) fn take_awaited(&mut self) -> Option<ReqId> {
+        self.awaited.take().map(|req| ReqId(req.get()))
+    }
+
+    /// Bytes the ring is sending.
+    pub(crate) const fn sending_bytes(&self) -> usize {
+        self.sending_bytes as usize
+    }
+
+    /// The ring is sending so many bytes.
+    ///
+    /// # Panics
+    /// If that is 4 GiB or more; the high-water mark is far below.
+    pub(crate) fn set_sending_bytes(&mut self, bytes: usize) {
+        self.sending_bytes = u32::try_from(bytes).expect("bounded by the high-water mark and the largest packet");
+    }
+
     /// Bytes that wait to reach the peer.
     pub(crate) fn outgoing_bytes(&self) -> usize {
-        self.sending_bytes + self.wire.len() + self.staged.as_ref().map_or(0, |staged| staged.net.len())
+        self.sending_bytes() + self.wire.len() + self.staged.as_ref().map_or(0, |staged| staged.net.len())
     }
 
     /// Bytes this connection holds on to at present.

@@ -2,7 +2,7 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::conn::{Deadline, PauseReasons};
+use super::conn::{Conn, Deadline, PauseReasons};
 use super::fanout::{Entry, Route, Subscriber};
 use bifro_core::event::Event;
 use bifro_core::ids::{ConnRef, Slot};
@@ -294,7 +294,7 @@ impl<S: Services> Broker<S> {
             Closed::Violation(_) => self.metrics.protocol_violations.add(1),
             Closed::ByClient | Closed::Transport | Closed::Server(_) => {}
         }
-        let awaiting = self.conns.get_mut(slot).and_then(|conn| conn.awaiting.take());
+        let awaiting = self.conns.get_mut(slot).and_then(Conn::take_awaited);
         if let Some((req, Awaited::Auth(_))) = awaiting.and_then(|req| Some((req, self.requests.remove(&req)?))) {
             self.authenticator.cancel(req);
         }
@@ -343,7 +343,7 @@ impl<S: Services> Broker<S> {
     fn await_answer(&mut self, slot: Slot, awaited: Awaited) -> bifro_core::ids::ReqId {
         let req = self.await_completion(awaited);
         if let Some(conn) = self.conns.get_mut(slot) {
-            conn.awaiting = Some(req);
+            conn.await_answer(req);
         }
         req
     }

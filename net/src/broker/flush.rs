@@ -69,7 +69,7 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         let held_back = conn.shaper.as_ref().is_some_and(|shaper| shaper.send_at.is_some_and(|at| at > self.now));
         let mut sendable = true;
-        if conn.sending_bytes == 0 && !conn.broken && !held_back {
+        if conn.sending_bytes() == 0 && !conn.broken && !held_back {
             let mut wire = std::mem::take(&mut conn.wire);
             if let Some(staged) = &mut conn.staged {
                 sendable = wire.is_empty() || staged.pipeline.send(&wire, &mut staged.net).is_ok();
@@ -83,7 +83,7 @@ impl<S: Services> Broker<S> {
             if wire.is_empty() {
                 self.wires.put(wire);
             } else {
-                conn.sending_bytes = wire.len();
+                conn.set_sending_bytes(wire.len());
                 if let Some(shaper) = &mut conn.shaper {
                     shaper.sent(wire.len(), self.now);
                 }
@@ -106,7 +106,7 @@ impl<S: Services> Broker<S> {
         let sent = wire.len();
         self.wires.put(wire);
         let Some(conn) = self.conns.get_mut(slot) else { return };
-        conn.sending_bytes = 0;
+        conn.set_sending_bytes(0);
         if error.is_some() {
             self.handle_broken(slot);
             return;
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_pool_keeps_so_many_bytes_and_no_buffer_that_is_huge() {
         let mut pool = WirePool::default();
-        let wire = |capacity| Wire { bytes: Vec::with_capacity(capacity), ..Wire::default() };
+        let wire = |capacity| Wire::from(Vec::with_capacity(capacity));
         pool.put(wire(POOLED_WIRE_BYTES_MAX + 1));
         assert_eq!((pool.free.len(), pool.bytes), (0, 0));
         for _ in 0..1_000 {

@@ -86,12 +86,12 @@ impl<S: Services> Broker<S> {
             let consumed = self.decode_all(slot, bytes);
             let rest = &bytes[consumed..];
             if let Some(conn) = self.conns.get_mut(slot).filter(|_| !rest.is_empty()) {
-                conn.partial = rest.to_vec();
+                conn.partial.put(rest.to_vec());
                 self.recount(slot);
             }
             return;
         }
-        let mut partial = std::mem::take(&mut conn.partial);
+        let mut partial = conn.partial.take();
         partial.extend_from_slice(bytes);
         let consumed = self.decode_all(slot, &partial);
         if consumed == partial.len() {
@@ -100,7 +100,7 @@ impl<S: Services> Broker<S> {
             partial.drain(..consumed);
         }
         if let Some(conn) = self.conns.get_mut(slot) {
-            conn.partial = partial;
+            conn.partial.put(partial);
             self.recount(slot);
         }
     }

@@ -91,7 +91,7 @@ impl<S: Services> Broker<S> {
     pub(super) fn begin_closing(&mut self, slot: Slot) {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.closing = true;
-        conn.partial = Vec::new();
+        conn.partial.take();
         conn.deadline = Deadline::Linger(self.now + LINGER);
         if std::mem::take(&mut conn.admitted) {
             self.metrics.sessions.sub(1);

@@ -1,8 +1,18 @@
 //! The provided buffers: one anonymous mapping that holds the ring of descriptors shared with the kernel and, after it,
 //! the buffers themselves.
 //!
-//! A buffer is either in the ring (the kernel may write to it at any time) or held by a [`BufferId`], which cannot be
-//! copied: that is what makes [`Buffers::slice`] sound. The tail is published once per turn.
+//! A buffer is offered to the kernel (which may write to it at any time), held by a [`BufferId`], which cannot be copied: that
+//! is what makes [`Buffers::slice`] sound, or spare. The tail is published once per turn.
+//!
+//! ```text
+//!             publish               completion
+//!   spare ──────────────► offered ──────────────► held ──┐
+//!     ▲                                         recycle  │
+//!     └──────────────────────────────────────────────────┘
+//! ```
+//! The kernel takes what it is offered in order, so a ring with every buffer in it would go round through all of them: all
+//! would be resident, and none in the cache. Only as many are offered as recent turns have needed, and the one given back
+//! last is offered first; what a burst has touched is given back to the system when it is over.
 
 use io_uring::{IoUring, types::BufRingEntry};
 use std::io;
@@ -14,6 +24,12 @@ pub(super) const BUFFER_GROUP: u16 = 0;
 
 /// Page size assumed for placing the buffers behind the descriptor ring; larger pages only waste the difference.
 const PAGE_BYTES: usize = 4096;
+
+/// Buffers offered at least, if there are as many.
+const OFFER_MIN: u16 = 32;
+
+/// Turns over which the need is watched before fewer are offered.
+const WATCH_TURNS: u16 = 256;
 
 /// A received buffer on loan from the ring. Give it back with `recycle`; dropping it loses the buffer for the life of
 /// the ring.
@@ -35,8 +51,20 @@ pub(super) struct Buffers {
     tail: u16,
     /// Tail the kernel knows.
     published: u16,
-    /// Buffers on loan.
-    held: u16,
+    /// Neither offered nor on loan; the last one given back is on top.
+    spare: Vec<u16>,
+    /// Buffers that hold memory, by number, because the kernel has written to them.
+    resident: Vec<bool>,
+    /// Buffers the kernel has or is about to be shown.
+    offered: u16,
+    /// How many are to be offered.
+    offer: u16,
+    /// Taken by the kernel since the last publish.
+    taken: u16,
+    /// Most that were taken between two publishes, of late.
+    taken_peak: u16,
+    /// Publishes until the peak is judged.
+    watch: u16,
 }
 
 impl Buffers {
@@ -66,12 +94,22 @@ impl Buffers {
             return Err(io::Error::last_os_error());
         }
         let mapping = NonNull::new(mapping.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mut buffers =
-            Self { mapping, mapping_bytes, pool_offset, count, buffer_bytes, tail: 0, published: 0, held: count };
-        for id in 0..count {
-            buffers.recycle(BufferId(id));
-        }
-        Ok(buffers)
+        Ok(Self {
+            mapping,
+            mapping_bytes,
+            pool_offset,
+            count,
+            buffer_bytes,
+            tail: 0,
+            published: 0,
+            spare: (0..count).rev().collect(),
+            resident: vec![false; usize::from(count)],
+            offered: 0,
+            offer: OFFER_MIN.min(count),
+            taken: 0,
+            taken_peak: 0,
+            watch: WATCH_TURNS,
+        })
     }
 
     /// Tells the kernel about the descriptor ring.
@@ -89,31 +127,35 @@ impl Buffers {
     /// Notes that the kernel handed out buffer `id` in a completion.
     ///
     /// # Panics
-    /// If the kernel names a buffer that does not exist.
+    /// If the kernel names a buffer that does not exist, or more than it was offered.
     pub(super) fn take(&mut self, id: u16) -> BufferId {
-        assert!(id < self.count);
-        self.held += 1;
+        assert!(id < self.count && self.offered > 0);
+        self.offered -= 1;
+        self.taken += 1;
+        self.resident[usize::from(id)] = true;
         BufferId(id)
     }
 
-    /// Puts a buffer back; the kernel sees it at the next [`Self::publish`].
+    /// Puts a buffer back; the kernel sees it after some later [`Self::publish`].
     pub(super) fn recycle(&mut self, id: BufferId) {
         assert!(id.0 < self.count, "a buffer of another ring");
-        assert!(self.held > 0);
-        let entry = usize::from(self.tail & (self.count - 1));
-        let address = self.buffer_ptr(&id) as u64;
-        // SAFETY: `entry` is within the ring. The kernel reads only descriptors between its head and the published
-        // tail, and at most `count` buffers exist, so this one is not among them.
-        let entry = unsafe { &mut *self.mapping.as_ptr().cast::<BufRingEntry>().add(entry) };
-        entry.set_addr(address);
-        entry.set_len(self.buffer_bytes);
-        entry.set_bid(id.0);
-        self.tail = self.tail.wrapping_add(1);
-        self.held -= 1;
+        assert!(self.spare.len() < usize::from(self.count - self.offered));
+        self.spare.push(id.0);
     }
 
-    /// Shows the kernel every buffer recycled since the last call.
+    /// A receive ended for want of a buffer: more are to be offered.
+    pub(super) fn note_shortage(&mut self) {
+        self.offer = self.offer.saturating_mul(2).min(self.count);
+    }
+
+    /// Offers the kernel as many buffers as it is to have.
     pub(super) fn publish(&mut self) {
+        self.judge();
+        while self.offered < self.offer
+            && let Some(id) = self.spare.pop()
+        {
+            self.put(id);
+        }
         if self.tail == self.published {
             return;
         }
@@ -125,7 +167,61 @@ impl Buffers {
 
     /// Buffers the kernel has or is about to be shown.
     pub(super) const fn available(&self) -> u16 {
-        self.count - self.held
+        self.offered
+    }
+
+    /// Fills the next descriptor of the ring.
+    fn put(&mut self, id: u16) {
+        let entry = usize::from(self.tail & (self.count - 1));
+        let address = self.buffer_ptr(id) as u64;
+        // SAFETY: `entry` is within the ring. The kernel reads only descriptors between its head and the published
+        // tail, and at most `count` buffers exist, so this one is not among them.
+        let entry = unsafe { &mut *self.mapping.as_ptr().cast::<BufRingEntry>().add(entry) };
+        entry.set_addr(address);
+        entry.set_len(self.buffer_bytes);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        self.offered += 1;
+    }
+
+    /// Follows the need: more at once when a turn took more than half, fewer when no turn of late has taken an eighth.
+    fn judge(&mut self) {
+        let taken = std::mem::take(&mut self.taken);
+        self.taken_peak = self.taken_peak.max(taken);
+        if taken > self.offer / 2 {
+            self.note_shortage();
+        }
+        self.watch -= 1;
+        if self.watch > 0 {
+            return;
+        }
+        self.watch = WATCH_TURNS;
+        let peak = std::mem::take(&mut self.taken_peak);
+        if peak < self.offer / 8 && self.offer > OFFER_MIN {
+            self.offer = (self.offer / 2).max(OFFER_MIN);
+            self.release_unused();
+        }
+    }
+
+    /// Gives the memory of the spare buffers that were used least recently back to the system.
+    fn release_unused(&mut self) {
+        if !(self.buffer_bytes as usize).is_multiple_of(PAGE_BYTES) {
+            return;
+        }
+        let keep = usize::from(self.offer);
+        for &id in self.spare.iter().rev().skip(keep) {
+            if std::mem::take(&mut self.resident[usize::from(id)]) {
+                // SAFETY: whole pages of a private anonymous mapping that neither the kernel nor a slice refers to: they
+                // read as zeroes afterwards. Failure leaves them as they are.
+                unsafe {
+                    libc::madvise(
+                        self.buffer_ptr(id).cast_mut().cast(),
+                        self.buffer_bytes as usize,
+                        libc::MADV_DONTNEED,
+                    )
+                };
+            }
+        }
     }
 
     /// The first `len` bytes of a buffer on loan.
@@ -137,7 +233,7 @@ impl Buffers {
         assert!(len <= self.buffer_bytes);
         // SAFETY: within the mapping, initialised (anonymous memory is zeroed), and not written by the kernel as long
         // as the `BufferId` exists, because the buffer is not in the ring.
-        unsafe { std::slice::from_raw_parts(self.buffer_ptr(id), len as usize) }
+        unsafe { std::slice::from_raw_parts(self.buffer_ptr(id.0), len as usize) }
     }
 
     /// Never unmaps: the last resort when the kernel may still write to the buffers.
@@ -145,8 +241,8 @@ impl Buffers {
         self.mapping_bytes = 0;
     }
 
-    fn buffer_ptr(&self, id: &BufferId) -> *const u8 {
-        self.mapping.as_ptr().wrapping_add(self.pool_offset + usize::from(id.0) * self.buffer_bytes as usize)
+    fn buffer_ptr(&self, id: u16) -> *const u8 {
+        self.mapping.as_ptr().wrapping_add(self.pool_offset + usize::from(id) * self.buffer_bytes as usize)
     }
 }
 
@@ -162,6 +258,7 @@ impl Drop for Buffers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
 
     #[test]
     fn a_count_that_is_no_power_of_two_is_refused() {
@@ -170,17 +267,63 @@ mod tests {
         }
     }
 
-    #[test]
-    fn buffers_on_loan_are_counted_and_their_tail_wraps() {
-        let mut buffers = Buffers::new(4, 64).expect("mapped");
-        assert_eq!(buffers.available(), 4);
-        for turn in 0..100_000_u32 {
-            let id = buffers.take((turn % 4) as u16);
-            assert_eq!(buffers.available(), 3);
+    /// One turn in which the kernel uses `taken` of what it was offered, in order, and all is given back.
+    fn turn(buffers: &mut Buffers, offered: &mut VecDeque<u16>, taken: usize) {
+        let from = buffers.tail;
+        buffers.publish();
+        let entries = buffers.mapping.as_ptr().cast::<BufRingEntry>();
+        for at in 0..buffers.tail.wrapping_sub(from) {
+            let entry = usize::from(from.wrapping_add(at) & (buffers.count - 1));
+            // SAFETY: within the ring, and nobody else reads or writes it: no kernel has been told of it.
+            offered.push_back(unsafe { (*entries.add(entry)).bid() });
+        }
+        let held: Vec<BufferId> = offered.drain(..taken.min(offered.len())).map(|id| buffers.take(id)).collect();
+        assert_eq!(usize::from(buffers.available()), offered.len());
+        for id in held {
             assert_eq!(buffers.slice(&id, 64).len(), 64);
             buffers.recycle(id);
-            buffers.publish();
         }
-        assert_eq!(buffers.available(), 4);
+    }
+
+    #[test]
+    fn a_quiet_ring_touches_few_buffers_however_long_it_turns() {
+        let mut buffers = Buffers::new(1024, 4096).expect("mapped");
+        let mut offered = VecDeque::new();
+        // The tail wraps several times.
+        for _ in 0..200_000 {
+            turn(&mut buffers, &mut offered, 1);
+        }
+        let resident = buffers.resident.iter().filter(|&&resident| resident).count();
+        assert!(resident <= usize::from(OFFER_MIN) + 1, "{resident} buffers were used");
+    }
+
+    #[test]
+    fn a_burst_is_offered_more_and_its_memory_is_given_back_afterwards() {
+        let mut buffers = Buffers::new(1024, 4096).expect("mapped");
+        let mut offered = VecDeque::new();
+        for _ in 0..20 {
+            turn(&mut buffers, &mut offered, 1024);
+        }
+        assert_eq!(buffers.offer, 1024, "every buffer is offered while turns take them all");
+        assert!(buffers.resident.iter().all(|&resident| resident));
+        for _ in 0..usize::from(WATCH_TURNS) * 6 + 1024 {
+            turn(&mut buffers, &mut offered, 1);
+        }
+        assert_eq!(buffers.offer, OFFER_MIN);
+        let resident = buffers.resident.iter().filter(|&&resident| resident).count();
+        // Those spared when the offer was last halved, and those that were offered at that time.
+        assert!(resident <= 3 * usize::from(OFFER_MIN), "{resident} buffers still hold memory");
+    }
+
+    #[test]
+    fn a_shortage_doubles_the_offer_up_to_all_there_are() {
+        let mut buffers = Buffers::new(128, 64).expect("mapped");
+        buffers.publish();
+        assert_eq!(buffers.available(), OFFER_MIN);
+        for expected in [64, 128, 128] {
+            buffers.note_shortage();
+            buffers.publish();
+            assert_eq!(buffers.available(), expected);
+        }
     }
 }

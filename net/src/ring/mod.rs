@@ -396,6 +396,7 @@ impl Ring {
             }
             libc::ENOBUFS => {
                 self.kernel.counters.enobufs += 1;
+                self.buffers.note_shortage();
                 self.starved.push_back(slot);
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN | i32::MIN..0 => self.arm_recv(slot),

@@ -52,7 +52,7 @@ impl Sending {
 
     /// The request for everything not yet sent.
     pub(super) fn entry(&mut self, fd: RawFd) -> squeue::Entry {
-        if self.wire.cuts.is_empty() {
+        if self.wire.cuts().is_empty() {
             let rest = &self.wire.bytes[self.sent..];
             let len = u32::try_from(rest.len().min(REQUEST_BYTES_MAX)).expect("bounded by 2^30");
             return opcode::Send::new(types::Fd(fd), rest.as_ptr(), len).flags(FLAGS).build();

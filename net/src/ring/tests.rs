@@ -121,7 +121,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 fn wire(bytes: &[u8]) -> Wire {
-    Wire { bytes: bytes.to_vec(), ..Wire::default() }
+    Wire::from(bytes.to_vec())
 }
 
 /// Reads to the end of the stream on another thread.

@@ -20,7 +20,7 @@ use tungstenite::{ClientHandshake, ClientRequestBuilder, WebSocket};
 pub(super) const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01a";
 
 pub(super) fn wire(bytes: &[u8]) -> Wire {
-    Wire { bytes: bytes.to_vec(), ..Wire::default() }
+    Wire::from(bytes.to_vec())
 }
 
 pub(super) fn peer(text: &str) -> Option<SocketAddr> {

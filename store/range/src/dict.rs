@@ -15,9 +15,11 @@ use crate::key::{TenantKey, TenantKeyRef};
 use crate::limits::{TAKEOVER_DEADLINE, TAKEOVERS_WAITING_MAX};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bifro_core::ids::{ConnRef, ReqId};
+use bifro_core::client::Client;
+use bifro_core::ids::{ConnRef, ReqId, TenantIdx};
 use bifro_core::time::Instant;
-use hashbrown::HashMap;
+use core::hash::{Hash, Hasher};
+use hashbrown::{Equivalent, HashMap, HashSet};
 
 /// What the dictionary wants told, each to the shard of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,24 +38,63 @@ pub enum DictEffect {
     },
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The owner of its client's id. Every connection has one of these, in a hash table between half and wholly full.
+#[derive(Debug)]
+struct Owned {
+    client: Client,
+    tenant: TenantIdx,
+    conn: ConnRef,
+}
+
+const _: () = assert!(size_of::<Owned>() <= 24);
+
+impl Owned {
+    fn key(&self) -> TenantKeyRef<'_> {
+        TenantKeyRef { tenant: self.tenant, name: &self.client.client_id }
+    }
+}
+
+impl PartialEq for Owned {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Owned {}
+
+impl Hash for Owned {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
+    }
+}
+
+impl Equivalent<Owned> for TenantKeyRef<'_> {
+    fn equivalent(&self, owned: &Owned) -> bool {
+        *self == owned.key()
+    }
+}
+
+/// Somebody who wants to be the owner.
+#[derive(Debug)]
 struct Claim {
+    client: Client,
     conn: ConnRef,
     req: ReqId,
 }
 
+/// Others want what the owner has.
 #[derive(Debug)]
-struct Entry {
-    owner: ConnRef,
+struct Contest {
     /// By when the owner, having been kicked, has to be gone.
-    deadline: Option<Instant>,
+    deadline: Instant,
     waiting: VecDeque<Claim>,
 }
 
 /// Owners of client ids, and who waits for them.
 #[derive(Debug, Default)]
 pub struct OwnerTable {
-    entries: HashMap<TenantKey, Entry>,
+    owners: HashSet<Owned>,
+    contests: HashMap<TenantKey, Contest>,
     deadlines: Deadlines<TenantKey>,
 }
 
@@ -65,56 +106,60 @@ impl OwnerTable {
 
     /// Client ids that have an owner.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.owners.len()
     }
 
     /// No client id has an owner.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.owners.is_empty()
     }
 
     /// The owner of a client id.
     pub fn owner(&self, client: TenantKeyRef<'_>) -> Option<ConnRef> {
-        self.entries.get(&client).map(|entry| entry.owner)
+        self.owners.get(&client).map(|owned| owned.conn)
     }
 
-    /// Makes `conn` the owner, at once or when everybody before it has gone.
+    /// Makes `conn` the owner of `client`'s id, at once or when everybody before it has gone.
     pub fn register(
         &mut self,
         now: Instant,
-        client: TenantKeyRef<'_>,
+        tenant: TenantIdx,
+        client: &Client,
         conn: ConnRef,
         req: ReqId,
         effects: &mut Vec<DictEffect>,
     ) {
-        let Some((key, entry)) = self.entries.get_key_value_mut(&client) else {
-            self.entries.insert(client.to_key(), Entry { owner: conn, deadline: None, waiting: VecDeque::new() });
+        let key = TenantKeyRef { tenant, name: &client.client_id };
+        let client = client.clone();
+        let Some(owner) = self.owner(key) else {
+            self.owners.insert(Owned { client, tenant, conn });
             effects.push(DictEffect::Registered { conn, req });
             return;
         };
-        if entry.owner == conn {
+        if owner == conn {
             effects.push(DictEffect::Registered { conn, req });
             return;
         }
-        entry.waiting.push_back(Claim { conn, req });
-        if entry.waiting.len() > TAKEOVERS_WAITING_MAX
-            && let Some(unserved) = entry.waiting.pop_front()
+        let claim = Claim { client, conn, req };
+        let Some(contest) = self.contests.get_mut(&key) else {
+            self.contend(now, key, owner, VecDeque::from([claim]), effects);
+            return;
+        };
+        contest.waiting.push_back(claim);
+        if contest.waiting.len() > TAKEOVERS_WAITING_MAX
+            && let Some(unserved) = contest.waiting.pop_front()
         {
             effects.push(DictEffect::Kick { conn: unserved.conn });
-        }
-        if entry.deadline.is_none() {
-            kick(now, key, entry, &mut self.deadlines, effects);
         }
     }
 
     /// `conn` has gone, or no longer wants the client id. Whoever is neither owner nor waiting is ignored: it has been
     /// succeeded at its deadline.
     pub fn unregister(&mut self, now: Instant, client: TenantKeyRef<'_>, conn: ConnRef, effects: &mut Vec<DictEffect>) {
-        let Some(entry) = self.entries.get_mut(&client) else { return };
-        if entry.owner == conn {
+        if self.owner(client) == Some(conn) {
             self.succeed(now, client, effects);
-        } else {
-            entry.waiting.retain(|claim| claim.conn != conn);
+        } else if let Some(contest) = self.contests.get_mut(&client) {
+            contest.waiting.retain(|claim| claim.conn != conn);
         }
     }
 
@@ -126,29 +171,49 @@ impl OwnerTable {
     /// Gives up on owners that have not gone in time.
     pub fn handle_timeout(&mut self, now: Instant, effects: &mut Vec<DictEffect>) {
         while let Some(key) = self.deadlines.pop_due(now) {
-            let Some(entry) = self.entries.get_mut(&key) else { continue };
-            entry.deadline = None;
-            if !entry.waiting.is_empty() {
-                self.succeed(now, TenantKeyRef { tenant: key.tenant, name: &key.name }, effects);
+            let client = TenantKeyRef { tenant: key.tenant, name: &key.name };
+            if self.contests.get(&client).is_some_and(|contest| contest.waiting.is_empty()) {
+                // Nobody wants it any more: the owner stays.
+                self.contests.remove(&client);
+            } else {
+                self.succeed(now, client, effects);
             }
         }
     }
 
     /// The owner's place goes to whoever has waited longest, who is kicked in its turn if others wait as well.
     fn succeed(&mut self, now: Instant, client: TenantKeyRef<'_>, effects: &mut Vec<DictEffect>) {
-        let Some((key, entry)) = self.entries.get_key_value_mut(&client) else { return };
-        if let Some(deadline) = entry.deadline.take() {
-            self.deadlines.clear(deadline, key.clone());
+        let (key, contest) = self.contests.remove_entry(&client).unzip();
+        let mut waiting = VecDeque::new();
+        if let Some((key, contest)) = key.zip(contest) {
+            self.deadlines.clear(contest.deadline, key);
+            waiting = contest.waiting;
         }
-        let Some(next) = entry.waiting.pop_front() else {
-            self.entries.remove(&client);
+        let Some(next) = waiting.pop_front() else {
+            self.owners.remove(&client);
             return;
         };
-        entry.owner = next.conn;
         effects.push(DictEffect::Registered { conn: next.conn, req: next.req });
-        if !entry.waiting.is_empty() {
-            kick(now, key, entry, &mut self.deadlines, effects);
+        self.owners.replace(Owned { client: next.client, tenant: client.tenant, conn: next.conn });
+        if !waiting.is_empty() {
+            self.contend(now, client, next.conn, waiting, effects);
         }
+    }
+
+    /// Tells `owner` to go, for the sake of those who wait.
+    fn contend(
+        &mut self,
+        now: Instant,
+        client: TenantKeyRef<'_>,
+        owner: ConnRef,
+        waiting: VecDeque<Claim>,
+        effects: &mut Vec<DictEffect>,
+    ) {
+        let (key, deadline) = (client.to_key(), now + TAKEOVER_DEADLINE);
+        self.deadlines.set(deadline, key.clone());
+        self.contests.insert(key, Contest { deadline, waiting });
+        // The server must disconnect the existing client [MQTT-3.1.4-2] [MQTT5-3.1.4-3].
+        effects.push(DictEffect::Kick { conn: owner });
     }
 
     /// Checks the invariants.
@@ -156,26 +221,13 @@ impl OwnerTable {
     /// # Panics
     /// If one does not hold.
     pub fn validate(&self) {
-        for (key, entry) in &self.entries {
-            assert!(entry.waiting.is_empty() || entry.deadline.is_some(), "{key:?}: waiting for an owner never kicked");
-            assert!(entry.waiting.len() <= TAKEOVERS_WAITING_MAX, "{key:?}: too many wait");
-            assert!(entry.waiting.iter().all(|claim| claim.conn != entry.owner), "{key:?}: waits for itself");
+        for (key, contest) in &self.contests {
+            let owner = self.owner(TenantKeyRef { tenant: key.tenant, name: &key.name });
+            let owner = owner.unwrap_or_else(|| panic!("{key:?}: a contest for what nobody owns"));
+            assert!(contest.waiting.len() <= TAKEOVERS_WAITING_MAX, "{key:?}: too many wait");
+            assert!(contest.waiting.iter().all(|claim| claim.conn != owner), "{key:?}: waits for itself");
         }
     }
-}
-
-fn kick(
-    now: Instant,
-    key: &TenantKey,
-    entry: &mut Entry,
-    deadlines: &mut Deadlines<TenantKey>,
-    effects: &mut Vec<DictEffect>,
-) {
-    let deadline = now + TAKEOVER_DEADLINE;
-    entry.deadline = Some(deadline);
-    deadlines.set(deadline, key.clone());
-    // The server must disconnect the existing client [MQTT-3.1.4-2] [MQTT5-3.1.4-3].
-    effects.push(DictEffect::Kick { conn: entry.owner });
 }
 
 #[cfg(test)]

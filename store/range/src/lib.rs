@@ -22,6 +22,7 @@ pub mod dist;
 pub mod inbox;
 mod key;
 pub mod limits;
+pub mod record;
 pub mod retain;
 mod slots;
 

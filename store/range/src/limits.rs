@@ -37,3 +37,7 @@ const _: () = assert!(!RETAINED_EXPIRY_GRAIN.is_zero(), "it divides");
 pub const RETAINED_FIND_STEPS_MAX: usize = 4_096;
 
 const _: () = assert!(RETAINED_FIND_STEPS_MAX > 0, "a search must make progress");
+
+/// Bytes of one encoded command or record. A packet is shorter than 256 MiB, and what is written beside it (identity, topic,
+/// rules) is smaller by far. What is longer is refused unread.
+pub const RECORD_BYTES_MAX: usize = 512 << 20;

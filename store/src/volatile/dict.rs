@@ -29,8 +29,7 @@ impl VolatileServices {
         let mut effects = Vec::new();
         match message {
             Dict::Register { req, conn, tenant, client } => {
-                let client = TenantKeyRef { tenant, name: &client.client_id };
-                self.owners.register(now, client, conn, req, &mut effects);
+                self.owners.register(now, tenant, &client, conn, req, &mut effects);
             }
             Dict::Unregister { conn, tenant, client } => {
                 let client = TenantKeyRef { tenant, name: &client.client_id };

@@ -198,10 +198,15 @@ impl Swarm {
 
     fn wait(&mut self, patience: Duration) {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_TURN];
-        let timeout = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        let timeout = libc::timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
         let room = i32::try_from(EVENTS_PER_TURN).expect("a small number");
-        // SAFETY: the array outlives the call and has room for as many events as it is told.
-        let count = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events.as_mut_ptr(), room, timeout) };
+        let epoll = self.epoll.as_raw_fd();
+        // SAFETY: the array outlives the call and has room for as many events as it is told; no signal mask is given.
+        let count =
+            unsafe { libc::epoll_pwait2(epoll, events.as_mut_ptr(), room, &raw const timeout, std::ptr::null()) };
         let count = usize::try_from(count).unwrap_or(0);
         self.ready = events[..count].iter().map(|event| (event.u64 as usize, event.events)).collect();
     }

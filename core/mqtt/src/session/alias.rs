@@ -5,6 +5,7 @@
 //! Towards the client the server sets an alias for a topic it has sent recently, and gives the alias of the topic least
 //! recently used to the next one. Its table is searched in order, so it is kept small.
 
+use super::Session;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -18,6 +19,23 @@ const CANDIDATES: usize = 8;
 
 /// Shorter topics do not repay the three bytes of the property.
 const TOPIC_BYTES_MIN: usize = 6;
+
+/// Both tables of a connection that uses any.
+#[derive(Debug, Default)]
+pub(super) struct Aliases {
+    pub(super) inbound: InboundAliases,
+    /// None if the client or the server wants none.
+    pub(super) outbound: Option<OutboundAliases>,
+}
+
+impl Aliases {
+    /// Bytes on the heap, roughly.
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.inbound.memory_bytes()
+            + self.outbound.as_ref().map_or(0, OutboundAliases::memory_bytes)
+    }
+}
 
 /// Aliases the client has set.
 #[derive(Debug, Default)]
@@ -74,10 +92,14 @@ pub(super) struct AliasUse {
 impl OutboundAliases {
     /// A table for a client that accepts `client_max` aliases and a server that wants to use at most `server_max`; none if
     /// either is zero.
-    pub(super) fn new(client_max: u16, server_max: u16) -> Option<Box<Self>> {
+    pub(super) fn new(client_max: u16, server_max: u16) -> Option<Self> {
         let limit = client_max.min(server_max).min(OUTBOUND_MAX);
-        (limit > 0).then(|| {
-            Box::new(Self { limit, clock: 0, candidates: [0; CANDIDATES], next_candidate: 0, entries: Vec::new() })
+        (limit > 0).then(|| Self {
+            limit,
+            clock: 0,
+            candidates: [0; CANDIDATES],
+            next_candidate: 0,
+            entries: Vec::new(),
         })
     }
 
@@ -137,9 +159,14 @@ impl OutboundAliases {
 
     /// Bytes on the heap, roughly.
     pub(super) fn memory_bytes(&self) -> usize {
-        size_of::<Self>()
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.entries.iter().map(|entry| entry.topic.len()).sum::<usize>()
+        self.entries.capacity() * size_of::<Entry>() + self.entries.iter().map(|entry| entry.topic.len()).sum::<usize>()
+    }
+}
+
+impl Session {
+    /// The server's aliases towards this client, if it uses any.
+    pub(super) fn aliases_out(&mut self) -> Option<&mut OutboundAliases> {
+        self.aliases.as_deref_mut()?.outbound.as_mut()
     }
 }
 

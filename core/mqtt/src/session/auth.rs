@@ -32,10 +32,8 @@ impl Session {
     pub(super) fn handle_auth_packet(&mut self, cx: &Cx<'_>, auth: &Auth<'_>, out: &mut Outbox<'_>) {
         let step = match &mut self.stage {
             Stage::Connecting(connecting) => next_step(connecting, auth),
-            Stage::Connected => match self.re_auth.as_deref_mut() {
-                Some(re_auth) => re_auth.next_step(auth),
-                None => Err(Violation::AuthWithoutMethod), // [MQTT5-4.12.0-7]
-            },
+            Stage::Connected(Some(re_auth)) => re_auth.next_step(auth),
+            Stage::Connected(None) => Err(Violation::AuthWithoutMethod), // [MQTT5-4.12.0-7]
             Stage::Fresh(_) | Stage::Closed => return,
         };
         match step {
@@ -52,13 +50,14 @@ impl Session {
         enhanced.state = None;
         enhanced.reauthenticates = self.client.clone();
         request.password = None;
-        self.re_auth = Some(Box::new(ReAuth { request, step: ReAuthStep::Idle }));
+        if let Stage::Connected(re_auth) = &mut self.stage {
+            *re_auth = Some(Box::new(ReAuth { request, step: ReAuthStep::Idle }));
+        }
     }
 
     /// Answer to [`Effect::Authenticate`] on a live connection.
     pub(super) fn handle_reauth(&mut self, cx: &Cx<'_>, outcome: AuthOutcome, out: &mut Outbox<'_>) {
-        let Stage::Connected = self.stage else { return };
-        let Some(re_auth) = self.re_auth.as_deref_mut() else { return };
+        let Stage::Connected(Some(re_auth)) = &mut self.stage else { return };
         let ReAuthStep::Asking = re_auth.step else { return };
         let method = re_auth.method();
         match outcome {
@@ -87,7 +86,7 @@ impl Session {
             version: before.version,
             transport: before.transport,
             peer: before.peer,
-            rules: grant.rules,
+            rules: grant.rules.into(),
             expires_at: grant.expires_at,
         });
         self.client = Some(client.clone());

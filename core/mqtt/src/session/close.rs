@@ -48,7 +48,7 @@ impl Session {
                 self.send_refusal(reason, detail, None, out);
                 Closed::Refused(reason)
             }
-            Stage::Connected => {
+            Stage::Connected(_) => {
                 self.send_disconnect(reason, detail, None, out);
                 if peers_fault { Closed::Violation(reason) } else { Closed::Server(reason) }
             }
@@ -101,7 +101,7 @@ impl Session {
         let kind = match self.stage {
             Stage::Closed => return,
             Stage::Fresh(_) | Stage::Connecting(_) => EventKind::ChannelError,
-            Stage::Connected => EventKind::ByClient,
+            Stage::Connected(_) => EventKind::ByClient,
         };
         if !self.is_ending() {
             self.event(kind, "closed without DISCONNECT", out);
@@ -116,7 +116,7 @@ impl Session {
             Stage::Fresh(_) => {}
             Stage::Connecting(_) if self.is_ending() => {}
             Stage::Connecting(_) => self.send_refusal(in_connack(reason), "", server_reference, out),
-            Stage::Connected => self.send_disconnect(reason, "", server_reference, out),
+            Stage::Connected(_) => self.send_disconnect(reason, "", server_reference, out),
         }
         let kind = match reason {
             Reason::SESSION_TAKEN_OVER => EventKind::Kicked,
@@ -184,7 +184,7 @@ impl Session {
                 self.will = None; // [MQTT-3.1.2-8]: a will is stored when CONNECT is accepted, so there is none yet.
                 self.finish(cx, ending, out);
             }
-            Stage::Connected => self.finish(cx, ending, out),
+            Stage::Connected(_) => self.finish(cx, ending, out),
         }
     }
 

@@ -93,7 +93,7 @@ impl Session {
             (_, Some(packet_id)) => Some(packet_id),
             (_, None) => Some(self.outbound.get_or_insert_default().peek_id()),
         };
-        let alias = self.aliases_out.as_deref_mut().and_then(|aliases| aliases.choose(message.view.topic));
+        let alias = self.aliases_out().and_then(|aliases| aliases.choose(message.view.topic));
         let spec = PublishSpec {
             version: self.version,
             dup: resumes.is_some(), // [MQTT-3.3.1-1] [MQTT-3.3.1-3]
@@ -109,7 +109,7 @@ impl Session {
             return self.discard(cx, DropReason::Oversize, message.view.topic, delivery, out); // [MQTT5-3.1.2-25]
         }
         out.tally.publishes_sent = out.tally.publishes_sent.wrapping_add(1);
-        if let (Some(alias), Some(aliases)) = (alias, self.aliases_out.as_deref_mut()) {
+        if let (Some(alias), Some(aliases)) = (alias, self.aliases_out()) {
             aliases.confirm(alias, message.view.topic);
         }
         match packet_id {

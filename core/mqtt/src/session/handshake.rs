@@ -8,7 +8,7 @@ use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bifro_core::client::{ClientInfo, Version};
+use bifro_core::client::{ClientInfo, Peer, Version};
 use bifro_core::ids::{PublisherKey, TenantIdx};
 use bifro_core::plugin::{AuthOutcome, Grant, Refusal};
 use bifro_core::ports::{Attached, PortError};
@@ -59,8 +59,8 @@ impl Session {
             client_id: request.client_id.clone(),
             version: request.version,
             transport: request.transport,
-            peer: request.peer,
-            rules: core::mem::take(&mut grant.rules),
+            peer: request.peer.map(Peer::from),
+            rules: core::mem::take(&mut grant.rules).into(),
             expires_at: grant.expires_at,
         });
         connecting.step = Step::Identifying;
@@ -172,7 +172,7 @@ impl Session {
             Err(_) => Box::default(),
         };
         self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch: attached.epoch }));
-        let Stage::Connecting(connecting) = core::mem::replace(&mut self.stage, Stage::Connected) else { return };
+        let Stage::Connecting(connecting) = core::mem::replace(&mut self.stage, Stage::Connected(None)) else { return };
         self.take_over(cx, *attached, connecting, out);
     }
 }

@@ -126,14 +126,14 @@ impl Session {
         }
         if publish.topic.is_empty() {
             let alias = alias.ok_or(Violation::TopicMissing)?; // [MQTT-4.7.3-1] [MQTT5-4.7.3-1]
-            let topic = self.aliases_in.as_ref().and_then(|aliases| aliases.find(alias));
+            let topic = self.aliases.as_ref().and_then(|aliases| aliases.inbound.find(alias));
             return topic.map(TopicName::Alias).ok_or(Violation::AliasUnknown);
         }
         check_name(publish.topic, &TopicLimits::of(&cx.tenant.settings)).map_err(|error| {
             if error.is_limit() { Violation::TopicInvalid } else { Violation::TopicMalformed } // [MQTT-3.3.2-2]
         })?;
         if let Some(alias) = alias {
-            self.aliases_in.get_or_insert_default().set(alias, publish.topic); // [MQTT5-3.3.2-12]
+            self.aliases.get_or_insert_default().inbound.set(alias, publish.topic); // [MQTT5-3.3.2-12]
         }
         Ok(TopicName::Packet(publish.topic))
     }

@@ -57,7 +57,7 @@ pub use exchange::{Delivered, Delivery, PublishRequest, PublishToken, Published,
 use crate::codec::{DecodeError, DecodeOptions, encode};
 use crate::packet::Packet;
 use ack_order::Inbound;
-use alias::{InboundAliases, OutboundAliases};
+use alias::Aliases;
 use alloc::boxed::Box;
 use auth::ReAuth;
 use bifro_core::client::{Client, Version};
@@ -80,13 +80,11 @@ pub struct Session {
     client: Option<Client>,
     inbox: Option<Box<InboxHandle>>,
     will: Option<Box<Will>>,
-    re_auth: Option<Box<ReAuth>>,
     inbound: Option<Box<Inbound>>,
     outbound: Option<Box<Outbound>>,
     subscriptions: Option<Box<Subscriptions>>,
     requests: Option<Box<Requests>>,
-    aliases_in: Option<Box<InboundAliases>>,
-    aliases_out: Option<Box<OutboundAliases>>,
+    aliases: Option<Box<Aliases>>,
     permissions: Option<Box<PermissionCache>>,
     publisher: PublisherKey,
     last_packet_at: Instant,
@@ -137,8 +135,8 @@ enum Stage {
     Fresh(Box<Origin>),
     /// CONNECT has arrived, CONNACK has not left.
     Connecting(Box<Connecting>),
-    /// CONNACK has left.
-    Connected,
+    /// CONNACK has left; with what re-authentication needs, if the client chose a method.
+    Connected(Option<Box<ReAuth>>),
     /// `Close` has left.
     Closed,
 }
@@ -159,13 +157,11 @@ impl Session {
             client: None,
             inbox: None,
             will: None,
-            re_auth: None,
             inbound: None,
             outbound: None,
             subscriptions: None,
             requests: None,
-            aliases_in: None,
-            aliases_out: None,
+            aliases: None,
             permissions: None,
             publisher: PublisherKey(0),
             last_packet_at: now,
@@ -192,7 +188,7 @@ impl Session {
     ) -> Option<PublishRequest<'p>> {
         self.last_packet_at = cx.now;
         match self.stage {
-            Stage::Connected => return self.handle_connected_packet(cx, packet, out),
+            Stage::Connected(_) => return self.handle_connected_packet(cx, packet, out),
             Stage::Fresh(_) => match packet {
                 Packet::Connect(connect) => self.handle_connect(cx, &connect, out),
                 _ => self.fail_silently(cx, Violation::FirstNotConnect, out), // [MQTT-3.1.0-1] [MQTT5-3.1.0-1]
@@ -253,7 +249,7 @@ impl Session {
         match &self.stage {
             Stage::Fresh(_) => true,
             Stage::Connecting(connecting) => connecting.awaits_client(),
-            Stage::Connected => {
+            Stage::Connected(_) => {
                 !self.requests.as_ref().is_some_and(|requests| requests.is_full())
                     && !self.inbound.as_ref().is_some_and(|inbound| inbound.is_full(self.pending_publishes_max()))
             }
@@ -283,7 +279,7 @@ impl Session {
 
     /// CONNACK has left, and the session has not ended.
     pub const fn is_connected(&self) -> bool {
-        matches!(self.stage, Stage::Connected)
+        matches!(self.stage, Stage::Connected(_))
     }
 
     /// `Close` has been emitted.
@@ -315,7 +311,7 @@ impl Session {
         match &self.stage {
             Stage::Fresh(origin) => origin.peer,
             Stage::Connecting(connecting) => connecting.peer(),
-            Stage::Connected | Stage::Closed => None,
+            Stage::Connected(_) | Stage::Closed => None,
         }
     }
 
@@ -341,8 +337,7 @@ impl Session {
             + self.outbound.as_deref().map_or(0, Outbound::memory_bytes)
             + self.subscriptions.as_deref().map_or(0, Subscriptions::memory_bytes)
             + self.requests.as_deref().map_or(0, Requests::memory_bytes)
-            + self.aliases_in.as_deref().map_or(0, InboundAliases::memory_bytes)
-            + self.aliases_out.as_deref().map_or(0, OutboundAliases::memory_bytes)
+            + self.aliases.as_deref().map_or(0, Aliases::memory_bytes)
             + self.permissions.as_deref().map_or(0, PermissionCache::memory_bytes)
     }
 

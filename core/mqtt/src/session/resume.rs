@@ -32,7 +32,11 @@ impl Session {
             self.will = None; // there was no CONNACK, so there is no will
             return self.finish(cx, ending, out);
         }
-        self.aliases_out = super::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max);
+        if let Some(outbound) =
+            super::alias::OutboundAliases::new(connecting.alias_maximum, cx.tenant.settings.topic_alias_max)
+        {
+            self.aliases.get_or_insert_default().outbound = Some(outbound);
+        }
         let told = self.send_connack(cx, &connecting, present, out); // [MQTT-3.2.2-1] [MQTT-3.2.2-2] [MQTT-3.2.2-3] [MQTT5-3.2.2-2]
         if !told {
             self.will = None; // as above

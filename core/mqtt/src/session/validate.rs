@@ -24,11 +24,11 @@ impl Session {
         if let Some(requests) = self.requests.as_deref() {
             requests.validate();
         }
-        if let Some(aliases) = self.aliases_out.as_deref() {
+        if let Some(aliases) = self.aliases.as_deref().and_then(|aliases| aliases.outbound.as_ref()) {
             assert!(aliases.highest() <= usize::from(aliases.limit()), "no alias above the client's maximum");
         }
         match self.stage {
-            Stage::Connected => assert!(self.client.is_some(), "a connected session knows its client"),
+            Stage::Connected(_) => assert!(self.client.is_some(), "a connected session knows its client"),
             Stage::Closed => {
                 assert!(!self.flags.holds_connection, "a closed session holds no connection of its tenant");
                 assert!(!self.flags.registered, "a closed session has given up its client id");

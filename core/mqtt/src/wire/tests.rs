@@ -33,7 +33,7 @@ fn pieces_come_in_the_order_in_which_they_were_put() {
     wire.push_shared(message(b""));
     wire.bytes.extend_from_slice(b"ef");
     assert_eq!(joined(&wire), b"abONETWOcdef");
-    assert_eq!(wire.shared_bytes, 6);
+    assert_eq!(wire.shared_bytes(), 6);
     assert!(wire.pieces().all(|piece| !piece.is_empty()));
 }
 
@@ -53,6 +53,6 @@ fn clearing_keeps_nothing_but_the_allocation() {
     wire.push_shared(message(b"ONE"));
     let capacity = wire.bytes.capacity();
     wire.clear();
-    assert!(wire.is_empty() && wire.cuts.is_empty());
+    assert!(wire.is_empty() && wire.cuts().is_empty());
     assert_eq!((wire.pieces().count(), wire.bytes.capacity()), (0, capacity));
 }

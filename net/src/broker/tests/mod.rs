@@ -408,7 +408,7 @@ fn validate(broker: &Broker<VolatileServices>) {
     let live: Vec<_> =
         (0..broker.conns.bound()).filter_map(|index| broker.conns.get(broker.conns.at(index)?)).collect();
     assert_eq!(live.len(), broker.conns.len());
-    let held: u64 = live.iter().map(|conn| conn.accounted_bytes).sum();
+    let held: u64 = live.iter().map(|conn| u64::from(conn.accounted_bytes)).sum();
     let paused = live.iter().filter(|conn| conn.recv_paused).count() as u64;
     let sessions = live.iter().filter(|conn| conn.session.is_connected()).count() as u64;
     broker.budget.validate(held);
@@ -418,7 +418,7 @@ fn validate(broker: &Broker<VolatileServices>) {
     assert!(broker.dirty.is_empty() && broker.effects.is_empty() && broker.effect_scratch.is_empty());
     for conn in live {
         assert_eq!(conn.recv_paused, conn.paused.any() && !conn.closing, "{:?}: {:?}", conn.slot, conn.paused);
-        assert_eq!(conn.accounted_bytes, conn.held_bytes(), "{:?}", conn.slot);
+        assert_eq!(u64::from(conn.accounted_bytes), conn.held_bytes(), "{:?}", conn.slot);
     }
     broker.fanout.validate(&broker.conns);
 }

@@ -46,10 +46,10 @@ fn more_pieces_than_one_request_holds_go_out_in_several() {
     let (client, slot) = bench.connect();
     let reader = read_all(client);
     let (wire, expected) = wire_with_cuts(3000, 700);
-    let cuts = wire.cuts.len();
+    let cuts = wire.cuts().len();
     bench.ring.send(slot, wire);
     bench.until("sent", |bench| bench.sent.len() == 1);
-    assert_eq!(bench.sent[0].1.cuts.len(), cuts, "the wire comes back whole");
+    assert_eq!(bench.sent[0].1.cuts().len(), cuts, "the wire comes back whole");
     assert_eq!(bench.ring.counters().short_sends, 5, "6001 pieces, 1024 at a time");
     bench.ring.close(slot);
     bench.until("closed", |bench| bench.ring.sockets() == 0);

@@ -1,11 +1,27 @@
 //! The owner table: takeovers in every order, with exact effects.
 
 use super::*;
+use alloc::sync::Arc;
 use alloc::vec;
+use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::{ShardId, Slot, TenantIdx};
 use core::time::Duration;
 
 const CLIENT: TenantKeyRef<'static> = TenantKeyRef { tenant: TenantIdx(0), name: "c" };
+
+/// A client with the id of [`CLIENT`]; each connection has an identity of its own.
+fn client() -> Client {
+    Arc::new(ClientInfo {
+        tenant: "t".into(),
+        user: "".into(),
+        client_id: CLIENT.name.into(),
+        version: Version::V5,
+        transport: Transport::Tcp,
+        peer: None,
+        rules: [].into(),
+        expires_at: None,
+    })
+}
 
 fn conn(index: u32) -> ConnRef {
     ConnRef { shard: ShardId(0), slot: Slot { index, generation: 0 } }
@@ -31,7 +47,7 @@ struct Driven {
 impl Driven {
     fn register(&mut self, millis: u64, index: u32) -> Vec<DictEffect> {
         let mut effects = vec![];
-        self.table.register(at(millis), CLIENT, conn(index), ReqId(u64::from(index)), &mut effects);
+        self.table.register(at(millis), CLIENT.tenant, &client(), conn(index), ReqId(u64::from(index)), &mut effects);
         self.table.validate();
         effects
     }
@@ -152,8 +168,8 @@ fn beyond_the_limit_the_longest_waiting_is_kicked_unserved() {
 #[test]
 fn tenants_do_not_share_client_ids() {
     let (mut dict, mut effects) = (OwnerTable::new(), vec![]);
-    dict.register(at(0), CLIENT, conn(1), ReqId(1), &mut effects);
-    dict.register(at(0), TenantKeyRef { tenant: TenantIdx(1), name: "c" }, conn(2), ReqId(2), &mut effects);
+    dict.register(at(0), CLIENT.tenant, &client(), conn(1), ReqId(1), &mut effects);
+    dict.register(at(0), TenantIdx(1), &client(), conn(2), ReqId(2), &mut effects);
     assert_eq!(effects, [registered(1), registered(2)]);
     assert_eq!(Duration::from_secs(5), TAKEOVER_DEADLINE);
 }

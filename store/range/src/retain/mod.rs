@@ -4,10 +4,14 @@
 //! of its quotas is given back to the byte when they go. Expired messages are never handed out; the timer removes them.
 
 mod find;
+mod replay;
+#[cfg(test)]
+mod replay_tests;
 #[cfg(test)]
 mod tests;
 
 pub use find::FindLimits;
+pub use replay::{RetainChange, RetainCommand};
 
 use crate::deadlines::Deadlines;
 use crate::key::{ReplyTo, TenantKey};
@@ -106,25 +110,14 @@ impl RetainTable {
         if !within_rates {
             return Err(PortError::QuotaExceeded);
         }
-        let of = (self.tenants.entry(tenant.idx))
-            .or_insert_with(|| TenantRetained { topics: TopicTree::new(), quota: tenant.quota.clone() });
+        let of = self.tenant_mut(tenant);
         let old_bytes = of.topics.get(view.topic).map(|entry| entry.bytes);
         if !take_space(&of.quota, old_bytes, bytes) {
             self.drop_if_idle(tenant.idx);
             return Err(PortError::QuotaExceeded);
         }
-        let deadline = view.expiry_at.map(round_up);
         let retained = RetainedMessage { message: message.clone(), publisher: publisher.clone() };
-        let old = of.topics.insert(view.topic, Entry { retained, bytes, deadline });
-        let key = || TenantKey { tenant: tenant.idx, name: view.topic.into() };
-        if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
-            self.deadlines.clear(at, key());
-        }
-        if let Some(at) = deadline {
-            self.deadlines.set(at, key());
-        }
-        self.messages += u64::from(old.is_none());
-        self.bytes = self.bytes - old_bytes.unwrap_or(0) + bytes;
+        self.put(tenant, retained, bytes);
         Ok(())
     }
 
@@ -144,9 +137,14 @@ impl RetainTable {
         }
     }
 
-    fn remove(&mut self, tenant: TenantIdx, topic: &str) {
-        let Some(of) = self.tenants.get_mut(&tenant) else { return };
-        let Some(entry) = of.topics.remove(topic) else { return };
+    fn tenant_mut(&mut self, tenant: &TenantCtx) -> &mut TenantRetained {
+        (self.tenants.entry(tenant.idx))
+            .or_insert_with(|| TenantRetained { topics: TopicTree::new(), quota: tenant.quota.clone() })
+    }
+
+    fn remove(&mut self, tenant: TenantIdx, topic: &str) -> Option<Entry> {
+        let of = self.tenants.get_mut(&tenant)?;
+        let entry = of.topics.remove(topic)?;
         if let Some(at) = entry.deadline {
             self.deadlines.clear(at, TenantKey { tenant, name: topic.into() });
         }
@@ -155,6 +153,7 @@ impl RetainTable {
         self.messages -= 1;
         self.bytes -= entry.bytes;
         self.drop_if_idle(tenant);
+        Some(entry)
     }
 
     fn drop_if_idle(&mut self, tenant: TenantIdx) {

@@ -30,7 +30,7 @@ fn publisher() -> Client {
         version: Version::V5,
         transport: Transport::Tcp,
         peer: None,
-        rules: vec![],
+        rules: [].into(),
         expires_at: None,
     })
 }

@@ -150,7 +150,7 @@ fn client(id: &str) -> Client {
         version: Version::V5,
         transport: Transport::Tcp,
         peer: None,
-        rules: vec![],
+        rules: [].into(),
         expires_at: None,
     })
 }

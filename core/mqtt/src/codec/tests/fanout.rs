@@ -179,16 +179,16 @@ fn large_payloads_are_shared_and_owned_once() {
     for packet_id in 1..=3 {
         assert!(fanout.append(&spec(Version::V311, QoS::AtLeastOnce, packet_id), &mut wire));
     }
-    assert_eq!((wire.cuts.len(), wire.shared_bytes), (3, 3 * payload.len()));
+    assert_eq!((wire.cuts().len(), wire.shared_bytes()), (3, 3 * payload.len()));
     assert!(wire.bytes.len() < 64);
     let owner = Arc::clone(fanout.message());
-    assert!(wire.cuts.iter().all(|(_, message)| Arc::ptr_eq(message, &owner)));
+    assert!(wire.cuts().iter().all(|(_, message)| Arc::ptr_eq(message, &owner)));
 
     let mut again = Fanout::new(owner.view(), Some(Arc::clone(&owner)), NOW);
     assert!(Arc::ptr_eq(again.message(), &owner));
     wire.clear();
     assert!(again.append(&PLAIN, &mut wire));
-    assert!(Arc::ptr_eq(&wire.cuts[0].1, &owner));
+    assert!(Arc::ptr_eq(&wire.cuts()[0].1, &owner));
 }
 
 #[test]
