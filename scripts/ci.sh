@@ -50,6 +50,7 @@ install_packages() {
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v strace >/dev/null || missing+=(strace)
+    command -v valgrind >/dev/null || missing+=(valgrind)
     command -v npm >/dev/null || missing+=(nodejs npm)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return 0
@@ -106,6 +107,13 @@ fuzz() {
     done
 }
 
+# `cargo test` runs a few seeds; here it is a hundred of ten virtual minutes, and every planted mistake must be found.
+simulate() {
+    cargo run --release --locked --quiet -p bifro-sim -- --seeds 100 --minutes 10 --nodes 3 &&
+        cargo test --release --locked --quiet -p bifro-sim --features mutations --test mutations &&
+        cargo clippy -p bifro-raft -p bifro-sim --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
+}
+
 # README's test command. Tests of running brokers depend on time, and a CI machine may stand still for seconds: what failed there gets
 # one more attempt, in plain sight; a defect fails twice.
 run_tests() {
@@ -121,7 +129,9 @@ run_step() {
         clippy) step clippy cargo clippy --workspace --all-targets --locked --quiet -- -D warnings ;;
         doc) step doc document ;;
         licences) step licences licences ;;
+        simulate) step simulate simulate ;;
         fuzz) step fuzz fuzz ;;
+        instructions) step instructions scripts/instructions.sh ;;
         *)
             echo "no such step: $1" >&2
             exit 2
@@ -131,7 +141,7 @@ run_step() {
 
 steps=("$@")
 # What is quick and often wrong comes first.
-[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test fuzz)
+[ ${#steps[@]} -eq 0 ] && steps=(format licences clippy doc test simulate instructions fuzz)
 
 step tools install_tools
 for name in "${steps[@]}"; do

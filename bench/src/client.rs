@@ -4,10 +4,9 @@
 use crate::connect::{ConnectError, open, shake_hands};
 use crate::frames::{Identity, PING_REQUEST, Stamp, next_frame, put_disconnect, split_publish};
 use crate::options::LoadOptions;
+use crate::transport::{Connection, Transport};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
-use monoio::net::TcpStream;
 use std::io;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A connection with what it has received.
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    stream: Connection,
     version: Version,
     held: Vec<u8>,
     /// Publications above QoS 0 the broker takes unacknowledged.
@@ -45,7 +44,7 @@ impl Client {
         number: u64,
     ) -> Result<Self, ConnectError> {
         let target = options.targets[number as usize % options.targets.len()];
-        let mut stream = open(target, number).await?;
+        let mut stream = open(&Transport::new(options)?, target, number).await?;
         let version = options.version();
         let identity = Identity { version, client_id, clean, keep_alive_s: 0, credentials: options.credentials() };
         let accepted = shake_hands(&mut stream, &identity, filters, options.quality()).await?;
@@ -115,7 +114,7 @@ impl Client {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
-        let read = self.stream.read(Vec::with_capacity(64 * 1024));
+        let read = self.stream.read_more(Vec::with_capacity(64 * 1024));
         let (result, bytes) = monoio::time::timeout(PATIENCE, read)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the broker did not answer in time"))?;

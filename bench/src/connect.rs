@@ -1,11 +1,11 @@
 //! Opening a connection: socket, source address, handshake, subscription.
 
 use crate::frames::{Identity, next_frame, put_connect, put_subscribe};
+use crate::transport::{Connection, Transport};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::codec::{DecodeOptions, decode};
 use bifro_mqtt::packet::Packet;
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
@@ -56,8 +56,12 @@ fn source_of(target: SocketAddr, number: u64) -> Option<Ipv4Addr> {
 /// Connects to `target` as connection `number` of this process.
 ///
 /// # Errors
-/// Those of the socket.
-pub async fn open(target: SocketAddr, number: u64) -> io::Result<TcpStream> {
+/// Those of the socket, and of the transport's handshakes.
+pub async fn open(transport: &Transport, target: SocketAddr, number: u64) -> io::Result<Connection> {
+    transport.connect(socket(target, number).await?, target).await
+}
+
+async fn socket(target: SocketAddr, number: u64) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_tcp_nodelay(true)?;
     if let Some(source) = source_of(target, number) {
@@ -104,7 +108,7 @@ pub struct Accepted {
 /// # Errors
 /// What the broker answered instead.
 pub async fn shake_hands(
-    stream: &mut TcpStream,
+    stream: &mut Connection,
     identity: &Identity,
     filters: &[String],
     qos: QoS,
@@ -146,12 +150,11 @@ fn receive_maximum(version: Version, body: &[u8]) -> u16 {
 
 /// Reads until a whole frame is there, takes it off `held` and returns what `read` makes of its body.
 async fn wait_for<T>(
-    stream: &mut TcpStream,
+    stream: &mut Connection,
     first: u8,
     held: &mut Vec<u8>,
     read: impl Fn(&[u8]) -> T,
 ) -> Result<T, ConnectError> {
-    let mut buffer = Vec::with_capacity(512);
     loop {
         if let Ok(Some(frame)) = next_frame(held) {
             if frame.first != first {
@@ -161,13 +164,12 @@ async fn wait_for<T>(
             held.drain(..len);
             return Ok(found);
         }
-        let (result, filled) = stream.read(buffer).await;
+        held.reserve(512);
+        let (result, filled) = stream.read_more(std::mem::take(held)).await;
+        *held = filled;
         if result? == 0 {
             return Err(ConnectError::Closed);
         }
-        held.extend_from_slice(&filled);
-        buffer = filled;
-        buffer.clear();
     }
 }
 

@@ -6,9 +6,9 @@ use crate::frames::{Identity, PING_REQUEST, put_disconnect};
 use crate::options::ConnOptions;
 use crate::plan::Plan;
 use crate::progress::{CoreResult, Phase, Progress, latency_histogram};
+use crate::transport::{Connection, Transport};
 use bifro_core::message::QoS;
 use hdrhistogram::Histogram;
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ const ATTEMPTS_MAX: u32 = 128;
 struct Idle {
     index: usize,
     options: ConnOptions,
+    transport: Transport,
     progress: Arc<Progress>,
     latency: RefCell<Histogram<u64>>,
 }
@@ -45,8 +46,9 @@ pub fn plan(options: &ConnOptions) -> Plan {
 pub fn run(index: usize, options: &ConnOptions, progress: &Arc<Progress>) -> std::io::Result<CoreResult> {
     let mut runtime =
         monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().with_entries(4096).enable_timer().build()?;
+    let transport = Transport::new(&options.load)?;
     let latency = RefCell::new(latency_histogram());
-    let idle = Rc::new(Idle { index, options: options.clone(), progress: progress.clone(), latency });
+    let idle = Rc::new(Idle { index, options: options.clone(), transport, progress: progress.clone(), latency });
     runtime.block_on(supervise(&idle));
     let latency = idle.latency.borrow().clone();
     Ok(CoreResult { latency, findings: Findings::default() })
@@ -101,10 +103,10 @@ impl Idle {
         }
     }
 
-    async fn connect(&self, number: u64, name: u64) -> Result<monoio::net::TcpStream, ConnectError> {
+    async fn connect(&self, number: u64, name: u64) -> Result<Connection, ConnectError> {
         let targets = &self.options.load.targets;
         let begin = Instant::now();
-        let mut stream = open(targets[number as usize % targets.len()], number).await?;
+        let mut stream = open(&self.transport, targets[number as usize % targets.len()], number).await?;
         shake_hands(&mut stream, &self.identity(name), &[], QoS::AtMostOnce).await?;
         if self.progress.phase() <= Phase::Measure {
             self.latency.borrow_mut().saturating_record(begin.elapsed().as_nanos() as u64);
@@ -133,7 +135,7 @@ async fn hold(idle: Rc<Idle>, number: u32) {
     loop {
         monoio::time::sleep(Duration::from_secs(u64::from(idle.options.keep_alive)) / 2).await;
         let sent = stream.write_all(PING_REQUEST.to_vec()).await.0;
-        let (received, _) = stream.read(Vec::with_capacity(4)).await;
+        let (received, _) = stream.read_more(Vec::with_capacity(4)).await;
         if sent.is_err() || received.unwrap_or(0) == 0 {
             return idle.fail("an idle connection was closed".to_owned());
         }
@@ -160,7 +162,7 @@ async fn churn(idle: Rc<Idle>, number: u32) {
         put_disconnect(idle.options.load.version(), &mut out);
         let (sent, _) = stream.write_all(out).await;
         // The broker closes first: it has seen DISCONNECT, and the identifier is free.
-        let (received, _) = stream.read(Vec::with_capacity(4)).await;
+        let (received, _) = stream.read_more(Vec::with_capacity(4)).await;
         if sent.is_err() || received.is_err() {
             return idle.fail("a connection failed after CONNACK".to_owned());
         }

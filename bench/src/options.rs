@@ -112,6 +112,24 @@ pub struct LoadOptions {
     /// Password.
     #[arg(long, default_value = "")]
     pub password: String,
+    /// Connect through TLS; whom to trust is said by --ca or --insecure.
+    #[arg(long)]
+    pub tls: bool,
+    /// Certificates of those who may have signed the broker's, in PEM.
+    #[arg(long)]
+    pub ca: Option<PathBuf>,
+    /// Trust any certificate.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Name expected in the broker's certificate; its address without it.
+    #[arg(long)]
+    pub server_name: Option<String>,
+    /// Connect through WebSocket.
+    #[arg(long)]
+    pub ws: bool,
+    /// Path of the WebSocket.
+    #[arg(long, default_value = "/mqtt")]
+    pub ws_path: String,
     /// Process whose CPU time and memory are recorded.
     #[arg(long)]
     pub target_pid: Option<u32>,

@@ -11,13 +11,11 @@ use crate::options::LoadOptions;
 use crate::plan::{ClientPlan, Plan};
 use crate::progress::{CoreResult, Phase, Progress, latency_histogram};
 use crate::schedule::Schedule;
+use crate::transport::{ReadHalf, Transport, WriteHalf};
 use crate::wake::Wake;
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use hdrhistogram::Histogram;
-use monoio::buf::IoBufMut;
-use monoio::io::{AsyncReadRent, AsyncWriteRentExt, OwnedReadHalf, OwnedWriteHalf, Splitable};
-use monoio::net::TcpStream;
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -79,6 +77,7 @@ struct Core {
     index: usize,
     version: Version,
     qos: QoS,
+    transport: Transport,
     progress: Arc<Progress>,
     links: RefCell<Vec<Rc<Link>>>,
     /// The links of this core's publishers, by publisher.
@@ -97,6 +96,7 @@ pub fn run(index: usize, plan: &Plan, options: &LoadOptions, progress: &Arc<Prog
         index,
         version: options.version(),
         qos: options.quality(),
+        transport: Transport::new(options)?,
         progress: progress.clone(),
         links: RefCell::default(),
         by_publisher: RefCell::new(vec![None; plan.copies.len()]),
@@ -229,7 +229,7 @@ async fn start_client(
     copies: Vec<u64>,
 ) -> Result<(), ConnectError> {
     let target = options.targets[number % options.targets.len()];
-    let mut stream = open(target, number as u64).await?;
+    let mut stream = open(&core.transport, target, number as u64).await?;
     let identity = Identity {
         version: core.version,
         client_id: client.client_id,
@@ -267,9 +267,6 @@ async fn start_client(
     Ok(())
 }
 
-type ReadHalf = OwnedReadHalf<TcpStream>;
-type WriteHalf = OwnedWriteHalf<TcpStream>;
-
 async fn read_loop(core: Rc<Core>, link: Rc<Link>, mut reader: ReadHalf, held: Vec<u8>) {
     let mut buffer = held;
     buffer.reserve_exact(BUFFER_BYTES.saturating_sub(buffer.len()));
@@ -284,8 +281,8 @@ async fn read_loop(core: Rc<Core>, link: Rc<Link>, mut reader: ReadHalf, held: V
         if rest == buffer.capacity() {
             buffer.reserve(BUFFER_BYTES);
         }
-        let (result, slice) = reader.read(buffer.slice_mut(rest..)).await;
-        buffer = slice.into_inner();
+        let result;
+        (result, buffer) = reader.read_more(buffer).await;
         match result {
             Ok(0) => return core.lose(&link, "the broker closed a connection".to_owned()),
             Ok(_) => {}

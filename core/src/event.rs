@@ -59,12 +59,8 @@ events! {
     ConnectTimeout = "connect_timeout";
     /// The client identifier was refused.
     IdentifierRejected = "identifier_rejected";
-    /// The client identifier is not well-formed.
-    MalformedClientIdentifier = "malformed_client_identifier";
     /// The peer broke the protocol before a session existed.
     ProtocolError = "protocol_error";
-    /// The user name is not well-formed.
-    MalformedUsername = "malformed_username";
     /// The will topic is not well-formed.
     MalformedWillTopic = "malformed_will_topic";
     /// A protocol version that is unknown or disabled.
@@ -101,8 +97,6 @@ events! {
     ServerRedirected = "server_redirected";
     /// Re-authentication failed, or credentials expired.
     ReAuthFailed = "re_auth_failed";
-    /// Disconnected for publishing without permission.
-    NoPubPermission = "no_pub_permission";
     /// The peer broke the protocol.
     ProtocolViolation = "protocol_violation";
     /// More QoS 1 and 2 publishes in flight than Receive Maximum allows.

@@ -82,7 +82,6 @@ metric_cells! {
         dropped_permission: Counter, "Messages not delivered because permission was refused or revoked.";
         slow_disconnects: Counter, "Connections closed because their peer stopped reading.";
         write_buffer_bytes: Gauge, "Bytes waiting in write buffers.";
-        queued_bytes: Gauge, "Bytes of messages queued in sessions of live connections.";
         memory_budget_bytes: Gauge, "Memory budget of the shard.";
         memory_used_bytes: Gauge, "Memory counted against the budget of the shard.";
         receive_paused: Gauge, "Connections whose reading is paused by back-pressure.";

@@ -286,13 +286,24 @@ pub struct InFlight {
     pub message: InboxMessage,
 }
 
+/// A message that a connection leaves behind.
+#[derive(Clone, Debug)]
+pub enum Left {
+    /// The inbox has it, at this place.
+    Stored(InboxSeq),
+    /// It came from no inbox, as retained messages do; from now on it is the inbox's.
+    Unstored(Box<InboxMessage>),
+}
+
 /// What a connection leaves with its inbox when it goes.
 #[derive(Debug, Default)]
 pub struct DetachState {
     /// Packet ids of QoS 2 publishes received but not yet released.
     pub received_qos2: Vec<u16>,
-    /// In flight to the client, in the order first sent: packet id, PUBREC seen, place in the inbox.
-    pub in_flight: Vec<(core::num::NonZeroU16, bool, InboxSeq)>,
+    /// In flight to the client, in the order first sent: packet id, PUBREC seen, message.
+    pub in_flight: Vec<(core::num::NonZeroU16, bool, Left)>,
+    /// Messages of QoS 1 and 2 that came from no inbox and were not sent yet, in order.
+    pub waiting: Vec<InboxMessage>,
     /// Will to publish when its delay is over or the session ends, whichever comes first [MQTT5-3.1.3-9].
     pub will: Option<(core::time::Duration, Arc<Message>)>,
     /// Session Expiry Interval from now, in seconds; `u32::MAX` = never [MQTT5-3.1.2.11.2]. 0 ends the session now.

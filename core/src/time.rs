@@ -47,3 +47,11 @@ impl Sub<Duration> for Instant {
         Self(self.0.saturating_sub(micros))
     }
 }
+/// The earlier of two moments that need not come. (An iterator over options is what this replaces: `flatten().min()` over an array
+/// compiled to kilobytes of vector code and took a tenth of a busy broker's time.)
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -39,7 +39,7 @@ impl Server {
         let parts = Mutex::new(parts.map(Some).collect::<Vec<_>>());
         let counters = Arc::new(Mutex::new(Vec::new()));
         let results = counters.clone();
-        let config = ExecutorsConfig { shards, pin: None, name: "echo".into(), spin_before_park: Duration::ZERO };
+        let config = ExecutorsConfig { shards, pin: None, name: "echo".into() };
         let executors = spawn_executors(&config, move |shard| {
             let part = parts.lock().expect("not poisoned")[shard.index()].take();
             let ((end, inlet), (_, listener)) = part.expect("one part per shard");
@@ -168,7 +168,7 @@ fn a_panic_on_a_shard_ends_the_process_with_its_reason() {
 
 fn panic_on_a_shard<T>(panics: impl Fn() -> T + Send + Sync + 'static) {
     let panics = Arc::new(panics);
-    let config = ExecutorsConfig { shards: 2, pin: None, name: "doomed".into(), spin_before_park: Duration::ZERO };
+    let config = ExecutorsConfig { shards: 2, pin: None, name: "doomed".into() };
     let executors = spawn_executors(&config, move |shard| {
         let panics = panics.clone();
         async move {

@@ -27,7 +27,8 @@ extern "C" fn end_lent() {
     }
 }
 
-/// Directory of the binaries built by the profile these tests were built with.
+/// Directory of the binaries built by the profile these tests were built with. They are brought up to date first, unless
+/// `BIFRO_BUILT` is set in the environment.
 ///
 /// # Panics
 /// If they cannot be built.
@@ -35,6 +36,9 @@ pub fn binaries() -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
     let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
     BUILD.call_once(|| {
+        if std::env::var_os("BIFRO_BUILT").is_some() {
+            return;
+        }
         let mut cargo = Command::new("cargo");
         // Tests and binaries together, as `cargo test` resolves them: with other features everything would be built twice.
         cargo.args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"]);
@@ -87,6 +91,10 @@ impl Broker {
     /// # Panics
     /// If it is not ready in time; the panic shows its log.
     pub fn start_with(cores: u16, config: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::start_in(cores, Self::directory(config, files))
+    }
+
+    fn directory(config: &str, files: &[(&str, &[u8])]) -> PathBuf {
         let dir = fresh_dir("node");
         for (name, content) in files {
             std::fs::write(dir.join(name), content).expect("a file for the broker");
@@ -94,7 +102,20 @@ impl Broker {
         let mut text = String::from("[admin]\nbind = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n");
         let _ = writeln!(text, "{config}");
         std::fs::write(dir.join("node.toml"), text).expect("a configuration for the broker");
-        Self::start_in(cores, dir)
+        dir
+    }
+
+    /// As [`Self::start_with`], run by another program: `tool` and its arguments, of which `{dir}` stands for the broker's
+    /// directory. The process id is the tool's.
+    ///
+    /// # Panics
+    /// If it is not ready in time; the panic shows its log.
+    pub fn start_under(tool: &[&str], cores: u16, config: &str) -> Self {
+        let dir = Self::directory(config, &[]);
+        let mut tool = tool.iter().map(|part| part.replace("{dir}", &dir.to_string_lossy()));
+        let mut command = Command::new(tool.next().expect("a tool"));
+        command.args(tool).arg(binaries().join("bifro-uring"));
+        Self::launch(command, cores, dir)
     }
 
     /// A broker with the `node.toml` that lies in `dir`.
@@ -102,7 +123,11 @@ impl Broker {
     /// # Panics
     /// If it is not ready in time; the panic shows its log.
     pub fn start_in(cores: u16, dir: PathBuf) -> Self {
-        let mut child = Command::new(binaries().join("bifro-uring"))
+        Self::launch(Command::new(binaries().join("bifro-uring")), cores, dir)
+    }
+
+    fn launch(mut command: Command, cores: u16, dir: PathBuf) -> Self {
+        let mut child = command
             .args(["--cores", &cores.to_string(), "--config"])
             .arg(dir.join("node.toml"))
             .current_dir(&dir)

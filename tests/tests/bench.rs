@@ -2,6 +2,7 @@
 //! against its own sink made faulty, which its checker must find.
 
 use bifro_tests::process::{Broker, binaries, fresh_dir};
+use bifro_tests::tls::Authority;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -61,6 +62,41 @@ fn pairs_in_every_version_and_quality_of_service() {
             assert_received(&format!("pair --pairs 4 --window 20 --protocol {protocol} --qos {qos} --seed 10{qos}"));
         }
     }
+}
+
+#[test]
+fn through_tls_websocket_and_both() {
+    let authority = Authority::new("bench");
+    let identity = authority.issue("broker", &["127.0.0.1"], false);
+    let listeners: String = ["tls", "ws", "wss"]
+        .map(|protocol| {
+            let tls = match protocol {
+                "ws" => "",
+                _ => "tls = { certificate = \"cert.pem\", key = \"key.pem\" }\n",
+            };
+            format!("[[listener]]\nprotocol = \"{protocol}\"\nbind = \"127.0.0.1:0\"\nauth = [\"anonymous\"]\n{tls}")
+        })
+        .concat();
+    let ca = authority.pem();
+    let files = [
+        ("cert.pem", identity.certificate.as_bytes()),
+        ("key.pem", identity.key.as_bytes()),
+        ("ca.pem", ca.as_bytes()),
+    ];
+    let broker = Broker::start_with(2, &listeners, &files);
+    let trust = format!("--ca {}", broker.dir.join("ca.pem").display());
+    for (protocol, transport) in
+        [("tls", format!("--tls {trust}")), ("ws", "--ws".to_owned()), ("wss", "--tls --ws --insecure".to_owned())]
+    {
+        for load in ["pair --pairs 4 --qos 2 --payload 70000 --window 4", "conn --churn --connections 4", "takeover"] {
+            let run = bench(broker.address(protocol), &format!("{load} {transport}"));
+            assert_eq!(run.code, Some(0), "{protocol}, {load}:\n{}", run.text);
+        }
+    }
+    let run = bench(broker.address("tls"), "pair --tls --ca /nowhere.pem");
+    assert!(run.code != Some(0) && run.text.contains("/nowhere.pem"), "{}", run.text);
+    let run = bench(broker.address("tls"), "pair --tls");
+    assert!(run.code != Some(0) && run.text.contains("--insecure"), "{}", run.text);
 }
 
 #[test]

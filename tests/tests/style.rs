@@ -35,6 +35,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("cmd", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store"]),
     ("bench", &["bifro-core", "bifro-mqtt"]),
     ("tests", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
+    ("tests/sim", &["bifro-core", "bifro-raft"]),
 ];
 
 /// What tests may use besides: the driver's tests drive the real services.

@@ -219,11 +219,11 @@ fn spawn_shards(
         shards,
         pin: if config.node.pin { cores::pinning(shards) } else { None },
         name: "shard".to_owned(),
-        spin_before_park: Duration::from_micros(config.node.spin_us.into()),
     };
     let ring = RingConfig {
         buffers: config.limits.ring_buffers,
         buffer_bytes: config.limits.ring_buffer_bytes,
+        spin: Duration::from_micros(config.node.spin_us.into()),
         ..RingConfig::default()
     };
     // Each shard takes its seed once; what a shard owns cannot be shared, so it is handed over and not lent.

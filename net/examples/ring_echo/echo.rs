@@ -90,7 +90,6 @@ impl Echo {
                 self.touch(slot);
             }
             Event::Closed { slot, error: Some(_) } | Event::Sent { slot, error: Some(_), .. } => self.ring.abort(slot),
-            Event::Readable { .. } => {}
         }
     }
 

@@ -8,7 +8,6 @@ use bifro_net::mesh::{Inlet, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig, listener_tcp};
 use std::io::Read;
 use std::sync::Mutex;
-use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -17,8 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (stops, inlets): (Vec<_>, Vec<Inlet<()>>) = (0..shards).map(|_| inlet(1)).unzip();
     let ends: Vec<_> = mesh::<()>(shards, 1).into_iter().zip(inlets).map(Some).collect();
     let ends = Mutex::new(ends);
-    let config =
-        ExecutorsConfig { shards, pin: pinning(shards), name: "echo".into(), spin_before_park: Duration::ZERO };
+    let config = ExecutorsConfig { shards, pin: pinning(shards), name: "echo".into() };
     let executors = spawn_executors(&config, move |shard| {
         let (end, inlet) = ends.lock().expect("not poisoned")[shard.index()].take().expect("one end per shard");
         let mut ring = Ring::new(RingConfig::default()).expect("a ring");

@@ -3,7 +3,7 @@
 use crate::limiter::ConnPermit;
 use crate::stage::Pipeline;
 use bifro_core::ids::{ReqId, Slot};
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::session::Session;
 use bifro_mqtt::wire::Wire;
 use smallvec::SmallVec;
@@ -270,8 +270,8 @@ impl Conn {
 
     /// The call of the wheel that this connection needs and that is not known to come.
     pub(crate) fn next_alarm(&mut self) -> Option<Instant> {
-        let shaper = self.shaper.as_ref().into_iter().flat_map(|shaper| [shaper.receive_at, shaper.send_at]);
-        let next = shaper.chain([self.session_due_at(), self.deadline.at()]).flatten().min()?;
+        let shaper = self.shaper.as_deref().and_then(|shaper| earlier(shaper.receive_at, shaper.send_at));
+        let next = earlier(earlier(self.session_due_at(), self.deadline.at()), shaper)?;
         if self.alarms[0] <= next {
             return None;
         }

@@ -44,6 +44,7 @@ impl<S: Services> Broker<S> {
             effects: &mut self.effect_scratch,
             tally: &mut self.tally,
             congested: conn.congested,
+            share: self.settings.turn_bytes_per_conn,
         };
         let result = call(&mut conn.session, &cx, &mut out);
         if !conn.dirty {
@@ -161,6 +162,7 @@ impl<S: Services> Broker<S> {
             effects: &mut self.effect_scratch,
             tally: &mut self.tally,
             congested: false,
+            share: self.settings.turn_bytes_per_conn,
         };
         conn.session.handle_identified(&cx, tenant.idx, key, &mut out);
         self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));

@@ -96,7 +96,7 @@ impl<S: Services> Broker<S> {
         self.after_write(slot);
         if !sendable {
             // The stages take nothing any more, say because their keys are used up: neither can the session.
-            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.with_session(slot, |session, cx, out| session.handle_broken(cx, out));
             self.settle();
         }
     }

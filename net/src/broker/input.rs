@@ -151,6 +151,7 @@ impl<S: Services> Broker<S> {
             effects: &mut self.effect_scratch,
             tally: &mut self.tally,
             congested: conn.congested,
+            share: self.settings.turn_bytes_per_conn,
         };
         let request = conn.session.handle_packet(&cx, packet, &mut out);
         if !conn.dirty {

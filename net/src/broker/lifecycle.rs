@@ -12,7 +12,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ShardId, Slot};
 use bifro_core::ports::Services;
 use bifro_core::settings::Resource;
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Origin, Session};
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ impl<S: Services> Broker<S> {
         let Some(conn) = self.conns.get_mut(slot) else { return };
         conn.broken = true;
         if !conn.closing {
-            self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+            self.with_session(slot, |session, cx, out| session.handle_broken(cx, out));
             self.settle();
         }
         self.mark_dirty(slot);
@@ -83,7 +83,7 @@ impl<S: Services> Broker<S> {
         // The stage has said what there was to say.
         conn.stages_closed = true;
         self.report(event);
-        self.with_session(slot, |session, cx, out| session.handle_closed(cx, out));
+        self.with_session(slot, |session, cx, out| session.handle_broken(cx, out));
         self.settle();
     }
 
@@ -241,9 +241,7 @@ impl<S: Services> Broker<S> {
     /// When the loop has to turn again even if nothing arrives.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let drain = self.draining.as_ref().map(|_| self.now + DRAIN_STEP);
-        [self.wheel.next(), self.publishes.next_deadline(), self.services.peek().next_timeout(), drain]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = earlier(self.wheel.next(), self.publishes.next_deadline());
+        earlier(earlier(own, self.services.peek().next_timeout()), drain)
     }
 }

@@ -335,8 +335,13 @@ impl<S: Services> Broker<S> {
         conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
         let congested = conn.congested;
         self.wires.supply(&mut conn.wire);
-        let mut out =
-            Outbox { wire: &mut conn.wire, effects: &mut self.effect_scratch, tally: &mut self.tally, congested };
+        let mut out = Outbox {
+            wire: &mut conn.wire,
+            effects: &mut self.effect_scratch,
+            tally: &mut self.tally,
+            congested,
+            share: self.settings.turn_bytes_per_conn,
+        };
         conn.session.deliver(&cx, fanout, &delivery, &mut out);
         if !conn.dirty {
             conn.dirty = true;

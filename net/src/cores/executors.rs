@@ -45,8 +45,6 @@ pub struct ExecutorsConfig {
     pub pin: Option<Vec<usize>>,
     /// Threads are called `{name}-{shard}`.
     pub name: String,
-    /// How long an idle executor polls before it sleeps. Zero saves power, about 100 µs saves wake-up latency.
-    pub spin_before_park: Duration,
 }
 
 /// Why no shard was started.
@@ -137,7 +135,6 @@ fn builder(config: &ExecutorsConfig, shard: ShardId) -> LocalExecutorBuilder {
         .name(&config.name)
         .io_memory(IO_MEMORY_BYTES)
         .preempt_timer(PREEMPT)
-        .spin_before_park(config.spin_before_park)
         // Blocking work must not compete with the shard for its CPU.
         .blocking_thread_pool_placement(PoolPlacement::Unbound(1))
 }

@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-const SMALL: RingConfig = RingConfig { entries: 64, cq_entries: 128, buffers: 8, buffer_bytes: 256 };
+const SMALL: RingConfig =
+    RingConfig { entries: 64, cq_entries: 128, buffers: 8, buffer_bytes: 256, spin: Duration::ZERO };
 
 /// Runs one future per end on its own unpinned executor, to the end.
 fn on_shards<M, F, W>(ends: Vec<MeshEnd<M>>, work: F)
@@ -18,7 +19,7 @@ where
 {
     let shards = u16::try_from(ends.len()).expect("few");
     let ends: Mutex<Vec<Option<MeshEnd<M>>>> = Mutex::new(ends.into_iter().map(Some).collect());
-    let config = ExecutorsConfig { shards, pin: None, name: "mesh-test".into(), spin_before_park: Duration::ZERO };
+    let config = ExecutorsConfig { shards, pin: None, name: "mesh-test".into() };
     let executors = spawn_executors(&config, move |shard| {
         let end = ends.lock().expect("not poisoned")[shard.index()].take().expect("one end per shard");
         let ring = Ring::new(SMALL).expect("io_uring");

@@ -1,11 +1,11 @@
-//! Multishot accepts and polls: armed once, re-armed when the kernel ends them.
+//! Multishot accepts: armed once, re-armed when the kernel ends them.
 
 use super::kernel::Completion;
 use super::user_data::{INDEX_MAX, Op};
 use super::{Event, Ring};
 use io_uring::{opcode, types};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// A listening socket.
 #[derive(Debug)]
@@ -16,13 +16,6 @@ pub(super) struct Acceptor {
     /// An accept is with the kernel.
     armed: bool,
     stopping: bool,
-}
-
-/// A descriptor watched for readability.
-#[derive(Debug)]
-pub(super) struct Poll {
-    fd: OwnedFd,
-    token: u64,
 }
 
 impl Ring {
@@ -55,18 +48,6 @@ impl Ring {
         }
     }
 
-    /// Reports when `fd` becomes readable, for the life of the ring. Edge-triggered: read until it would block.
-    ///
-    /// # Errors
-    /// If the descriptor cannot be duplicated.
-    pub fn poll_readable(&mut self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
-        let fd = fd.try_clone_to_owned()?;
-        let index = next_index(self.polls.len());
-        self.polls.push(Poll { fd, token });
-        self.arm_poll(index);
-        Ok(())
-    }
-
     fn arm_accept(&mut self, index: u32) {
         let acceptor = &mut self.acceptors[index as usize];
         let Some(fd) = &acceptor.fd else { return };
@@ -75,12 +56,6 @@ impl Ring {
             let entry = opcode::AcceptMulti::new(types::Fd(fd.as_raw_fd())).flags(libc::SOCK_CLOEXEC).build();
             self.kernel.push(entry, Op::Accept(index));
         }
-    }
-
-    fn arm_poll(&mut self, index: u32) {
-        let fd = types::Fd(self.polls[index as usize].fd.as_raw_fd());
-        let entry = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
-        self.kernel.push(entry, Op::Poll(index));
     }
 
     pub(super) fn complete_accept(&mut self, index: u32, completion: Completion, events: &mut Vec<Event>) {
@@ -102,14 +77,6 @@ impl Ring {
         match completion.error() {
             Some(error) if !is_passing(&error) => events.push(Event::AcceptFailed { listener, error }),
             _ => self.arm_accept(index),
-        }
-    }
-
-    pub(super) fn complete_poll(&mut self, index: u32, completion: Completion, events: &mut Vec<Event>) {
-        // An error is reported as readable too: reading the descriptor will tell.
-        events.push(Event::Readable { token: self.polls[index as usize].token });
-        if !completion.more() && completion.result >= 0 {
-            self.arm_poll(index);
         }
     }
 }

@@ -18,6 +18,7 @@ use io_uring::{IoUring, types::BufRingEntry};
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
 
 /// Group under which the buffers are registered; a ring has one.
 pub(super) const BUFFER_GROUP: u16 = 0;
@@ -30,6 +31,9 @@ const OFFER_MIN: u16 = 32;
 
 /// Turns over which the need is watched before fewer are offered.
 const WATCH_TURNS: u16 = 256;
+
+/// Time over which it is watched if the ring turns more slowly.
+const WATCH_TIME: Duration = Duration::from_secs(1);
 
 /// A received buffer on loan from the ring. Give it back with `recycle`; dropping it loses the buffer for the life of
 /// the ring.
@@ -65,6 +69,8 @@ pub(super) struct Buffers {
     taken_peak: u16,
     /// Publishes until the peak is judged.
     watch: u16,
+    /// When it was last judged, as far as [`Self::rest`] was told.
+    judged_at: Option<Instant>,
 }
 
 impl Buffers {
@@ -109,6 +115,7 @@ impl Buffers {
             taken: 0,
             taken_peak: 0,
             watch: WATCH_TURNS,
+            judged_at: None,
         })
     }
 
@@ -192,36 +199,63 @@ impl Buffers {
             self.note_shortage();
         }
         self.watch -= 1;
-        if self.watch > 0 {
-            return;
-        }
-        self.watch = WATCH_TURNS;
-        let peak = std::mem::take(&mut self.taken_peak);
-        if peak < self.offer / 8 && self.offer > OFFER_MIN {
-            self.offer = (self.offer / 2).max(OFFER_MIN);
-            self.release_unused();
+        if self.watch == 0 && self.offers_too_many() {
+            self.release_spare();
         }
     }
 
-    /// Gives the memory of the spare buffers that were used least recently back to the system.
-    fn release_unused(&mut self) {
-        if !(self.buffer_bytes as usize).is_multiple_of(PAGE_BYTES) {
+    /// The ring is about to sleep, with nothing complete: the kernel writes to buffers only inside `io_uring_enter`
+    /// (`DEFER_TASKRUN`), so that even those it has been offered may be emptied. Does so after a burst.
+    pub(super) fn rest(&mut self, now: Instant) {
+        if self.offer <= OFFER_MIN || now - *self.judged_at.get_or_insert(now) < WATCH_TIME {
             return;
         }
-        let keep = usize::from(self.offer);
-        for &id in self.spare.iter().rev().skip(keep) {
-            if std::mem::take(&mut self.resident[usize::from(id)]) {
-                // SAFETY: whole pages of a private anonymous mapping that neither the kernel nor a slice refers to: they
-                // read as zeroes afterwards. Failure leaves them as they are.
-                unsafe {
-                    libc::madvise(
-                        self.buffer_ptr(id).cast_mut().cast(),
-                        self.buffer_bytes as usize,
-                        libc::MADV_DONTNEED,
-                    )
-                };
-            }
+        self.judged_at = Some(now);
+        if self.offers_too_many() {
+            self.release_spare();
+            self.release_offered();
         }
+    }
+
+    /// Begins a new watch. True if fewer buffers are to be offered from now on.
+    fn offers_too_many(&mut self) -> bool {
+        self.watch = WATCH_TURNS;
+        let peak = std::mem::take(&mut self.taken_peak);
+        let too_many = peak < self.offer / 8 && self.offer > OFFER_MIN;
+        if too_many {
+            self.offer = (self.offer / 2).max(OFFER_MIN);
+        }
+        too_many
+    }
+
+    /// Gives the memory of the spare buffers that were used least recently back to the system.
+    fn release_spare(&mut self) {
+        let unused = self.spare.len().saturating_sub(usize::from(self.offer));
+        for at in 0..unused {
+            self.release(self.spare[at]);
+        }
+    }
+
+    /// The same for buffers the kernel has been offered, but for those it will use first.
+    fn release_offered(&mut self) {
+        for at in self.offer..self.offered {
+            let entry = self.tail.wrapping_sub(self.offered).wrapping_add(at) & (self.count - 1);
+            // SAFETY: within the ring of descriptors, which only this thread writes.
+            let id = unsafe { (*self.mapping.as_ptr().cast::<BufRingEntry>().add(usize::from(entry))).bid() };
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: u16) {
+        if !(self.buffer_bytes as usize).is_multiple_of(PAGE_BYTES)
+            || !std::mem::take(&mut self.resident[usize::from(id)])
+        {
+            return;
+        }
+        let address = self.buffer_ptr(id).cast_mut().cast();
+        // SAFETY: whole pages of a private anonymous mapping that no slice refers to and that nobody writes to now: they read
+        // as zeroes afterwards. Failure leaves them as they are.
+        unsafe { libc::madvise(address, self.buffer_bytes as usize, libc::MADV_DONTNEED) };
     }
 
     /// The first `len` bytes of a buffer on loan.
@@ -312,6 +346,23 @@ mod tests {
         assert_eq!(buffers.offer, OFFER_MIN);
         let resident = buffers.resident.iter().filter(|&&resident| resident).count();
         // Those spared when the offer was last halved, and those that were offered at that time.
+        assert!(resident <= 3 * usize::from(OFFER_MIN), "{resident} buffers still hold memory");
+    }
+
+    #[test]
+    fn a_ring_that_falls_idle_after_a_burst_gives_memory_back_though_it_hardly_turns() {
+        let mut buffers = Buffers::new(1024, 4096).expect("mapped");
+        let mut offered = VecDeque::new();
+        for _ in 0..20 {
+            turn(&mut buffers, &mut offered, 1024);
+        }
+        let start = Instant::now();
+        for second in 0..8 {
+            turn(&mut buffers, &mut offered, 1);
+            buffers.rest(start + Duration::from_secs(second));
+        }
+        assert_eq!(buffers.offer, OFFER_MIN);
+        let resident = buffers.resident.iter().filter(|&&resident| resident).count();
         assert!(resident <= 3 * usize::from(OFFER_MIN), "{resident} buffers still hold memory");
     }
 

@@ -7,8 +7,6 @@ use super::{Counters, RingConfig};
 use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue, types};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
-use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 /// How long one wait for cancelled requests may take when a ring is dropped, before their memory is leaked instead.
@@ -62,11 +60,11 @@ impl std::fmt::Debug for Uring {
 }
 
 impl Kernel {
-    /// Sets the ring up with wake-ups through `eventfd`, initially disabled.
+    /// Sets the ring up.
     ///
     /// # Errors
-    /// As `io_uring_setup` and `IORING_REGISTER_EVENTFD`.
-    pub(super) fn new(config: &RingConfig, eventfd: RawFd) -> io::Result<Self> {
+    /// As `io_uring_setup`.
+    pub(super) fn new(config: &RingConfig) -> io::Result<Self> {
         let ring: IoUring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -74,11 +72,7 @@ impl Kernel {
             .setup_submit_all()
             .setup_cqsize(config.cq_entries)
             .build(config.entries)?;
-        ring.submitter().register_eventfd(eventfd)?;
-        let mut kernel =
-            Self { ring: Uring(ring), backlog: VecDeque::new(), in_flight: 0, counters: Counters::default() };
-        kernel.disable_wakeups();
-        Ok(kernel)
+        Ok(Self { ring: Uring(ring), backlog: VecDeque::new(), in_flight: 0, counters: Counters::default() })
     }
 
     /// The ring, for registrations.
@@ -149,8 +143,7 @@ impl Kernel {
         let entered = unsafe { self.ring.0.submitter().enter::<libc::sigset_t>(queued, 0, flags.bits(), None) };
         match entered {
             Ok(_) => Ok(()),
-            // Interrupted, or completions must be reaped first: the next turn goes on.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN)) => Ok(()),
+            Err(error) if is_passing(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -176,24 +169,22 @@ impl Kernel {
         queued || !self.backlog.is_empty() || !self.ring.0.completion().is_empty()
     }
 
-    /// Lets completions signal the eventfd. Afterwards [`Self::has_work`] must be asked once more before sleeping.
+    /// Submits what is queued and sleeps until something completes or `deadline` (from now) has passed; a signal ends it, too.
     ///
     /// # Errors
-    /// As [`Self::enter`].
-    pub(super) fn enable_wakeups(&mut self) -> io::Result<()> {
-        self.ring.0.completion().enable_eventfd();
-        fence(Ordering::SeqCst);
-        if cfg!(target_arch = "x86_64") {
-            return Ok(());
+    /// Only errors that make the ring unusable.
+    pub(super) fn wait(&mut self, deadline: Option<Duration>) -> io::Result<()> {
+        self.counters.enters += 1;
+        let timeout = deadline.map(types::Timespec::from);
+        let waited = match &timeout {
+            Some(timeout) => self.ring.0.submitter().submit_with_args(1, &types::SubmitArgs::new().timespec(timeout)),
+            None => self.ring.0.submitter().submit_and_wait(1),
+        };
+        match waited {
+            Ok(_) => Ok(()),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) || is_passing(&error) => Ok(()),
+            Err(error) => Err(error),
         }
-        // The kernel raises the flag that `has_work` reads and then looks whether the eventfd is enabled. Only x86
-        // keeps those two in order by itself; elsewhere its own list of pending work has to be consulted.
-        self.submit(EnterFlags::GETEVENTS)
-    }
-
-    /// Stops completions from signalling the eventfd, which a running shard would only have to clear again.
-    pub(super) fn disable_wakeups(&mut self) {
-        self.ring.0.completion().disable_eventfd();
     }
 
     /// Cancels everything and waits until the kernel is done with it, handing each completion to `dispose`. False if it
@@ -217,4 +208,9 @@ impl Kernel {
             }
         }
     }
+}
+
+/// Interrupted, or completions must be reaped first: the next turn goes on.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINTR | libc::EBUSY | libc::EAGAIN))
 }

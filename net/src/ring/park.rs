@@ -1,13 +1,15 @@
-//! Sleeping and being woken: an eventfd that both the ring's completions and other threads signal, read through glommio so
-//! that the executor's other tasks run meanwhile; and the one alarm of the shard.
+//! Sleeping and being woken. A shard sleeps in its own ring, in one system call, and other threads end the sleep through an
+//! eventfd that the ring polls.
+//!
+//! glommio's reactor is not asked: one of its wake-ups costs about fifteen system calls. What else runs on the executor has its
+//! turn before each sleep and about every millisecond, but what it waits for must come from the shard (a waker called from the
+//! loop), not from glommio's I/O or timers, which are looked at only every [`PREEMPT`](crate::cores) or so.
 
 use super::Ring;
-use super::kernel::Kernel;
 use super::user_data::Op;
-use glommio::io::BufferedFile;
 use io_uring::{opcode, types};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,76 +36,28 @@ impl Waker {
 #[derive(Debug)]
 pub(super) struct Sleeper {
     waker: Waker,
-    /// The eventfd as glommio reads it; made at the first park, because it needs a running executor.
-    file: Option<BufferedFile>,
-    /// When the alarm rings, if it is set.
-    alarm_at: Option<Instant>,
+    /// How long to look for work before sleeping.
+    spin: Duration,
     /// When other tasks last could run.
     rested_at: Instant,
-    /// Read by the kernel when the alarm is submitted.
-    alarm_after: Box<types::Timespec>,
 }
 
 impl Sleeper {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(spin: Duration) -> io::Result<Self> {
         // SAFETY: no pointers involved.
-        let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        let raw = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if raw < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor was just made and belongs to nobody else.
         let eventfd = Arc::new(unsafe { OwnedFd::from_raw_fd(raw) });
-        let alarm_after = Box::default();
-        Ok(Self { waker: Waker { eventfd }, file: None, alarm_at: None, rested_at: Instant::now(), alarm_after })
+        Ok(Self { waker: Waker { eventfd }, spin, rested_at: Instant::now() })
     }
 
-    pub(super) fn raw_eventfd(&self) -> RawFd {
-        self.waker.eventfd.as_raw_fd()
-    }
-
-    /// The alarm is over.
-    pub(super) const fn alarm_rang(&mut self) {
-        self.alarm_at = None;
-    }
-
-    /// Makes the alarm ring after `delay` at the latest. True if that needed a request, which must be submitted before
-    /// the next call.
-    fn set_alarm(&mut self, delay: Duration, kernel: &mut Kernel) -> bool {
-        let at = Instant::now() + delay;
-        if self.alarm_at.is_some_and(|set| set <= at) {
-            return false;
-        }
-        *self.alarm_after = types::Timespec::from(delay);
-        if self.alarm_at.replace(at).is_none() {
-            kernel.push(opcode::Timeout::new(&*self.alarm_after).build(), Op::Alarm);
-        } else {
-            // Should it ring first, its completion ends the sleep just as well.
-            kernel.push_silent(opcode::TimeoutUpdate::new(Op::Alarm.pack(), &*self.alarm_after).build());
-        }
-        true
-    }
-
-    async fn sleep(&mut self) -> io::Result<()> {
-        if self.file.is_none() {
-            let duplicate = self.waker.eventfd.try_clone()?;
-            // SAFETY: the duplicate's ownership passes to the file, which closes it.
-            self.file = Some(unsafe { BufferedFile::from_raw_fd(duplicate.into_raw_fd()) });
-        }
-        let file = self.file.as_ref().expect("made above");
-        file.read_at(0, size_of::<u64>()).await?;
+    /// Lets the executor's other tasks run until they wait.
+    async fn rest(&mut self) {
+        glommio::executor().yield_task_queue_now().await;
         self.rested_at = Instant::now();
-        Ok(())
-    }
-
-    /// Lets the executor's other tasks run once if this one has had its slice. A mere yield would not do: while a task is
-    /// runnable, glommio looks at no I/O and no timer before its preemption timer fires. Reading what is already there
-    /// makes this task wait for exactly one look.
-    async fn rest_if_due(&mut self) -> io::Result<()> {
-        if self.rested_at.elapsed() < BUSY_SLICE {
-            return Ok(());
-        }
-        self.waker.wake();
-        self.sleep().await
     }
 }
 
@@ -114,8 +68,8 @@ impl Ring {
     }
 
     /// Sleeps until something completes, a [`Waker`] is used, or `deadline` (from now) has passed; it may return early,
-    /// too. With anything queued or complete it only lets other tasks run, once a millisecond. A caller that is cancelled
-    /// in here must take a turn before it parks again.
+    /// too. With anything queued or complete it only lets other tasks run, once a millisecond. Blocks the thread. A caller
+    /// that is cancelled in here must take a turn before it parks again.
     ///
     /// # Errors
     /// Only errors after which the ring is unusable.
@@ -125,22 +79,40 @@ impl Ring {
     pub async fn park(&mut self, deadline: Option<Duration>) -> io::Result<()> {
         self.buffers.publish();
         if self.has_work() || deadline.is_some_and(|delay| delay.is_zero()) {
-            return self.sleeper.rest_if_due().await;
+            if self.sleeper.rested_at.elapsed() >= BUSY_SLICE {
+                self.sleeper.rest().await;
+            }
+            return Ok(());
         }
-        if let Some(delay) = deadline
-            && self.sleeper.set_alarm(delay, &mut self.kernel)
-        {
-            self.kernel.enter()?;
+        self.sleeper.rest().await;
+        if self.spin_for_work(deadline) {
+            return Ok(());
         }
-        self.kernel.enable_wakeups()?;
-        let slept = if self.has_work() {
-            Ok(())
-        } else {
-            self.kernel.counters.sleeps += 1;
-            self.sleeper.sleep().await
-        };
-        self.kernel.disable_wakeups();
-        slept
+        self.buffers.rest(self.sleeper.rested_at);
+        self.kernel.counters.sleeps += 1;
+        self.kernel.wait(deadline)
+    }
+
+    /// Looks for work for the time configured. True if there is some.
+    fn spin_for_work(&mut self, deadline: Option<Duration>) -> bool {
+        let spin = deadline.map_or(self.sleeper.spin, |delay| delay.min(self.sleeper.spin));
+        let start = Instant::now();
+        loop {
+            if self.has_work() {
+                return true;
+            }
+            if spin.is_zero() || start.elapsed() >= spin {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Watches the eventfd. It is never read: every write completes the poll once more, and its counter has room for more writes
+    /// than there will ever be.
+    pub(super) fn arm_wake(&mut self) {
+        let fd = types::Fd(self.sleeper.waker.eventfd.as_raw_fd());
+        self.kernel.push(opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build(), Op::Wake);
     }
 
     /// Whether a turn would find something to do.

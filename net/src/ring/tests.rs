@@ -11,7 +11,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-const SMALL: RingConfig = RingConfig { entries: 64, cq_entries: 256, buffers: 16, buffer_bytes: 512 };
+const SMALL: RingConfig =
+    RingConfig { entries: 64, cq_entries: 256, buffers: 16, buffer_bytes: 512, spin: Duration::ZERO };
 /// After this a test has failed; never waited out by one that succeeds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -24,7 +25,6 @@ struct Bench {
     closed: Vec<(Slot, Option<io::Error>)>,
     sent: Vec<(Slot, Wire, Option<io::Error>)>,
     accept_failures: Vec<io::Error>,
-    readable: Vec<u64>,
     /// Buffers are given back as soon as they have been read.
     recycles: bool,
     held: Vec<BufferId>,
@@ -44,7 +44,6 @@ impl Bench {
             closed: Vec::new(),
             sent: Vec::new(),
             accept_failures: Vec::new(),
-            readable: Vec::new(),
             recycles: true,
             held: Vec::new(),
         }
@@ -74,7 +73,6 @@ impl Bench {
                 }
                 Event::Closed { slot, error } => self.closed.push((slot, error)),
                 Event::Sent { slot, wire, error } => self.sent.push((slot, wire, error)),
-                Event::Readable { token } => self.readable.push(token),
             }
         }
     }

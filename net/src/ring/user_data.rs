@@ -9,7 +9,7 @@ pub(super) const INDEX_MAX: u32 = (1 << 24) - 1;
 /// A kernel operation of the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
-    /// A request whose outcome nobody waits for: a cancel, an update of the alarm.
+    /// A request whose outcome nobody waits for: a cancel.
     Ignored,
     /// Multishot receive of a socket.
     Recv(Slot),
@@ -17,10 +17,8 @@ pub(super) enum Op {
     Send(Slot),
     /// Multishot accept, by place in the table of acceptors.
     Accept(u32),
-    /// Multishot poll, by place in the table of polls.
-    Poll(u32),
-    /// The alarm of `park`.
-    Alarm,
+    /// Multishot poll of the eventfd that other threads wake the shard with.
+    Wake,
 }
 
 impl Op {
@@ -32,8 +30,7 @@ impl Op {
             Self::Recv(slot) => (1, slot.index, slot.generation),
             Self::Send(slot) => (2, slot.index, slot.generation),
             Self::Accept(index) => (3, index, 0),
-            Self::Poll(index) => (4, index, 0),
-            Self::Alarm => (5, 0, 0),
+            Self::Wake => (4, 0, 0),
         };
         assert!(index <= INDEX_MAX);
         (kind << 56) | ((index as u64) << 32) | generation as u64
@@ -47,8 +44,7 @@ impl Op {
             1 => Self::Recv(slot),
             2 => Self::Send(slot),
             3 => Self::Accept(index),
-            4 => Self::Poll(index),
-            5 => Self::Alarm,
+            4 => Self::Wake,
             _ => Self::Ignored,
         }
     }
@@ -63,7 +59,7 @@ mod tests {
         for index in [0, 1, INDEX_MAX] {
             for generation in [0, 1, u32::MAX] {
                 let slot = Slot { index, generation };
-                for op in [Op::Ignored, Op::Recv(slot), Op::Send(slot), Op::Accept(index), Op::Poll(index), Op::Alarm] {
+                for op in [Op::Ignored, Op::Recv(slot), Op::Send(slot), Op::Accept(index), Op::Wake] {
                     assert_eq!(Op::unpack(op.pack()), op);
                 }
             }

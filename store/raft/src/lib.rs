@@ -19,6 +19,13 @@
 //! its entries to its peers at once, and counts itself only when its own log is durable. Entries are handed out to be applied
 //! only when they are committed *and* durable here, so a checkpoint of the state machine never gets ahead of the log.
 //!
+//! # How a replica goes and comes back
+//! A replica that was removed from its group goes for good in one of two ways. By itself, when [`Group::is_removed`] says so. Or told by the
+//! host of a leader whose members are committed and do not include it, if the newest members in its own log are from an earlier entry than
+//! those: otherwise it has been added again, or knows better. It leaves [`Group::tombstone`], made durable together with the removal of log
+//! and checkpoint. The next replica of the group on this node starts from that, and only once that is durable; it is made when a leader or a
+//! candidate speaks to it ([`Refusal::NoReplica`]), for nobody else may know yet that the node is a member.
+//!
 //! # The single-voter group
 //! It votes for itself in its first turn, leads when that vote is durable, commits whenever its log is durable, answers reads
 //! at once, and has no timer.

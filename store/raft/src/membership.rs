@@ -136,3 +136,58 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeSet;
+    use proptest::prelude::*;
+
+    fn nodes() -> impl Strategy<Value = BTreeSet<u64>> {
+        proptest::collection::btree_set(0..6_u64, 1..6)
+    }
+
+    fn membership(voters: &BTreeSet<u64>, outgoing: &BTreeSet<u64>) -> Membership {
+        let outgoing = outgoing.iter().copied().map(NodeId).collect();
+        Membership { outgoing, ..Membership::new(voters.iter().copied().map(NodeId), []) }
+    }
+
+    /// Whether these nodes may decide.
+    fn decides(members: &Membership, quorum: u64) -> bool {
+        members.poll(|node| Some(quorum >> node.0 & 1 == 1)) == Poll::Won
+    }
+
+    proptest! {
+        #[test]
+        fn quorums_before_during_and_after_a_change_meet_step_by_step(before in nodes(), after in nodes()) {
+            let none = BTreeSet::new();
+            let steps = [membership(&before, &none), membership(&after, &before), membership(&after, &none)];
+            for pair in steps.windows(2) {
+                for (one, other) in (0..64).flat_map(|one| (0..64).map(move |other| (one, other))) {
+                    let both = decides(&pair[0], one) && decides(&pair[1], other);
+                    prop_assert!(!both || one & other != 0, "{one:b} and {other:b}");
+                }
+            }
+        }
+
+        #[test]
+        fn what_a_quorum_has_reached_is_what_it_would_vote_for(voters in nodes(), outgoing in nodes(), values in proptest::array::uniform6(0..5_u64)) {
+            let members = membership(&voters, &outgoing);
+            let reached = members.reached_by_quorum(|node| values[node.0 as usize]);
+            let enough = |value| members.poll(|node| Some(values[node.0 as usize] >= value)) == Poll::Won;
+            prop_assert!(enough(reached) && !enough(reached + 1));
+        }
+
+        #[test]
+        fn a_poll_is_open_as_long_as_it_can_still_go_both_ways(voters in nodes(), outgoing in nodes(), votes in proptest::array::uniform6(proptest::option::of(any::<bool>()))) {
+            let members = membership(&voters, &outgoing);
+            let if_all_others = |vote: bool| members.poll(|node| votes[node.0 as usize].or(Some(vote)));
+            let expected = match (if_all_others(true), if_all_others(false)) {
+                (Poll::Won, Poll::Won) => Poll::Won,
+                (Poll::Lost, _) => Poll::Lost,
+                _ => Poll::Open,
+            };
+            prop_assert_eq!(members.poll(|node| votes[node.0 as usize]), expected);
+        }
+    }
+}

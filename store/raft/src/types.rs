@@ -111,13 +111,17 @@ impl Entry {
 /// What a replica must not forget, beside its log (Raft figure 2, "persistent state").
 ///
 /// It outlives the replica: a node that leaves a group keeps it in the tombstone and starts from it if it ever joins again,
-/// because a replica that forgot its vote could give a second one in the same term.
+/// because a replica that forgot its vote could give a second one in the same term. [`crate::Group::tombstone`] is what to keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct HardState {
     /// The newest term it has seen.
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<NodeId>,
+    /// The entry that removed the node's earlier replica from the group, or a later one that is committed; [`LogId::ZERO`] if
+    /// there was none. The replica votes for nobody whose log ends before: with the log that it no longer has it would not have
+    /// done so either, and what that log held counts as being on a quorum. Nor does it campaign before its own log reaches there.
+    pub removed: LogId,
 }
 
 /// What a snapshot stands for: the state after `last`, and who the members were then.

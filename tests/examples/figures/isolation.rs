@@ -128,16 +128,22 @@ impl Display for Summary {
 /// Lets this thread run as soon as it has something to do, so that what is measured is the broker's delay, and not how long
 /// the flooder keeps the generator's CPU. Refused without privileges; then the control shows how much that is.
 fn precede_others() {
-    let parameters = libc::sched_param { sched_priority: 1 };
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    schedule(libc::SCHED_FIFO, 1);
+}
+
+/// Sets how this thread is scheduled; those it starts from now on are not more than ordinary.
+fn schedule(policy: libc::c_int, priority: libc::c_int) {
+    let parameters = libc::sched_param { sched_priority: priority };
+    let policy = if policy == libc::SCHED_FIFO { policy | libc::SCHED_RESET_ON_FORK } else { policy };
     // SAFETY: the parameters outlive the call.
     if unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } != 0 {
-        eprintln!("no real-time priority: {}", std::io::Error::last_os_error());
+        eprintln!("the figures are worse for it: sched_setscheduler: {}", std::io::Error::last_os_error());
     }
 }
 
 /// Takes whatever comes on one connection.
 fn swallow(sink: &TcpListener) {
+    schedule(libc::SCHED_IDLE, 0);
     let (mut stream, _) = sink.accept().expect("the control flood connects");
     let mut scratch = vec![0; 64 << 10];
     while std::io::Read::read(&mut stream, &mut scratch).is_ok_and(|count| count > 0) {}
@@ -161,10 +167,9 @@ struct Flood {
 }
 
 impl Flood {
-    /// On a thread that gives way to the one that measures.
+    /// On threads that give way to whoever else wants to run: the delay is to be the broker's, not the machine's.
     fn run(&self, broker: SocketAddr, qos: QoS) {
-        // SAFETY: no pointers. Without it the figures are worse, nothing else.
-        unsafe { libc::setpriority(libc::PRIO_PROCESS, libc::gettid() as libc::id_t, 10) };
+        schedule(libc::SCHED_IDLE, 0);
         let mut stream = TcpStream::connect(broker).expect("the broker listens");
         stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let mut reader = stream.try_clone().expect("a second handle");

@@ -99,6 +99,38 @@ fn what_is_acknowledged_is_not_sent_again_after_a_reconnect() {
     }
 }
 
+/// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]: retained messages are no exception.
+#[test]
+fn a_resumed_session_gets_retained_messages_again_that_it_has_not_acknowledged() {
+    for version in ALL {
+        let (options, root) = (lasting(version, &name("kept")), name("kept"));
+        let mut publisher = anybody(version);
+        for number in 0..3 {
+            publisher.publish(&format!("{root}/{number}"), &[b'0' + number], EXACTLY_ONCE, true);
+            let received = publisher.recv();
+            publisher.ack(AckKind::PubRel, id(as_ack(&received).1));
+            publisher.recv();
+        }
+        let mut client = resume(&options).0;
+        client.subscribe(&format!("{root}/#"), EXACTLY_ONCE);
+        let (first, second, third) =
+            (unacknowledged(&mut client), unacknowledged(&mut client), unacknowledged(&mut client));
+        client.ack(AckKind::PubRec, first.1);
+        expect_ack(&mut client, "PUBREL", first.1.get());
+        client.ack(AckKind::PubRec, second.1);
+        expect_ack(&mut client, "PUBREL", second.1.get());
+        client.ack(AckKind::PubComp, second.1);
+        drop(client);
+        let mut client = resume(&options).0;
+        expect_ack(&mut client, "PUBREL", first.1.get());
+        let received = client.recv();
+        let publish = as_publish(&received);
+        assert_eq!((publish.payload, publish.packet_id), (&third.0[..], Some(third.1)));
+        assert!(publish.dup && publish.retain, "{publish:?}");
+        client.expect_silence();
+    }
+}
+
 /// [MQTT5-4.4.0-1]: nothing is sent again on a live connection.
 #[test]
 fn a_live_connection_of_5_0_gets_nothing_twice() {

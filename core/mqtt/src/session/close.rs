@@ -96,15 +96,24 @@ impl Session {
         self.end(cx, Ending { closed: Closed::ByClient, publishes_will }, out);
     }
 
-    /// The transport has closed or broken.
+    /// The client has closed the transport.
     pub fn handle_closed(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
+        self.hang_up(EventKind::ByClient, "closed without DISCONNECT", cx, out);
+    }
+
+    /// The transport is broken, or refuses to carry on.
+    pub fn handle_broken(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
+        self.hang_up(EventKind::ClientChannelError, "the connection broke", cx, out);
+    }
+
+    fn hang_up(&mut self, connected: EventKind, detail: &str, cx: &Cx<'_>, out: &mut Outbox<'_>) {
         let kind = match self.stage {
             Stage::Closed => return,
             Stage::Fresh(_) | Stage::Connecting(_) => EventKind::ChannelError,
-            Stage::Connected(_) => EventKind::ByClient,
+            Stage::Connected(_) => connected,
         };
         if !self.is_ending() {
-            self.event(kind, "closed without DISCONNECT", out);
+            self.event(kind, detail, out);
         }
         self.end(cx, Ending { closed: Closed::Transport, publishes_will: true }, out);
     }

@@ -15,7 +15,6 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::client::Version;
 use bifro_core::event::{DropReason, EventKind};
-use bifro_core::limits::TURN_BYTES_PER_CONN;
 use bifro_core::message::QoS;
 use bifro_core::ports::InboxMessage;
 use bifro_core::settings::TenantSettings;
@@ -137,7 +136,9 @@ impl Session {
         if is_new_id {
             outbound.use_id();
         }
-        let kept = (rule.is_some() || may_be_given_back).then(|| {
+        // Retained messages come from no inbox: it gets them if the connection goes before the client has them.
+        let may_be_left = self.inbox.is_some() && delivery.seq.is_none();
+        let kept = (rule.is_some() || may_be_given_back || may_be_left).then(|| {
             let shared = outbound.shared_name(delivery).filter(|_| may_be_given_back);
             Box::new(Kept::new(message.message().clone(), delivery, shared, cx.now))
         });
@@ -221,7 +222,7 @@ impl Session {
     /// Sends what waits, as far as window and wire allow, and no more in one go than a connection's share of a turn.
     pub(super) fn drain(&mut self, cx: &Cx<'_>, out: &mut Outbox<'_>) {
         let start = out.wire.len();
-        while !out.congested && out.wire.len() - start < TURN_BYTES_PER_CONN && self.wants_writable() {
+        while !out.congested && out.wire.len() - start < out.share && self.wants_writable() {
             let Some(queued) = self.outbound.as_deref_mut().and_then(|outbound| outbound.queue.pop()) else { return };
             let mut fanout = Fanout::new(queued.message.view(), Some(queued.message.clone()), cx.now);
             self.transmit(cx, &mut fanout, &queued.delivery(), queued.resumes, out);
@@ -233,7 +234,10 @@ impl Session {
     pub(super) fn give_back_shared(&mut self, out: &mut Outbox<'_>) {
         let Some(mut outbound) = self.outbound.take() else { return };
         let sent = outbound.in_flight.drain(..).filter(|message| message.awaits == Awaits::Acknowledgement);
-        let sent = sent.filter_map(|message| message.kept.and_then(|kept| kept.message.zip(kept.shared)));
+        let sent = sent.filter_map(|message| {
+            let Kept { message, shared, .. } = *message.kept?;
+            Some((message, shared?))
+        });
         for (message, shared) in sent {
             out.effects.push(Effect::Redeliver { filter: shared.filter.clone(), group: shared.group.clone(), message });
         }

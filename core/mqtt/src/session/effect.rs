@@ -44,6 +44,8 @@ pub struct Outbox<'a> {
     pub tally: &'a mut Tally,
     /// The connection is over its write high-water mark: QoS 0 is dropped, QoS 1 and 2 wait.
     pub congested: bool,
+    /// Bytes of what waits that are put on the wire in one go, so that others get their share of a turn.
+    pub share: usize,
 }
 
 impl Outbox<'_> {

@@ -64,11 +64,10 @@ pub(super) struct InFlight {
 /// What is kept of a message in flight, where it may be needed again.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// None once PUBREC has arrived.
-    pub(super) message: Option<Arc<Message>>,
+    pub(super) message: Arc<Message>,
     pub(super) shared: Option<Rc<Shared>>,
-    retain: bool,
-    subscription_ids: SmallVec<[NonZeroU32; 1]>,
+    pub(super) retain: bool,
+    pub(super) subscription_ids: SmallVec<[NonZeroU32; 1]>,
     sent_at: Instant,
     resends: u32,
 }
@@ -81,7 +80,7 @@ impl Kept {
         now: Instant,
     ) -> Self {
         Self {
-            message: Some(message),
+            message,
             shared,
             retain: delivery.retain,
             subscription_ids: delivery.subscription_ids.into(),
@@ -199,13 +198,12 @@ impl Outbound {
             if kept.sent_at + rule.after <= now {
                 kept.sent_at = now;
                 kept.resends += 1;
-                match &kept.message {
-                    Some(message) => {
-                        let mut fanout = Fanout::new(message.view(), Some(message.clone()), now);
-                        let spec = spec_again(version, packet_id, awaits, kept.retain, &kept.subscription_ids);
-                        publishes += u32::from(fanout.append(&spec, wire));
-                    }
-                    None => encode(&pubrel(packet_id, Reason::SUCCESS), version, &mut wire.bytes),
+                if awaits == Awaits::Completion {
+                    encode(&pubrel(packet_id, Reason::SUCCESS), version, &mut wire.bytes);
+                } else {
+                    let mut fanout = Fanout::new(kept.message.view(), Some(kept.message.clone()), now);
+                    let spec = spec_again(version, packet_id, awaits, kept.retain, &kept.subscription_ids);
+                    publishes += u32::from(fanout.append(&spec, wire));
                 }
             }
             if kept.resends < rule.times_max {
@@ -217,13 +215,14 @@ impl Outbound {
         publishes
     }
 
-    /// PUBREC has arrived: PUBREL is what would have to be sent again now.
-    pub(super) fn await_pubcomp(&mut self, at: usize, now: Instant, resends: bool) {
+    /// PUBREC has arrived: PUBREL is what would have to be sent again now, if anything is, by this connection (`resends`) or
+    /// by the next one of a session whose inbox does not have the message (`persistent`).
+    pub(super) fn await_pubcomp(&mut self, at: usize, now: Instant, resends: bool, persistent: bool) {
         let Some(message) = self.in_flight.get_mut(at) else { return };
         message.awaits = Awaits::Completion;
-        match message.kept.as_deref_mut().filter(|_| resends) {
+        let is_needed = resends || (persistent && message.seq.is_none());
+        match message.kept.as_deref_mut().filter(|_| is_needed) {
             Some(kept) => {
-                kept.message = None;
                 kept.shared = None;
                 kept.sent_at = now;
                 kept.resends = 0;

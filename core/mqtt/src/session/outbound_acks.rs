@@ -24,8 +24,9 @@ impl Session {
             Some((at, Awaits::Receipt)) if ack.reason.is_error() => self.finish_delivery(cx, at, out), // [MQTT5-4.4.0-2]
             Some((at, Awaits::Receipt | Awaits::Completion)) => {
                 let resends = resend_rule(self.version, &cx.tenant.settings).is_some();
+                let persistent = self.inbox.is_some();
                 if let Some(outbound) = self.outbound.as_deref_mut() {
-                    outbound.await_pubcomp(at, cx.now, resends);
+                    outbound.await_pubcomp(at, cx.now, resends, persistent);
                 }
                 self.send(&pubrel(ack.packet_id, Reason::SUCCESS), out); // [MQTT-4.3.3-1] [MQTT5-4.3.3-4]
             }

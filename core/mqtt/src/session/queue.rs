@@ -11,7 +11,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use bifro_core::ids::InboxSeq;
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::GroupName;
+use bifro_core::ports::{GroupName, InboxMessage};
 use bifro_core::settings::TenantSettings;
 use core::num::NonZeroU32;
 use smallvec::SmallVec;
@@ -45,6 +45,12 @@ pub(super) struct Queued {
 }
 
 impl Queued {
+    /// As an inbox stores it.
+    pub(super) fn into_inbox_message(self) -> InboxMessage {
+        let Self { message, subscription_ids, seq, qos, retain, check, .. } = self;
+        InboxMessage { seq, message, qos, retain, subscription_ids, check_delivery: check }
+    }
+
     /// How it is to be delivered.
     pub(super) fn delivery(&self) -> Delivery<'_> {
         Delivery {
@@ -74,6 +80,11 @@ pub(super) struct Queue {
 impl Queue {
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Everything, in order.
+    pub(super) fn into_items(self) -> impl Iterator<Item = Queued> {
+        self.items.into_iter()
     }
 
     pub(super) fn front(&self) -> Option<&Queued> {

@@ -2,7 +2,7 @@
 //! order [MQTT-4.4.0-1] [MQTT5-4.4.0-1]. And its opposite: what this connection leaves behind.
 
 use super::connect::Connecting;
-use super::in_flight::{Awaits, InFlight, pubrel};
+use super::in_flight::{Awaits, InFlight, Kept, pubrel};
 use super::queue::Queued;
 use super::{Cx, Outbox, PublishToken, Session, Violation};
 use crate::packet::PacketId;
@@ -10,7 +10,8 @@ use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::event::EventKind;
-use bifro_core::ports::{self, Attached, DetachState, InboxMessage};
+use bifro_core::message::QoS;
+use bifro_core::ports::{self, Attached, DetachState, InboxMessage, Left};
 
 impl Session {
     /// The inbox, if any, is ours: the session is connected. Or it is left at once, if it has ended meanwhile.
@@ -97,12 +98,29 @@ impl Session {
         state.received_qos2 = inbound.as_ref().map(|inbound| inbound.received_qos2()).unwrap_or_default();
         let undecided = inbound.map(|inbound| inbound.undecided_qos2()).unwrap_or_default();
         let Some(outbound) = self.outbound.take() else { return undecided };
-        // Retained messages come from no inbox, so there is nothing to resend them from.
-        let sent = outbound.in_flight.iter().filter_map(|message| {
-            message.seq.map(|seq| (message.packet_id, message.awaits == Awaits::Completion, seq))
-        });
-        let resumed = outbound.queue.iter().filter_map(|queued| queued.resumes.zip(queued.seq));
-        state.in_flight = sent.chain(resumed.map(|(packet_id, seq): (PacketId, _)| (packet_id, false, seq))).collect();
+        for message in outbound.in_flight {
+            let released = message.awaits == Awaits::Completion;
+            let left = match (message.seq, message.kept) {
+                (Some(seq), _) => Left::Stored(seq),
+                (None, Some(kept)) => Left::Unstored(Box::new(unstored(*kept, message.awaits))),
+                (None, None) => continue,
+            };
+            state.in_flight.push((message.packet_id, released, left));
+        }
+        for queued in outbound.queue.into_items() {
+            match (queued.resumes, queued.seq) {
+                (Some(packet_id), Some(seq)) => state.in_flight.push((packet_id, false, Left::Stored(seq))),
+                (None, None) if queued.qos != QoS::AtMostOnce => state.waiting.push(queued.into_inbox_message()),
+                _ => {}
+            }
+        }
         undecided
     }
+}
+
+/// What the inbox has to store of a message in flight that it does not have.
+fn unstored(kept: Kept, awaits: Awaits) -> InboxMessage {
+    let qos = if awaits == Awaits::Acknowledgement { QoS::AtLeastOnce } else { QoS::ExactlyOnce };
+    let Kept { message, retain, subscription_ids, .. } = kept;
+    InboxMessage { seq: None, message, qos, retain, subscription_ids, check_delivery: false }
 }

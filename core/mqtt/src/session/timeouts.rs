@@ -4,7 +4,7 @@ use super::deliver::resend_rule;
 use super::{Cx, Outbox, Session, Violation};
 use crate::packet::Packet;
 use bifro_core::event::EventKind;
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use core::time::Duration;
 
 impl Session {
@@ -15,7 +15,7 @@ impl Session {
             return None;
         }
         let resend_at = self.outbound.as_deref().and_then(|outbound| outbound.resend_at);
-        [self.keep_alive_deadline(), self.expires_at(), resend_at].into_iter().flatten().min()
+        earlier(earlier(self.keep_alive_deadline(), self.expires_at()), resend_at)
     }
 
     /// Fires what is due.

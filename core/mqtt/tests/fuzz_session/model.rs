@@ -162,7 +162,7 @@ impl Model {
         let (mut wire, mut effects, mut tally) = (Wire::default(), Vec::new(), Tally::default());
         let congested = self.random.below(6) == 0;
         let cx = Cx { now: self.now, tenant: &self.tenant, authorizer: &self.authorizer, over_budget: false };
-        let mut out = Outbox { wire: &mut wire, effects: &mut effects, tally: &mut tally, congested };
+        let mut out = Outbox { wire: &mut wire, effects: &mut effects, tally: &mut tally, congested, share: 4096 };
         let was_closed = self.session.is_closed();
         let result = act(&mut self.session, &cx, &mut out);
         self.session.validate();

@@ -1,7 +1,6 @@
 //! Accepting and receiving: echo, pauses, want of buffers, want of descriptors, readiness of foreign descriptors.
 
 use super::*;
-use std::os::fd::AsFd;
 
 #[test]
 fn what_a_client_says_is_received_and_what_is_sent_is_read() {
@@ -122,7 +121,7 @@ fn want_of_buffers_ends_when_buffers_come_back() {
 
 #[test]
 fn many_connections_share_few_buffers() {
-    let mut bench = Bench::new(RingConfig { entries: 8, cq_entries: 16, buffers: 4, buffer_bytes: 64 });
+    let mut bench = Bench::new(RingConfig { entries: 8, cq_entries: 16, buffers: 4, buffer_bytes: 64, ..SMALL });
     let clients: Vec<_> = (0..100).map(|_| bench.connect()).collect();
     for (mut client, slot) in clients.iter().map(|(client, slot)| (client, *slot)) {
         bench.ring.recv(slot);
@@ -134,20 +133,6 @@ fn many_connections_share_few_buffers() {
     }
     bench.until("sent", |bench| bench.sent.len() == 100);
     assert!(bench.ring.counters().queue_full > 0, "eight entries are too few for a hundred connections");
-}
-
-#[test]
-fn a_datagram_makes_its_socket_readable_again_and_again() {
-    let mut bench = Bench::new(SMALL);
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
-    socket.set_nonblocking(true).expect("option");
-    bench.ring.poll_readable(socket.as_fd(), u64::MAX - 1).expect("poll");
-    for round in 1..=3 {
-        socket.send_to(b"x", socket.local_addr().expect("bound")).expect("send");
-        bench.until("readable", |bench| bench.readable.len() >= round);
-        while socket.recv(&mut [0; 8]).is_ok() {}
-    }
-    assert!(bench.readable.iter().all(|token| *token == u64::MAX - 1));
 }
 
 /// Runs on its own thread with its own table of descriptors, so that no other test runs out of them.
@@ -162,7 +147,7 @@ fn without_descriptors_accepting_stops_and_goes_on_when_resumed() {
         assert_eq!(unsafe { libc::unshare(libc::CLONE_FILES) }, 0);
         let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
         let mut hoard: Vec<OwnedFd> = Vec::new();
-        while let Ok(fd) = bench.waker_fd_clone() {
+        while let Ok(fd) = late.try_clone().map(OwnedFd::from) {
             hoard.push(fd);
         }
         late.connect(&bench.addr.into()).expect("connect");
@@ -176,13 +161,6 @@ fn without_descriptors_accepting_stops_and_goes_on_when_resumed() {
         clients.push(late.into());
     };
     std::thread::spawn(test).join().expect("the test");
-}
-
-impl Bench {
-    fn waker_fd_clone(&self) -> io::Result<OwnedFd> {
-        // SAFETY: the eventfd lives as long as the ring.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(self.ring.sleeper.raw_eventfd()) }.try_clone_to_owned()
-    }
 }
 
 #[test]

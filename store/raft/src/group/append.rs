@@ -53,6 +53,7 @@ impl Group {
             self.note_committed();
         }
         if quiesce && commit == self.log.last().index && self.log.durable() == commit {
+            self.quiet_round = round;
             self.fall_quiet();
         } else {
             self.send(from, Body::HeartbeatReply { round });

@@ -12,16 +12,16 @@ use core::time::Duration;
 use super::timers::Timer;
 
 impl Group {
-    /// Sets a new election deadline, at random between once and twice the election timeout; none for who may not campaign.
+    /// Sets a new election deadline, at random between once and twice the election timeout.
     pub(super) fn arm_election(&mut self) {
         let timeout = self.config.election_timeout;
         let jitter = Duration::from_micros(self.rng.below(timeout.as_micros() as u64));
         self.arm_election_in(timeout + jitter);
     }
 
-    /// Sets the election deadline; none for who may not campaign.
+    /// Sets the election deadline; none for who has nothing to do with elections.
     pub(super) fn arm_election_in(&mut self, delay: Duration) {
-        if self.is_voter() && !self.quiet && !matches!(self.state, State::Leader(_)) {
+        if self.watches_leader() && !self.quiet && !matches!(self.state, State::Leader(_)) {
             self.timers.set(Timer::Election, self.now + delay);
         } else {
             self.timers.clear(Timer::Election);
@@ -29,10 +29,15 @@ impl Group {
     }
 
     pub(super) fn handle_election_timeout(&mut self) {
-        if !self.is_voter() || matches!(self.state, State::Leader(_)) {
+        if !self.watches_leader() || matches!(self.state, State::Leader(_)) {
             return;
         }
         self.leader = None;
+        if !self.may_campaign() {
+            // A learner cannot win an election, but the question wakes a group that went quiet while the learner was away.
+            self.ask_voters(&Body::PreVote { last: self.log.last() });
+            return self.arm_election();
+        }
         let alone = self.members.current().is_sole_voter(self.identity.node);
         if alone || self.is_planted(Mutation::SkipPreVote) {
             self.campaign(false);
@@ -43,7 +48,7 @@ impl Group {
 
     /// The leader hands over: campaign at once, without PreVote and in spite of the lease (dissertation, 3.10).
     pub(super) fn handle_timeout_now(&mut self) {
-        if self.is_voter() {
+        if self.may_campaign() {
             self.campaign(true);
         }
     }

@@ -59,7 +59,7 @@ impl Group {
         let (node, now, next) = (self.identity.node, self.now, self.log.last().index);
         let members = self.members.current().members();
         let State::Leader(leader) = &mut self.state else {
-            if self.is_voter() != self.timers.is_set(Timer::Election) {
+            if self.watches_leader() != self.timers.is_set(Timer::Election) {
                 self.arm_election();
             }
             return;

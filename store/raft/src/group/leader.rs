@@ -24,6 +24,8 @@ pub(super) struct Leader {
     pub(super) reads: VecDeque<WaitingRead>,
     /// A round must begin for reads that were asked for in this turn.
     pub(super) wants_round: bool,
+    /// A peer is asked again where its log agrees, in a round of its own.
+    pub(super) asks_anew: bool,
     /// Heartbeats are due in this turn.
     pub(super) beat: bool,
     /// Handing over.
@@ -65,6 +67,7 @@ impl Leader {
             confirmed: None,
             reads: VecDeque::new(),
             wants_round: false,
+            asks_anew: false,
             beat: true,
             transfer: None,
             lease_forfeited: false,
@@ -77,7 +80,7 @@ impl Leader {
     pub(super) fn begin_round(&mut self, now: Instant) {
         self.round = Round(self.round.0 + 1);
         self.rounds.push_back((self.round, now));
-        self.wants_round = false;
+        (self.wants_round, self.asks_anew) = (false, false);
     }
 
     /// Notes that a quorum has answered `round`.

@@ -3,6 +3,7 @@
 use crate::membership::Membership;
 use crate::types::{Index, SnapshotMeta};
 use alloc::collections::VecDeque;
+use bifro_core::ids::NodeId;
 
 /// The committed members and every later set that the log contains. A leader appends a change only when the one before is
 /// committed, so there is rarely more than one.
@@ -21,6 +22,16 @@ impl MemberHistory {
     /// The members that count.
     pub(super) fn current(&self) -> &Membership {
         self.later.back().map_or(&self.committed.1, |(_, members)| members)
+    }
+
+    /// Whether the node votes, or did before a change that can still be undone. The change may be in its log alone, and everybody else
+    /// need its vote for another that they cannot get; so it campaigns until it is certain that it is gone (dissertation, 4.2.2).
+    pub(super) fn may_campaign(&self, node: NodeId) -> bool {
+        let mut newest = self.later.iter().rev();
+        let (last, before) = (newest.next(), newest.next());
+        let Some((_, last)) = last else { return self.committed.1.is_voter(node) };
+        let before = before.map_or(&self.committed.1, |(_, members)| members);
+        last.is_voter(node) || before.is_voter(node)
     }
 
     /// The entry they come from.

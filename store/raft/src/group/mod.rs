@@ -35,7 +35,7 @@ use crate::effect::{Effect, FetchId, Role};
 use crate::error::{RestoreError, Violation};
 use crate::log::Log;
 use crate::membership::Membership;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Round};
 use crate::types::{Entry, EntryKind, HardState, Index, LogId, ReadId, SnapshotMeta, Term, WriteId};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -93,6 +93,8 @@ pub struct Group {
     heard: Option<Instant>,
     /// The leader's node being alive stands for the leader being alive.
     quiet: bool,
+    /// The heartbeat with which it went quiet, as a follower.
+    quiet_round: Round,
     timers: Timers,
     /// Writes that are not durable.
     writes: VecDeque<PendingWrite>,
@@ -157,6 +159,7 @@ impl Group {
             leader: None,
             heard: Some(now),
             quiet: false,
+            quiet_round: Round(0),
             timers: Timers::default(),
             writes: VecDeque::new(),
             last_write: WriteId::NONE,
@@ -172,7 +175,7 @@ impl Group {
             #[cfg(feature = "mutations")]
             mutation: None,
         };
-        if group.members.current().is_sole_voter(identity.node) {
+        if group.members.current().is_sole_voter(identity.node) && group.may_campaign() {
             group.campaign(false);
         } else {
             group.arm_election();
@@ -244,6 +247,25 @@ impl Group {
     /// Whether the group is quiet: nothing is sent until there is something to do.
     pub const fn is_quiet(&self) -> bool {
         self.quiet
+    }
+
+    /// Whether the replica may be removed for good by what it knows itself: its log ends with its removal, and that is
+    /// committed. With anything behind that it may have been added again, and have confirmed entries which count, before it has
+    /// the entry that says so.
+    pub fn is_removed(&self) -> bool {
+        let current = self.members.current();
+        let gone = !current.is_empty() && !current.is_joint() && !current.contains(self.identity.node);
+        gone && self.members.since() == self.log.last().index && self.log.committed() == self.log.last().index
+    }
+
+    /// What must be kept of a replica that is removed for good, and what its successor starts from if the node ever joins
+    /// again: see [`HardState`]. It takes the newest entry that this replica knows to be committed for the one that removed it; a host
+    /// that was told by others which one it was puts that there, if it is later.
+    pub fn tombstone(&self) -> HardState {
+        let index = self.log.committed();
+        let term = self.log.term_at(index).expect("what is committed is not before the start");
+        let removed = self.hard_state.removed.max(LogId { term, index });
+        HardState { removed, ..self.hard_state }
     }
 
     /// A peer said something.
@@ -355,6 +377,17 @@ impl Group {
 
     fn is_voter(&self) -> bool {
         self.members.current().is_voter(self.identity.node)
+    }
+
+    /// Whether it may become a candidate. A replica that joins again reads the log from the beginning, and finds itself a voter of long
+    /// ago, perhaps the only one: until its log is past its removal, what it says of the members is history.
+    fn may_campaign(&self) -> bool {
+        self.log.last() >= self.hard_state.removed && self.members.may_campaign(self.identity.node)
+    }
+
+    /// Whether silence of the leader is its business: it votes, or it is a learner.
+    fn watches_leader(&self) -> bool {
+        self.may_campaign() || self.members.current().contains(self.identity.node)
     }
 
     fn leader_state(&mut self) -> Option<&mut Leader> {

@@ -51,12 +51,16 @@ pub(super) struct Progress {
     pub(super) acked: Round,
     /// The commit index it was last told.
     pub(super) commit_sent: Index,
+    /// What the last heartbeat told it is committed, and the first round that told it so.
+    pub(super) told: (Index, Round),
     /// Entries for it that are being read.
     pub(super) fetching: Option<FetchId>,
     /// Reading them failed: not again before this.
     pub(super) fetch_after: Option<Instant>,
     /// What was sent may be lost: ask where it stands.
     pub(super) in_doubt: bool,
+    /// Rejections of what was sent before this round say nothing new.
+    pub(super) asked_since: Round,
     inflight: Inflight,
 }
 
@@ -70,9 +74,11 @@ impl Progress {
             heard: now,
             acked: Round(0),
             commit_sent: Index::ZERO,
+            told: (Index::ZERO, Round(0)),
             fetching: None,
             fetch_after: None,
             in_doubt: false,
+            asked_since: Round(0),
             inflight: Inflight::default(),
         }
     }
@@ -80,6 +86,15 @@ impl Progress {
     /// Begins again behind what is confirmed, one message at a time.
     pub(super) fn probe(&mut self) {
         self.probe_from(self.matched.next());
+    }
+
+    /// Asks about an earlier place than before, because the peer does not agree there. What it denies after having confirmed it
+    /// was confirmed by a replica that it has replaced: removed from the group, and added again in the same term, after which an
+    /// old answer came late. Whatever that one confirmed was committed before the peer was added again, so nothing
+    /// was counted that should not have been.
+    pub(super) fn retreat_to(&mut self, next: Index) {
+        self.matched = self.matched.min(next.previous());
+        self.probe_from(next);
     }
 
     /// Asks about the entry before `next`, one message at a time.
@@ -131,6 +146,11 @@ impl Progress {
             self.in_doubt = false;
         }
         news
+    }
+
+    /// Whether it has said that it knows everything up to `last` to be committed.
+    pub(super) fn knows_all(&self, last: Index) -> bool {
+        self.mode == Mode::Stream && self.matched == last && self.told.0 == last && self.acked >= self.told.1
     }
 
     /// Whether the window is used up.

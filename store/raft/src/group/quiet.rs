@@ -1,13 +1,14 @@
 //! Quiescence: an idle group sends nothing and has no timers. The leader's node being alive, which the underlay watches once
 //! for all groups, stands for the leader being alive.
 //!
-//! A leader lets the group go quiet when everybody has everything and has said so lately. A follower agrees only if it knows
-//! all to be committed; otherwise it answers, and the leader wakes. Quiet is only the absence of timers: no safety argument
-//! counts on it, and a lease runs out while it lasts.
+//! A leader lets the group go quiet when everybody has everything, knows it to be committed, and has said so lately: a learner that
+//! misses the heartbeat which says that the group goes quiet must not miss anything else, since it never asks. A follower agrees only
+//! if it knows all to be committed; otherwise it answers, and the leader wakes. Quiet is only the absence of timers: no safety
+//! argument counts on it, and a lease runs out while it lasts.
 
-use super::progress::Mode;
 use super::timers::Timer;
 use super::{Group, State};
+use crate::message::Body;
 use bifro_core::ids::NodeId;
 use bifro_core::time::Instant;
 use core::time::Duration;
@@ -40,10 +41,7 @@ impl Group {
         let done = self.log.applied() == last && self.log.durable() == last && !self.members.current().is_joint();
         let waiting = leader.transfer.is_some() || !leader.reads.is_empty() || leader.peers.is_empty();
         let lately = self.config.heartbeat * 3;
-        let settled = leader
-            .peers
-            .values()
-            .all(|peer| peer.mode == Mode::Stream && peer.matched == last && self.now.since(peer.heard) <= lately);
+        let settled = leader.peers.values().all(|peer| peer.knows_all(last) && self.now.since(peer.heard) <= lately);
         idle && done && !waiting && settled
     }
 
@@ -71,9 +69,12 @@ impl Group {
             leader.beat = true;
             self.arm_leader_timers();
         } else {
-            // Until now the leader was taken to be alive.
+            // Until now the leader was taken to be alive. If it is, this wakes it, and its heartbeat comes before an election does.
             self.heard = Some(now);
             self.arm_election();
+            if let Some(leader) = self.leader {
+                self.send(leader, Body::HeartbeatReply { round: self.quiet_round });
+            }
         }
     }
 }

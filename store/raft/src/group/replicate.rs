@@ -40,7 +40,7 @@ impl Group {
         let falls_quiet = self.may_fall_quiet();
         let (mut speaker, leader) = self.speaker().expect("this is the leader");
         let speak = leader.beat || leader.wants_round;
-        if speak {
+        if speak || leader.asks_anew {
             leader.begin_round(speaker.now);
             speaker.round = leader.round;
         }
@@ -115,13 +115,18 @@ impl Group {
     pub(super) fn handle_rejected(&mut self, from: NodeId, at: Index, hint: LogId, round: Round) {
         self.note_heard(from, round);
         let agrees = self.log.last_not_above(hint.index.min(at), hint.term);
-        let Some(peer) = self.leader_state().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(leader) = self.leader_state() else { return };
+        let Some(peer) = leader.peers.get_mut(&from).filter(|peer| round >= peer.asked_since) else { return };
         match peer.mode {
-            Mode::Stream if at > peer.matched => peer.probe(),
-            Mode::Probe { .. } if at == peer.next.previous() => peer.probe_from(at.min(agrees.index.next())),
+            Mode::Stream if at >= peer.matched => peer.probe(),
+            Mode::Probe { .. } if at == peer.next.previous() => peer.retreat_to(at.min(agrees.index.next())),
             // An answer to what was sent before it was known better.
-            Mode::Stream | Mode::Probe { .. } | Mode::Snapshot(_) => {}
+            Mode::Stream | Mode::Probe { .. } | Mode::Snapshot(_) => return,
         }
+        // One lost or overtaken message of a stream has all behind it rejected. Each of these answers would begin the search
+        // anew if they were not told apart from the answer to the next question, which is in a round of its own.
+        peer.asked_since = Round(leader.round.0 + 1);
+        leader.asks_anew = true;
     }
 
     pub(super) fn handle_heartbeat_reply(&mut self, from: NodeId, round: Round) {
@@ -171,11 +176,10 @@ impl Speaker<'_> {
     /// Sends everything the window has room for.
     fn stream(&mut self, to: NodeId, peer: &mut Progress) {
         let last = self.log.last().index;
+        // Even with the window full: what fills it may be lost, and can then not be asked about any more.
+        let Some(prev) = self.prev(peer) else { return peer.need_snapshot(None) };
         let mut silent = true;
         while peer.next <= last && !peer.is_full(self.config.inflight_messages_max, self.config.inflight_bytes_max) {
-            if self.prev(peer).is_none() {
-                return peer.need_snapshot(None);
-            }
             let Some(entries) = self.log.slice(peer.next, last, self.config.message_bytes_max) else {
                 self.fetch(to, peer, last);
                 break;
@@ -184,10 +188,7 @@ impl Speaker<'_> {
             silent = false;
         }
         let news = peer.commit_sent < self.log.committed().min(peer.next.previous());
-        if silent
-            && (news || peer.in_doubt)
-            && let Some(prev) = self.prev(peer)
-        {
+        if silent && (news || peer.in_doubt) {
             peer.in_doubt = false;
             peer.commit_sent = self.log.committed();
             self.say_append(to, prev, Vec::new());
@@ -225,12 +226,15 @@ impl Speaker<'_> {
         self.events.push(Effect::Fetch { fetch, first: peer.next, last, bytes_max });
     }
 
-    fn heartbeat(&mut self, to: NodeId, peer: &Progress, quiesce: bool) {
+    fn heartbeat(&mut self, to: NodeId, peer: &mut Progress, quiesce: bool) {
         if let Mode::Snapshot(Phase::Offered(meta)) = &peer.mode {
             self.say(to, Body::SnapshotOffer { meta: meta.clone(), round: self.round });
         }
         let confirmed = if self.commit_unconfirmed { self.log.last().index } else { peer.matched };
         let commit = self.log.committed().min(confirmed);
+        if peer.told.0 != commit {
+            peer.told = (commit, self.round);
+        }
         self.say(to, Body::Heartbeat { commit, round: self.round, quiesce });
     }
 

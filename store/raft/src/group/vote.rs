@@ -19,10 +19,8 @@ impl Group {
     }
 
     pub(super) fn handle_pre_vote(&mut self, from: NodeId, term: Term, last: LogId) {
-        let refused = term < self.term() || self.has_live_leader() || last < self.log.last();
-        if self.quiet {
-            self.wake();
-        }
+        let refused = term < self.term() || self.has_live_leader() || last < self.least_log();
+        self.wake_for(from);
         self.send(from, Body::PreVoteReply { asked_in: term, granted: !refused });
     }
 
@@ -30,17 +28,17 @@ impl Group {
         if term < self.term() {
             return self.send(from, Body::VoteReply { granted: false });
         }
+        let bound = !transfer && self.has_live_leader() && !self.is_planted(Mutation::VoteDespiteLeader);
         if term > self.term() {
-            if !transfer && self.has_live_leader() && !self.is_planted(Mutation::VoteDespiteLeader) {
-                if self.quiet {
-                    self.wake();
-                }
-                return;
+            if bound {
+                return self.wake_for(from);
             }
             self.enter_term(term);
         }
-        let free = self.hard_state.vote.is_none_or(|vote| vote == from) || self.is_planted(Mutation::VoteTwice);
-        let up_to_date = last >= self.log.last() || self.is_planted(Mutation::VoteForStaleLog);
+        // In the candidate's term already, by another message, the promise to the leader of an earlier one still holds.
+        let again = self.hard_state.vote == Some(from);
+        let free = (self.hard_state.vote.is_none() && !bound) || again || self.is_planted(Mutation::VoteTwice);
+        let up_to_date = last >= self.least_log() || self.is_planted(Mutation::VoteForStaleLog);
         let granted = free && up_to_date && self.leader.is_none();
         if granted {
             self.hard_state_changed |= self.hard_state.vote != Some(from);
@@ -49,6 +47,19 @@ impl Group {
         }
         let needs = if self.is_planted(Mutation::VoteWithoutSync) { Needs::Nothing } else { Needs::HardState };
         self.send_after(from, Body::VoteReply { granted }, needs);
+    }
+
+    /// Where a candidate's log must reach to get a vote (Raft section 5.4.1).
+    fn least_log(&self) -> LogId {
+        self.log.last().max(self.hard_state.removed)
+    }
+
+    /// Somebody doubts that the leader lives: reason enough to be no longer quiet, if it is a member. A replica that does not
+    /// know that it was removed doubts for ever.
+    fn wake_for(&mut self, candidate: NodeId) {
+        if self.quiet && self.members.current().contains(candidate) {
+            self.wake();
+        }
     }
 
     /// Whoever leads in this term has spoken.

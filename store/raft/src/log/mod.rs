@@ -10,6 +10,8 @@
 
 mod tail;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use crate::effect::LogWrite;
 use crate::types::{Entry, Index, LogId, Term};

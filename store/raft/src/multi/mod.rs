@@ -41,7 +41,8 @@ struct Member {
 /// A message that reached no group or offended it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// There is no such replica: the host creates one, or answers that it has been removed.
+    /// There is no such replica. To a leader and to a candidate the host gives one, from the tombstone if there is one: the node
+    /// may be a member by now, whose vote is needed.
     NoReplica {
         /// The group.
         range: RangeId,
@@ -119,7 +120,8 @@ impl Multi {
         }
     }
 
-    /// The underlay has declared a node dead: quiet groups that it belongs to wake.
+    /// The underlay has declared a node dead: quiet groups that it belongs to wake. Told once, so what the node said before and what
+    /// comes after this is to be dropped, until the underlay has it back: its last word might send a group to sleep.
     pub fn handle_node_down(&mut self, now: Instant, node: NodeId) {
         for (range, member) in &mut self.groups {
             if member.group.is_quiet() {

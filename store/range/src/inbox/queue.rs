@@ -70,7 +70,7 @@ impl Queue {
         self.entries.into_values()
     }
 
-    pub(super) fn store(&mut self, mut message: InboxMessage, shared: SharedSources) {
+    pub(super) fn store(&mut self, mut message: InboxMessage, shared: SharedSources) -> InboxSeq {
         let seq = InboxSeq(self.next);
         self.next += 1;
         message.seq = Some(seq);
@@ -80,6 +80,7 @@ impl Queue {
         }
         self.count_waiting(seq, message.qos);
         self.entries.insert(seq, Queued { message, shared, stage: Stage::Waiting });
+        seq
     }
 
     /// Hands out waiting messages until `window` are outstanding; returns how many it found expired

@@ -1,7 +1,8 @@
 //! One persistent session.
 
 use super::effect::InboxEffect;
-use super::queue::{Queue, Stage};
+use super::queue::{Queue, SharedSources, Stage};
+use super::queued_bytes;
 use super::subscriptions::{Route, Subscription, Subscriptions};
 use super::table::Totals;
 use alloc::boxed::Box;
@@ -12,7 +13,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::{Attached, InFlight, PortError, Receiver, SubOptions};
+use bifro_core::ports::{Attached, InFlight, InboxMessage, Left, PortError, Receiver, SubOptions};
 use bifro_core::settings::{Quota, Resource};
 use bifro_core::time::Instant;
 use core::num::NonZeroU16;
@@ -121,6 +122,25 @@ impl Inbox {
             received_qos2: self.received_qos2.clone(),
             in_flight: in_flight.collect(),
         })
+    }
+
+    /// Takes over what a connection leaves, what came from no inbox included as far as the tenant has room for it.
+    pub(super) fn take_over(&mut self, left: Vec<(NonZeroU16, bool, Left)>, waiting: Vec<InboxMessage>) {
+        self.in_flight.clear();
+        for (packet_id, released, message) in left {
+            let seq = match message {
+                Left::Stored(seq) => Some(seq),
+                Left::Unstored(message) => self.adopt(*message),
+            };
+            self.in_flight.extend(seq.map(|seq| (packet_id, released, seq)));
+        }
+        for message in waiting {
+            self.adopt(message);
+        }
+    }
+
+    fn adopt(&mut self, message: InboxMessage) -> Option<InboxSeq> {
+        self.reserve(queued_bytes(&message.message)).then(|| self.queue.store(message, SharedSources::new()))
     }
 
     /// Takes what was pushed and not committed back, except what was in flight to the client.

@@ -167,8 +167,9 @@ impl InboxTable {
         match self.inboxes.occupant_mut(owner.inbox) {
             Some(inbox) if inbox.epoch == owner.epoch => {
                 inbox.received_qos2 = state.received_qos2;
-                inbox.in_flight = state.in_flight;
+                inbox.take_over(state.in_flight, state.waiting);
                 inbox.rewind();
+                inbox.settle(&mut self.totals);
                 let expires_at =
                     (state.expiry_s != u32::MAX).then(|| now + Duration::from_secs(u64::from(state.expiry_s)));
                 let will = state.will.map(|(delay, will)| (now + delay, will));

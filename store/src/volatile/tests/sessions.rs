@@ -2,7 +2,7 @@
 
 use super::*;
 use bifro_core::ids::InboxSeq;
-use bifro_core::ports::{Attached, DetachState, Dist, Inbox, InboxMessage, InboxOwner, InboxPlaces, SessionDict};
+use bifro_core::ports::{Attached, DetachState, Dist, Inbox, InboxMessage, InboxOwner, InboxPlaces, Left, SessionDict};
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 
@@ -114,7 +114,8 @@ impl World {
         let Phase::Live(conn) = self.devices[index].phase else { return };
         let req = self.ask(index);
         let sent = core::mem::take(&mut self.devices[index].unacknowledged);
-        let in_flight = (1..).zip(sent).map(|(id, seq)| (NonZeroU16::new(id).expect("from 1"), false, seq)).collect();
+        let in_flight =
+            (1..).zip(sent).map(|(id, seq)| (NonZeroU16::new(id).expect("from 1"), false, Left::Stored(seq))).collect();
         let state = DetachState { in_flight, expiry_s, ..DetachState::default() };
         let owner = self.devices[index].owner(conn);
         let client = owner.client.clone();

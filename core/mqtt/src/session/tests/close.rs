@@ -132,6 +132,15 @@ fn shared_messages_a_transient_member_leaves_behind_go_to_others_but_not_those_s
 }
 
 #[test]
+fn operators_can_tell_a_broken_connection_from_one_the_client_closed() {
+    let (mut closed, mut broken) = (v5(), v5());
+    (closed.shows_events, broken.shows_events) = (true, true);
+    assert_eq!(closed.closed()[0], "event by_client");
+    let (_, lines) = broken.step(|session, cx, out| session.handle_broken(cx, out));
+    assert_eq!(lines, ["event client_channel_error", "unregister", "event mqtt_session_stop", "close Transport"]);
+}
+
+#[test]
 fn a_client_that_leaves_during_authentication_never_had_a_session() {
     let mut rig = Rig::new(V5);
     rig.shows_events = true;

@@ -13,7 +13,7 @@ use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::{InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, AuthOutcome, Authorizer, Grant, Verdict};
-use bifro_core::ports::{Attached, InboxMessage};
+use bifro_core::ports::{Attached, InboxMessage, Left};
 use bifro_core::settings::{Quota, QuotaLimits, TenantSettings};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -122,8 +122,13 @@ impl Rig {
     pub(super) fn step<R>(&mut self, act: impl FnOnce(&mut Session, &Cx<'_>, &mut Outbox<'_>) -> R) -> (R, Lines) {
         let (mut wire, mut effects) = (Wire::default(), Vec::new());
         let cx = Cx { now: self.now, tenant: &self.tenant, authorizer: &self.acl, over_budget: self.over_budget };
-        let mut out =
-            Outbox { wire: &mut wire, effects: &mut effects, tally: &mut self.tally, congested: self.congested };
+        let mut out = Outbox {
+            wire: &mut wire,
+            effects: &mut effects,
+            tally: &mut self.tally,
+            congested: self.congested,
+            share: 64 << 10,
+        };
         let result = act(&mut self.session, &cx, &mut out);
         self.session.validate();
         self.bytes = wire.pieces().flatten().copied().collect();
@@ -426,10 +431,22 @@ fn line(effect: &Effect, shows_events: bool) -> Option<String> {
         Effect::PublishWill(will) => format!("will {} q{}", will.topic(), will.view().qos as u8),
         Effect::Commit(done) => format!("commit {:?}", done.iter().map(|seq| seq.0).collect::<Vec<_>>()),
         Effect::Detach { state, .. } => {
-            let in_flight: Vec<_> = state.in_flight.iter().map(|(id, rel, seq)| (id.get(), *rel, seq.0)).collect();
+            let text = |message: &InboxMessage| String::from_utf8_lossy(message.message.payload()).into_owned();
+            let in_flight: Vec<_> = (state.in_flight.iter())
+                .map(|(id, released, left)| match left {
+                    Left::Stored(seq) => format!("({id}, {released}, {})", seq.0),
+                    Left::Unstored(message) => format!("({id}, {released}, {} q{})", text(message), message.qos as u8),
+                })
+                .collect();
+            let waiting = state.waiting.iter().fold(String::new(), |all, message| all + " waiting=" + &text(message));
             let will =
                 state.will.as_ref().map_or(String::new(), |(delay, will)| format!(" will={} {delay:?}", will.topic()));
-            format!("detach expiry={} qos2={:?} in_flight={in_flight:?}{will}", state.expiry_s, state.received_qos2)
+            format!(
+                "detach expiry={} qos2={:?} in_flight=[{}]{waiting}{will}",
+                state.expiry_s,
+                state.received_qos2,
+                in_flight.join(", ")
+            )
         }
         Effect::Redeliver { filter, group, message } => {
             format!("redeliver {filter} {} {}", group.name, String::from_utf8_lossy(message.payload()))

@@ -1,6 +1,6 @@
 //! SUBSCRIBE, UNSUBSCRIBE, retained messages, revoked permissions.
 
-use super::rig::{Rig, message, present, props, sub};
+use super::rig::{Rig, inbox_message, message, present, props, sub};
 use crate::packet::SubscribeFilter;
 use crate::property::PropertyId as P;
 use crate::session::Token;
@@ -88,6 +88,23 @@ fn every_obstacle_has_its_code() {
     assert_eq!(rig.subscribe(1, &[("a", 0), ("b", 0)]), ["SUBACK 1 [97, 97]"]);
     let mut rig = Rig::connected(V311, TenantSettings { filters_per_packet_max: 1, ..TenantSettings::default() });
     assert_eq!(rig.subscribe(1, &[("a", 0), ("b", 0)]), ["SUBACK 1 [80, 80]"]);
+}
+
+/// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
+#[test]
+fn retained_messages_not_acknowledged_are_left_to_the_inbox() {
+    let settings = TenantSettings { send_maximum: 3, ..TenantSettings::default() };
+    let (mut rig, _) = Rig::resumed(V311, settings, present());
+    rig.subscribe(1, &[("#", 2)]);
+    rig.subscribed(0);
+    let each = [("0", ExactlyOnce), ("1", AtLeastOnce), ("2", ExactlyOnce), ("3", AtLeastOnce), ("4", AtMostOnce)];
+    let messages = each.map(|(text, qos)| retained("a", text, qos, &rig)).into();
+    assert_eq!(found(&mut rig, 1, messages).len(), 3);
+    rig.inbox(vec![inbox_message(9, AtLeastOnce, "stored")]);
+    rig.ack(crate::packet::Packet::PubRec, 8);
+    let detach = rig.closed().remove(0);
+    let left = "in_flight=[(6, false, 0 q2), (7, false, 1 q1), (8, true, 2 q2)] waiting=3";
+    assert!(detach.ends_with(left), "{detach}: the QoS 0 message is gone, what the inbox has stays there");
 }
 
 /// [MQTT5-3.8.3-3]

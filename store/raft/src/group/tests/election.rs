@@ -104,7 +104,7 @@ fn who_hears_a_leader_ignores_candidates_unless_the_leader_sends_them() {
 
 #[test]
 fn a_restarted_voter_refuses_for_an_election_timeout_because_it_may_have_promised() {
-    let mut rig = Rig::restored(HardState { term: Term(1), vote: None }, &[N1, N2, N3], [noop(1, 1)]);
+    let mut rig = Rig::restored(HardState { term: Term(1), ..HardState::default() }, &[N1, N2, N3], [noop(1, 1)]);
     rig.poll();
     let request = Body::Vote { last: LogId::new(1, 1), transfer: false };
     assert_eq!(rig.tell(N2, 2, request.clone()), []);

@@ -52,7 +52,7 @@ fn a_conflicting_entry_goes_with_everything_behind_it() {
         rig.tell(N3, 3, append((1, 2), vec![data(3, 3)], 0)).get(1),
         Some(&Effect::Persist {
             write: WriteId(1),
-            hard_state: Some(crate::HardState { term: Term(3), vote: None }),
+            hard_state: Some(crate::HardState { term: Term(3), ..Default::default() }),
             log: crate::LogWrite::Append(vec![data(3, 3)])
         })
     );

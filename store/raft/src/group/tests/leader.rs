@@ -91,7 +91,7 @@ fn a_refusal_moves_to_where_the_logs_can_agree() {
 #[test]
 fn entries_of_an_earlier_term_are_committed_only_with_one_of_this_term() {
     // Raft figure 8.
-    let hard_state = crate::HardState { term: crate::Term(2), vote: None };
+    let hard_state = crate::HardState { term: crate::Term(2), ..Default::default() };
     let mut rig = Rig::restored(hard_state, &[N1, N2, N3], [data(1, 1), data(2, 2)]);
     rig.time_out();
     rig.tell(N2, 2, Body::PreVoteReply { asked_in: crate::Term(2), granted: true });

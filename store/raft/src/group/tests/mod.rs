@@ -2,6 +2,7 @@
 
 mod election;
 mod follower;
+mod found;
 mod leader;
 mod reads;
 mod rig;

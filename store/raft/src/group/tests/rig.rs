@@ -40,7 +40,7 @@ impl Rig {
     pub(super) fn follower(terms: &[u64]) -> Self {
         let log = terms.iter().zip(1..).map(|(term, index)| data(*term, index));
         let term = Term(terms.last().copied().unwrap_or(0).max(1));
-        let mut rig = Self::restored(HardState { term, vote: None }, &[N1, N2, N3], log);
+        let mut rig = Self::restored(HardState { term, ..HardState::default() }, &[N1, N2, N3], log);
         rig.poll();
         rig.now = rig.now + Duration::from_secs(1);
         rig
@@ -111,7 +111,7 @@ pub(super) fn send(to: NodeId, term: u64, body: Body, after: u64) -> Effect {
 }
 
 pub(super) fn persist_vote(write: u64, term: u64, vote: Option<NodeId>) -> Effect {
-    let hard_state = Some(HardState { term: Term(term), vote });
+    let hard_state = Some(HardState { term: Term(term), vote, ..HardState::default() });
     Effect::Persist { write: WriteId(write), hard_state, log: LogWrite::Nothing }
 }
 

@@ -83,7 +83,7 @@ fn proposals_are_refused_while_too_much_is_not_applied() {
 
 #[test]
 fn after_a_restart_everything_in_the_log_is_committed_by_the_new_term() {
-    let hard_state = HardState { term: Term(3), vote: Some(N1) };
+    let hard_state = HardState { term: Term(3), vote: Some(N1), ..HardState::default() };
     let mut rig = Rig::restored(hard_state, &[N1], [noop(2, 1), data(3, 2)]);
     assert_eq!(rig.poll(), [role(Role::Candidate, 4, None), persist_vote(1, 4, Some(N1))]);
     rig.group.handle_durable(rig.now, WriteId(1));

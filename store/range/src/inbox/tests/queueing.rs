@@ -2,6 +2,7 @@
 
 use super::*;
 use bifro_core::limits::INBOX_PUSH_WINDOW;
+use bifro_core::ports::{InboxMessage, Left};
 use core::num::NonZeroU16;
 
 fn subscribed(options: SubOptions) -> Driven {
@@ -21,8 +22,8 @@ fn detached(options: SubOptions, settings: TenantSettings) -> Driven {
     inbox
 }
 
-fn in_flight(packet_id: u16, released: bool, seq: u64) -> (NonZeroU16, bool, InboxSeq) {
-    (NonZeroU16::new(packet_id).unwrap(), released, InboxSeq(seq))
+fn in_flight(packet_id: u16, released: bool, seq: u64) -> (NonZeroU16, bool, Left) {
+    (NonZeroU16::new(packet_id).unwrap(), released, Left::Stored(InboxSeq(seq)))
 }
 
 const AT_LEAST_ONCE: QoS = QoS::AtLeastOnce;
@@ -75,6 +76,41 @@ fn what_was_in_flight_is_handed_over_in_the_order_first_sent_and_the_rest_is_pus
     assert_eq!(inbox.attached.in_flight[0].message.message.payload(), b"c");
     inbox.commit(&[2, 0]);
     assert_eq!(inbox.table.totals().messages, 3);
+}
+
+/// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
+#[test]
+fn retained_messages_a_connection_did_not_bring_home_are_kept_as_far_as_the_tenant_has_room() {
+    let unstored = |text: &str, qos| {
+        let message = message(text, qos);
+        InboxMessage {
+            seq: None,
+            message,
+            qos,
+            retain: true,
+            subscription_ids: [].into_iter().collect(),
+            check_delivery: false,
+        }
+    };
+    let left = |id, released, text: &str| {
+        let packet_id = NonZeroU16::new(id).unwrap();
+        (packet_id, released, Left::Unstored(Box::new(unstored(text, EXACTLY_ONCE))))
+    };
+    let bytes = queued_bytes(&message("a", AT_LEAST_ONCE));
+    let limits = QuotaLimits { total_persistent_session_space_bytes: 4 * bytes, ..QuotaLimits::default() };
+    let mut inbox = subscribed_with(QOS2, TenantSettings::default(), &limits);
+    inbox.insert(&message("a", EXACTLY_ONCE));
+    let in_flight = vec![left(7, false, "b"), in_flight(8, false, 0), left(9, true, "c")];
+    let waiting = vec![unstored("d", AT_LEAST_ONCE), unstored("e", AT_LEAST_ONCE)];
+    inbox.detach(&client("c"), DetachState { in_flight, waiting, ..for_s(60) });
+    assert_eq!(inbox.attach(2, &client("c"), false), ["attached present=true", "push 2 3:d"], "no room for the fifth");
+    let handed: Vec<_> = (inbox.attached.in_flight.iter())
+        .map(|f| (f.packet_id.get(), f.released, f.message.seq.unwrap().0, f.message.message.payload()))
+        .collect();
+    assert_eq!(handed, [(7, false, 1, &b"b"[..]), (8, false, 0, b"a"), (9, true, 2, b"c")]);
+    assert!(inbox.attached.in_flight[0].message.retain);
+    inbox.commit(&[0, 1, 2, 3]);
+    assert_eq!(inbox.table.totals().messages, 0);
 }
 
 /// [MQTT-3.1.2-5]
