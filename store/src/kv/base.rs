@@ -27,10 +27,13 @@ pub struct SpaceState {
     pub is_inhabited: bool,
 }
 
+/// A key and what becomes of it; `None` deletes.
+pub type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// What one commit does to a space.
 pub struct Commit<'a> {
-    /// Keys in ascending order with their new values; `None` deletes.
-    pub changes: &'a mut dyn Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    /// Changes in ascending order of their keys.
+    pub changes: Box<dyn Iterator<Item = Change<'a>> + 'a>,
     /// Bytes of keys and values, about.
     pub bytes: usize,
     /// Becomes [`SpaceState::applied`].

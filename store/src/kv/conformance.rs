@@ -15,8 +15,8 @@ pub type Changes<'a> = &'a [(&'a str, Option<&'a str>)];
 /// # Errors
 /// What the base says.
 pub fn commit(base: &dyn KvBase, space: SpaceId, changes: Changes<'_>, applied: u64) -> Result<(), KvError> {
-    let mut changes = changes.iter().map(|(key, value)| (key.as_bytes(), value.map(str::as_bytes)));
-    base.commit(space, Commit { changes: &mut changes, bytes: 0, applied, meta: &applied.to_le_bytes() })
+    let changes = Box::new(changes.iter().map(|(key, value)| (key.as_bytes(), value.map(str::as_bytes))));
+    base.commit(space, Commit { changes, bytes: 0, applied, meta: &applied.to_le_bytes() })
 }
 
 /// Every pair of a space, read in pages of `limit`.

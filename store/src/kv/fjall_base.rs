@@ -109,14 +109,8 @@ impl FjallBase {
         let builder = builder.max_journaling_size(config.journal_bytes_max).manual_journal_persist(true);
         let database = builder.open().map_err(base_error)?;
         let catalog = database.keyspace("catalog", KeyspaceCreateOptions::default).map_err(base_error)?;
-        let inner = Inner {
-            database,
-            catalog,
-            path,
-            config,
-            places: RwLock::default(),
-            next_generation: AtomicU64::new(1),
-        };
+        let inner =
+            Inner { database, catalog, path, config, places: RwLock::default(), next_generation: AtomicU64::new(1) };
         inner.recover()?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -233,7 +227,7 @@ impl KvView for FjallView {
         if scan.is_void() {
             return Ok(Page::default());
         }
-        page(self.space, scan, self.snapshot.range(&self.data, bounds(scan)))
+        page(self.space, scan, self.snapshot.range::<&[u8], _>(&self.data, bounds(scan)))
     }
 }
 
@@ -260,7 +254,7 @@ impl KvBase for FjallBase {
         if scan.is_void() {
             return Ok(Page::default());
         }
-        page(space, scan, place.data.range(bounds(scan)))
+        page(space, scan, place.data.range::<&[u8], _>(bounds(scan)))
     }
 
     fn commit(&self, space: SpaceId, commit: Commit<'_>) -> Result<(), KvError> {

@@ -57,10 +57,13 @@ impl KvDone {
     }
 }
 
+/// A view of the base after a commit, and the request that wanted it.
+pub(super) type RequestedView = (u64, Box<dyn KvView>);
+
 pub(super) enum Answer {
     Got { request: u64, result: Result<Option<Box<[u8]>>, KvError> },
     Scanned { request: u64, result: Result<Page, KvError> },
-    Committed { result: Result<Option<(u64, Box<dyn KvView>)>, KvError>, took: Duration },
+    Committed { result: Result<Option<RequestedView>, KvError>, took: Duration },
     Dropped { result: Result<(), KvError> },
 }
 
@@ -93,13 +96,14 @@ impl Job {
 }
 
 fn commit(base: &dyn KvBase, space: SpaceId, overlay: &Overlay, applied: u64, meta: &[u8]) -> Result<(), KvError> {
-    let mut changes = overlay.range(b"", None);
-    base.commit(space, Commit { changes: &mut changes, bytes: overlay.bytes(), applied, meta })
+    let changes = Box::new(overlay.range(b"", None));
+    base.commit(space, Commit { changes, bytes: overlay.bytes(), applied, meta })
 }
 
 /// A base that panics has failed; the waiting shard must hear of it.
 fn guarded<T>(run: impl FnOnce() -> Result<T, KvError>) -> Result<T, KvError> {
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| Err(KvError::Panicked(panic_message(&*panic).to_owned())))
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Err(KvError::Panicked(panic_message(&*panic).to_owned())))
 }
 
 /// A queue of jobs with one runner.

@@ -18,7 +18,10 @@ pub(super) fn merge(layers: [Option<&Overlay>; 2], base: Page, scan: &Scan) -> P
         let keys = [active.peek().map(|(key, _)| *key), frozen.peek().map(|(key, _)| *key)];
         let next = keys.into_iter().flatten().chain(below.peek().map(|(key, _)| &**key)).min();
         let Some(key) = next.map(Box::<[u8]>::from) else { return page };
-        if visits >= VISITS_MAX || page.pairs.len() >= scan.limit.max(1) || bytes >= scan.bytes_max && !page.pairs.is_empty() {
+        if visits >= VISITS_MAX
+            || page.pairs.len() >= scan.limit.max(1)
+            || bytes >= scan.bytes_max && !page.pairs.is_empty()
+        {
             page.next = Some(key.into_vec());
             return page;
         }
@@ -33,5 +36,6 @@ pub(super) fn merge(layers: [Option<&Overlay>; 2], base: Page, scan: &Scan) -> P
             bytes += key.len() + value.len();
             page.pairs.push((key, value));
         }
-    }    unreachable!("the loop ends by return")
+    }
+    unreachable!("the loop ends by return")
 }

@@ -13,7 +13,7 @@
 //!          ▲                                             │
 //!          └── complete(KvDone) ◄── KvShard::poll ◄──────┘ and a wake
 //! ```
-//! [`conformance`] is what a base must do, as code. `tests/storage_bench.rs` measures what a checkpoint costs.
+//! [`conformance`] is what a base must do, as code. The example `storage` measures what a checkpoint costs.
 
 mod base;
 pub mod conformance;
@@ -28,7 +28,7 @@ mod record;
 mod snapshot;
 mod space;
 
-pub use base::{Commit, KvBase, KvInstall, KvView, Page, Pair, Scan, SpaceId, SpaceState};
+pub use base::{Change, Commit, KvBase, KvInstall, KvView, Page, Pair, Scan, SpaceId, SpaceState};
 pub use error::KvError;
 pub use fjall_base::{FjallBase, FjallConfig};
 pub use jobs::{JobRunner, KvDone};

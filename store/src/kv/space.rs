@@ -12,9 +12,9 @@
 //! Invariant: what a reader sees is the state after the last `put` or `delete` before its answer was completed. A base read that began
 //! before the commit whose frozen layer has been dropped by now would miss that layer: it is asked again.
 
-use super::base::{KvView, Page, Scan, SpaceId, SpaceState};
+use super::base::{Page, Scan, SpaceId, SpaceState};
 use super::error::KvError;
-use super::jobs::{Answer, Job, JobQueue, KvDone, Lane, Work};
+use super::jobs::{Answer, Job, JobQueue, KvDone, Lane, RequestedView, Work};
 use super::merge::merge;
 use super::metrics::KvMetrics;
 use super::overlay::Overlay;
@@ -310,12 +310,7 @@ impl KvSpace {
         }
     }
 
-    fn complete_get(
-        &mut self,
-        request: u64,
-        result: Result<Option<Box<[u8]>>, KvError>,
-        is_stale: bool,
-    ) -> Outcome {
+    fn complete_get(&mut self, request: u64, result: Result<Option<Box<[u8]>>, KvError>, is_stale: bool) -> Outcome {
         let Some(Read::Get(key)) = self.reads.remove(&request) else {
             unreachable!("the jobs answer what was asked, once");
         };
@@ -356,11 +351,7 @@ impl KvSpace {
         Outcome::Failed { request: Some(request), error }
     }
 
-    fn complete_commit(
-        &mut self,
-        result: Result<Option<(u64, Box<dyn KvView>)>, KvError>,
-        commits: u64,
-    ) -> Outcome {
+    fn complete_commit(&mut self, result: Result<Option<RequestedView>, KvError>, commits: u64) -> Outcome {
         let frozen = self.frozen.as_mut().expect("a commit is of a frozen layer");
         frozen.is_running = false;
         // A commit may have succeeded and the view after it failed; then the layer is in the base, too, and stays until the next.

@@ -16,8 +16,7 @@
 //! - what is read was verified: the engine checks the CRC-32 of the block an entry is in at every read, this module the index, and
 //!   `tail.rs` checks the newest file at start before the engine may cut it.
 //!
-//! Measured (2-core virtual machine, fdatasync on, 300-byte entries, one port, next batch after the last was durable;
-//! `cargo test --release -p bifro-store --test storage_bench`, see its output for the latest): see [`WalConfig`] for the defaults.
+//! `cargo run --release -p bifro-store --example storage` measures it.
 
 mod batch;
 mod config;
@@ -79,11 +78,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`OpenError`]: damage that a torn write cannot explain, or what the system says.
-    pub fn open(
-        data: &DataDir,
-        config: WalConfig,
-        fatal: Fatal,
-    ) -> Result<(Self, Vec<RecoveredGroup>), OpenError> {
+    pub fn open(data: &DataDir, config: WalConfig, fatal: Fatal) -> Result<(Self, Vec<RecoveredGroup>), OpenError> {
         let dir = data.path().join("wal");
         let failed = |source| OpenError::Io { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(failed)?;
@@ -122,12 +117,7 @@ impl Wal {
     ///
     /// # Panics
     /// If the reader thread has ended, which it does only with this value.
-    pub fn read_now(
-        &self,
-        group: GroupId,
-        range: Range<u64>,
-        bytes_max: usize,
-    ) -> Result<Vec<WalEntry>, WalError> {
+    pub fn read_now(&self, group: GroupId, range: Range<u64>, bytes_max: usize) -> Result<Vec<WalEntry>, WalError> {
         // By the reader thread: the engine caches the last block per thread, not per log.
         let caller = std::thread::current();
         let mut port = self.port(Arc::new(move || caller.unpark()));

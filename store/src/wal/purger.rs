@@ -16,7 +16,9 @@ pub(super) fn run(shared: &Shared) {
 }
 
 fn purge(shared: &Shared) {
-    let Some(result) = shared.guarded("syncing a rewritten file", super::shared::Log::purge_expired_files) else { return };
+    let Some(result) = shared.guarded("syncing a rewritten file", super::shared::Log::purge_expired_files) else {
+        return;
+    };
     shared.metrics.wal_purges.add(1);
     match result {
         Ok(pinning) => {

@@ -68,12 +68,7 @@ pub(super) fn read(
     result
 }
 
-fn attempt(
-    shared: &Shared,
-    group: GroupId,
-    range: &Range<u64>,
-    bytes_max: usize,
-) -> Result<Vec<WalEntry>, WalError> {
+fn attempt(shared: &Shared, group: GroupId, range: &Range<u64>, bytes_max: usize) -> Result<Vec<WalEntry>, WalError> {
     let (Some(first), Some(last)) = (shared.log.first_index(group.0), shared.log.last_index(group.0)) else {
         return Err(WalError::NotFound);
     };

@@ -58,8 +58,7 @@ impl SpaceGauge {
         let dir = dir.to_owned();
         let probe = config.space_probe.clone().unwrap_or_else(|| std::sync::Arc::new(move || free_bytes(&dir)));
         let free = probe()?;
-        let mut gauge =
-            Self { probe, reserve: config.reserve_bytes, free, state: Space::Ample, since_look: 0 };
+        let mut gauge = Self { probe, reserve: config.reserve_bytes, free, state: Space::Ample, since_look: 0 };
         gauge.judge();
         Ok(gauge)
     }

@@ -62,7 +62,8 @@ impl Run {
             self.space.get(self.next_request, from);
         } else {
             let to = (self.rng.below(2) == 0).then(|| self.key());
-            self.space.scan(self.next_request, Scan { from, to, limit: 1 + self.rng.below(9) as usize, bytes_max: 500 });
+            self.space
+                .scan(self.next_request, Scan { from, to, limit: 1 + self.rng.below(9) as usize, bytes_max: 500 });
         }
     }
 

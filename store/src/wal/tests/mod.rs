@@ -75,7 +75,8 @@ impl Bench {
     /// Submits and waits until durable; what came before, without the durability itself.
     pub(super) fn write(&mut self, batch: WalBatch) -> Vec<WalEvent> {
         let token = self.port.submit(batch).expect("there is room");
-        let mut events = self.events_until(|event| matches!(event, WalEvent::Durable { token: done } if *done >= token));
+        let mut events =
+            self.events_until(|event| matches!(event, WalEvent::Durable { token: done } if *done >= token));
         events.retain(|event| !matches!(event, WalEvent::Durable { .. }));
         events
     }
@@ -83,11 +84,11 @@ impl Bench {
     pub(super) fn read(&mut self, group: GroupId, range: Range<u64>) -> Result<Vec<WalEntry>, WalError> {
         assert!(self.port.read(1, group, range, usize::MAX));
         let events = self.events_until(|event| matches!(event, WalEvent::Entries { .. }));
-        let answers = events.into_iter().filter_map(|event| match event {
+        let mut answers = events.into_iter().filter_map(|event| match event {
             WalEvent::Entries { result, .. } => Some(result),
             _ => None,
         });
-        answers.last().expect("waited for it")
+        answers.next_back().expect("waited for it")
     }
 }
 
