@@ -37,66 +37,71 @@ pub enum Kind {
     Gauge,
 }
 
-macro_rules! shard_metrics {
-    ($($field:ident: $kind:ident, $help:literal;)*) => {
-        /// The cells of one shard. Names follow Prometheus' conventions once `bifro_` is put before them and, for counters, `_total`
-        /// behind them.
+/// Declares a table of cells that can name itself: the fields, their kinds and their help texts.
+#[macro_export]
+macro_rules! metric_cells {
+    ($(#[$attribute:meta])* $table:ident { $($field:ident: $kind:ident, $help:literal;)* }) => {
+        $(#[$attribute])*
         #[derive(Debug, Default)]
         #[repr(align(128))]
-        pub struct ShardMetrics { $(#[doc = $help] pub $field: Cell),* }
+        pub struct $table { $(#[doc = $help] pub $field: $crate::metrics::Cell),* }
 
-        impl ShardMetrics {
+        impl $table {
             /// Name, kind, help and value of every cell.
-            pub fn each(&self, mut visit: impl FnMut(&'static str, Kind, &'static str, u64)) {
-                $(visit(stringify!($field), Kind::$kind, $help, self.$field.read());)*
+            pub fn each(&self, mut visit: impl FnMut(&'static str, $crate::metrics::Kind, &'static str, u64)) {
+                $(visit(stringify!($field), $crate::metrics::Kind::$kind, $help, self.$field.read());)*
             }
         }
     };
 }
 
-shard_metrics! {
-    connections: Gauge, "Open network connections.";
-    sessions: Gauge, "Connected MQTT sessions.";
-    connections_accepted: Counter, "Connections accepted.";
-    connections_refused: Counter, "Connections closed by a listener limit before any byte was read.";
-    connects_accepted: Counter, "CONNECT packets answered with success.";
-    connects_refused: Counter, "CONNECT packets answered with a refusal.";
-    disconnects: Counter, "Sessions ended, for whatever reason.";
-    protocol_violations: Counter, "Connections closed because the peer broke the protocol.";
-    received_bytes: Counter, "Bytes received from clients.";
-    sent_bytes: Counter, "Bytes sent to clients.";
-    packets_received: Counter, "MQTT packets received.";
-    publishes_received: Counter, "PUBLISH packets received.";
-    publishes_sent: Counter, "PUBLISH packets sent.";
-    publishes_unmatched: Counter, "Messages published that nobody had subscribed to.";
-    publish_timeouts: Counter, "QoS 1 and 2 publishes that were not taken over in time.";
-    publish_rate_exceeded: Counter, "Publishes beyond a client's or tenant's publish rate.";
-    dropped_qos0_slow: Counter, "QoS 0 messages dropped because the subscriber's connection was over its high-water mark.";
-    dropped_queue_full: Counter, "Messages dropped because a session's queue was full.";
-    dropped_oversize: Counter, "Messages not sent because they exceed the client's Maximum Packet Size.";
-    dropped_expired: Counter, "Messages that expired before delivery.";
-    dropped_permission: Counter, "Messages not delivered because permission was refused or revoked.";
-    slow_disconnects: Counter, "Connections closed because their peer stopped reading.";
-    write_buffer_bytes: Gauge, "Bytes waiting in write buffers.";
-    memory_budget_bytes: Gauge, "Memory budget of the shard.";
-    memory_used_bytes: Gauge, "Memory counted against the budget of the shard.";
-    receive_paused: Gauge, "Connections whose reading is paused by back-pressure.";
-    match_cache_hits: Counter, "Publishes matched from the cache.";
-    match_cache_misses: Counter, "Publishes that had to ask for their match.";
-    mesh_sent: Counter, "Messages sent to other shards.";
-    mesh_overflow: Gauge, "Messages waiting for room in a queue to another shard.";
-    turns: Counter, "Turns of the shard's loop that found work.";
-    parks: Counter, "Times the shard went to sleep.";
-    ring_enters: Counter, "io_uring_enter system calls of the network ring.";
-    subscriptions: Gauge, "Subscriptions of live transient sessions.";
-    inboxes: Gauge, "Persistent sessions held.";
-    inbox_messages: Gauge, "Messages queued in persistent sessions.";
-    inbox_bytes: Gauge, "Bytes of messages queued in persistent sessions.";
-    retained_messages: Gauge, "Retained messages held.";
-    retained_bytes: Gauge, "Bytes of retained messages held.";
-    routes: Gauge, "Routes held.";
-    wills_published: Counter, "Wills published.";
-    takeovers: Counter, "Sessions kicked by another connection with their client id.";
-    auth_failures: Counter, "Authentications refused.";
-    handshake_failures: Counter, "Connections closed during a PROXY, TLS or WebSocket handshake.";
+metric_cells! {
+    /// The cells of one shard. Names follow Prometheus' conventions once `bifro_` is put before them and, for counters, `_total`
+    /// behind them.
+    ShardMetrics {
+        connections: Gauge, "Open network connections.";
+        sessions: Gauge, "Connected MQTT sessions.";
+        connections_accepted: Counter, "Connections accepted.";
+        connections_refused: Counter, "Connections closed by a listener limit before any byte was read.";
+        connects_accepted: Counter, "CONNECT packets answered with success.";
+        connects_refused: Counter, "CONNECT packets answered with a refusal.";
+        disconnects: Counter, "Sessions ended, for whatever reason.";
+        protocol_violations: Counter, "Connections closed because the peer broke the protocol.";
+        received_bytes: Counter, "Bytes received from clients.";
+        sent_bytes: Counter, "Bytes sent to clients.";
+        packets_received: Counter, "MQTT packets received.";
+        publishes_received: Counter, "PUBLISH packets received.";
+        publishes_sent: Counter, "PUBLISH packets sent.";
+        publishes_unmatched: Counter, "Messages published that nobody had subscribed to.";
+        publish_timeouts: Counter, "QoS 1 and 2 publishes that were not taken over in time.";
+        publish_rate_exceeded: Counter, "Publishes beyond a client's or tenant's publish rate.";
+        dropped_qos0_slow: Counter, "QoS 0 messages dropped because the subscriber's connection was over its high-water mark.";
+        dropped_queue_full: Counter, "Messages dropped because a session's queue was full.";
+        dropped_oversize: Counter, "Messages not sent because they exceed the client's Maximum Packet Size.";
+        dropped_expired: Counter, "Messages that expired before delivery.";
+        dropped_permission: Counter, "Messages not delivered because permission was refused or revoked.";
+        slow_disconnects: Counter, "Connections closed because their peer stopped reading.";
+        write_buffer_bytes: Gauge, "Bytes waiting in write buffers.";
+        memory_budget_bytes: Gauge, "Memory budget of the shard.";
+        memory_used_bytes: Gauge, "Memory counted against the budget of the shard.";
+        receive_paused: Gauge, "Connections whose reading is paused by back-pressure.";
+        match_cache_hits: Counter, "Publishes matched from the cache.";
+        match_cache_misses: Counter, "Publishes that had to ask for their match.";
+        mesh_sent: Counter, "Messages sent to other shards.";
+        mesh_overflow: Gauge, "Messages waiting for room in a queue to another shard.";
+        turns: Counter, "Turns of the shard's loop that found work.";
+        parks: Counter, "Times the shard went to sleep.";
+        ring_enters: Counter, "io_uring_enter system calls of the network ring.";
+        subscriptions: Gauge, "Subscriptions of live transient sessions.";
+        inboxes: Gauge, "Persistent sessions held.";
+        inbox_messages: Gauge, "Messages queued in persistent sessions.";
+        inbox_bytes: Gauge, "Bytes of messages queued in persistent sessions.";
+        retained_messages: Gauge, "Retained messages held.";
+        retained_bytes: Gauge, "Bytes of retained messages held.";
+        routes: Gauge, "Routes held.";
+        wills_published: Counter, "Wills published.";
+        takeovers: Counter, "Sessions kicked by another connection with their client id.";
+        auth_failures: Counter, "Authentications refused.";
+        handshake_failures: Counter, "Connections closed during a PROXY, TLS or WebSocket handshake.";
+    }
 }
