@@ -33,6 +33,17 @@ impl fmt::Display for RangeId {
     }
 }
 
+/// A range of persistent sessions, as this node counts them: dense from zero. Which shard has it is the services' business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RangeIdx(pub u16);
+
+impl RangeIdx {
+    /// The range's place in per-range tables.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// A tenant interned for the life of the process. Dense from zero; 0 is the tenant of anonymous clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantIdx(pub u32);
@@ -73,6 +84,20 @@ pub struct PublisherKey(pub u64);
 /// Place of a message in one inbox; grows by one with each stored message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InboxSeq(pub u64);
+
+impl InboxSeq {
+    /// Packet identifiers that messages of a durable inbox are sent with: 1 to this. Those above are for messages that come from no
+    /// inbox.
+    pub const PACKET_IDS: u16 = 32_767;
+
+    /// The packet identifier of the message, which follows from its place: after a crash nobody knows what was in flight, and the client
+    /// must find a QoS 2 message that it has received already under the same identifier [MQTT-4.3.3-1] [MQTT-4.4.0-1]. Of the
+    /// messages outstanding no two are [`Self::PACKET_IDS`] places apart; the inbox sees to that.
+    pub const fn packet_id(self) -> core::num::NonZeroU16 {
+        let id = (self.0 % Self::PACKET_IDS as u64) as u16 + 1;
+        core::num::NonZeroU16::new(id).expect("one is added")
+    }
+}
 
 impl PublisherKey {
     /// A key that belongs to no client: for messages the broker itself publishes.

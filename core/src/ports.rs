@@ -5,7 +5,7 @@
 //! it puts into [`Out::sends`], and the driver carries it over the mesh, first in first out per pair of shards.
 
 use crate::client::Client;
-use crate::ids::{ConnRef, InboxSeq, ReqId, ShardId, Slot, TenantIdx};
+use crate::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
 use crate::tenant::TenantCtx;
 use crate::time::Instant;
@@ -50,22 +50,13 @@ pub enum Receiver {
     },
     /// One persistent session's subscription, stored at its inbox.
     Inbox {
-        /// Shard that holds the inbox.
-        shard: ShardId,
-        /// The inbox's place on that shard.
+        /// Range that holds the inbox.
+        range: RangeIdx,
+        /// The inbox's place in that range.
         inbox: Slot,
         /// The subscription's place in the inbox.
         subscription: u32,
     },
-}
-
-impl Receiver {
-    /// The shard that takes the message over.
-    pub const fn shard(&self) -> ShardId {
-        match self {
-            Self::Live { shard, .. } | Self::Inbox { shard, .. } => *shard,
-        }
-    }
 }
 
 /// A group that matched, with all its members.
@@ -82,7 +73,7 @@ pub struct GroupMatch {
 /// Places of one shard's fan-out table; shared because they cross shards with each message.
 pub type LivePlaces = Arc<[Slot]>;
 
-/// Places (inbox, subscription) on one shard; shared because they cross shards with each message.
+/// Places (inbox, subscription) in one range; shared because they cross shards with each message.
 pub type InboxPlaces = Arc<[(Slot, u32)]>;
 
 /// Everybody a topic's messages go to, grouped the way they are delivered.
@@ -90,8 +81,8 @@ pub type InboxPlaces = Arc<[(Slot, u32)]>;
 pub struct Matches {
     /// Live subscribers: per shard the places of its fan-out table, shards ascending.
     pub live: Vec<(ShardId, LivePlaces)>,
-    /// Persistent sessions: per shard the (inbox, subscription) places, shards ascending.
-    pub inboxes: Vec<(ShardId, InboxPlaces)>,
+    /// Persistent sessions: per range the (inbox, subscription) places, ranges ascending.
+    pub inboxes: Vec<(RangeIdx, InboxPlaces)>,
     /// Shared groups: one member of each gets the message.
     pub groups: Vec<Arc<GroupMatch>>,
 }
@@ -182,6 +173,11 @@ pub enum Completion {
         /// Whether there was such a subscription.
         existed: bool,
     },
+    /// [`Inbox::receive`], [`Inbox::forget`], [`Inbox::release`] or [`Inbox::hold`] is done, and survives the process.
+    InboxDone {
+        /// The request.
+        req: ReqId,
+    },
     /// [`Inbox::insert`] is done: every inbox named has the message, or has dropped it by its overflow rule.
     Inserted {
         /// The request.
@@ -263,10 +259,13 @@ pub struct InboxMessage {
 pub struct Attached {
     /// An earlier session goes on: Session Present.
     pub present: bool,
-    /// Place of the inbox on its shard, for the caller's later requests.
-    pub inbox: Option<(ShardId, Slot)>,
+    /// Place of the inbox, for the caller's later requests.
+    pub inbox: Option<(RangeIdx, Slot)>,
     /// Fences off earlier owners: every later request carries it.
     pub epoch: u64,
+    /// The inbox outlives the process, and is to be told of each step of a QoS 2 exchange before the client is:
+    /// [`Inbox::receive`], [`Inbox::release`], [`Inbox::hold`].
+    pub durable: bool,
     /// Subscriptions of the session: full filter as the client wrote it, and options.
     pub subscriptions: Vec<(Box<str>, SubOptions)>,
     /// Packet ids of QoS 2 publishes received but not yet released.
@@ -356,8 +355,8 @@ pub trait Dist {
 
 /// Persistent sessions: subscriptions, queue, QoS 2 state, will, expiry.
 pub trait Inbox {
-    /// Attaches `conn` to its client's inbox; creates one if there is none or `clean_start` discards it. Messages follow as
-    /// [`Completion::InboxPush`], first those in flight were handed over in [`Attached`].
+    /// Attaches `conn` to its client's inbox; creates one if there is none or [`AttachTerms::clean_start`] discards it. Messages
+    /// follow as [`Completion::InboxPush`], first those in flight were handed over in [`Attached`].
     fn attach(
         &mut self,
         now: Instant,
@@ -365,7 +364,7 @@ pub trait Inbox {
         conn: ConnRef,
         client: &Client,
         tenant: &TenantCtx,
-        clean_start: bool,
+        terms: AttachTerms,
     );
 
     /// Deletes the client's inbox, if there is one (a transient session starts).
@@ -380,19 +379,57 @@ pub trait Inbox {
     /// Removes a subscription.
     fn unsubscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str);
 
-    /// Stores `message` in the inboxes named (all on `shard`), and pushes it to their live owners.
+    /// Stores `message` in the inboxes named (all in `range`), and pushes it to their live owners. Of a publish with an
+    /// `origin` it is done once, until [`Inbox::forget`], however often it is asked for, even across a crash.
     fn insert(
         &mut self,
         now: Instant,
         req: ReqId,
         tenant: TenantIdx,
-        shard: ShardId,
+        range: RangeIdx,
         inboxes: &InboxPlaces,
         message: &Arc<Message>,
+        origin: Option<Origin>,
     );
 
     /// The client has done with these messages; the inbox forgets them and pushes as many more.
     fn commit(&mut self, now: Instant, owner: InboxOwner<'_>, done: Vec<InboxSeq>);
+
+    /// Everybody has taken a QoS 2 publish of the inbox's client over: its packet identifier is remembered until
+    /// [`Inbox::release`], so that the client's repetition is recognised [MQTT-4.3.3-2]. Completes with [`Completion::InboxDone`], as
+    /// the next three do. Only for inboxes that are [`Attached::durable`].
+    fn receive(&mut self, now: Instant, req: ReqId, origin: Origin);
+
+    /// [`Inbox::receive`] is done, or the publish has failed: `range` need not recognise a repetition any more.
+    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin);
+
+    /// PUBREL: the identifier is free again. PUBCOMP waits for the completion.
+    fn release(&mut self, now: Instant, req: ReqId, origin: Origin);
+
+    /// PUBREC: the client has this QoS 2 message, and will be sent PUBREL for it whatever happens. PUBREL waits for the completion.
+    fn hold(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, seq: InboxSeq);
+}
+
+/// What a connection asks of its inbox.
+#[derive(Clone, Debug, Default)]
+pub struct AttachTerms {
+    /// The session there is ends, and another begins.
+    pub clean_start: bool,
+    /// Session Expiry Interval should the process end before the connection does, in seconds; `u32::MAX` = never.
+    pub expiry_s: u32,
+    /// Will with its delay, for the same case.
+    pub will: Option<(core::time::Duration, Arc<Message>)>,
+}
+
+/// A QoS 2 publish, as the inbox of its client knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Origin {
+    /// The publisher's inbox.
+    pub inbox: (RangeIdx, Slot),
+    /// From [`Attached::epoch`].
+    pub epoch: u64,
+    /// The publish's packet identifier.
+    pub packet_id: u16,
 }
 
 /// The connection that speaks for an inbox.
@@ -405,7 +442,7 @@ pub struct InboxOwner<'a> {
     /// Its tenant.
     pub tenant: TenantIdx,
     /// From [`Attached::inbox`].
-    pub inbox: (ShardId, Slot),
+    pub inbox: (RangeIdx, Slot),
     /// From [`Attached::epoch`].
     pub epoch: u64,
 }
@@ -432,6 +469,18 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
 
     /// When [`Services::handle_timeout`] wants to be called next.
     fn next_timeout(&self) -> Option<Instant>;
+
+    /// Looks what the storage under the services has done meanwhile. True if there was anything.
+    fn poll(&mut self, now: Instant) -> bool;
+
+    /// Ends a turn: hands what it has changed to the storage.
+    fn end_turn(&mut self, now: Instant);
+
+    /// Whether [`Services::poll`] would find nothing. To be asked after announcing a park and before parking.
+    fn is_quiet(&self) -> bool;
+
+    /// Whether what an earlier process left has been taken in. Clients are admitted when all shards say so.
+    fn is_recovered(&self) -> bool;
 
     /// Moves what has gathered since the last call into `out`. To be called after any of the methods above.
     fn drain(&mut self, out: &mut Out<Self::Message>);

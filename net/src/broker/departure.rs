@@ -9,7 +9,7 @@
 use super::Broker;
 use super::completion::Awaited;
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, RangeIdx, ReqId, Slot, TenantIdx};
 use bifro_core::ports::{DetachState, InboxOwner, Services};
 use bifro_mqtt::packet::PacketId;
 use bifro_mqtt::session::{PublishToken, Published};
@@ -21,7 +21,7 @@ pub(super) struct Departure {
     conn: ConnRef,
     client: Client,
     tenant: TenantIdx,
-    inbox: (ShardId, Slot),
+    inbox: (RangeIdx, Slot),
     epoch: u64,
     state: DetachState,
     undecided: Vec<(PublishToken, PacketId)>,

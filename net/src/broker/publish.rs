@@ -202,12 +202,12 @@ impl<S: Services> Broker<S> {
             }
             return;
         }
-        for (shard, places) in &matches.inboxes {
+        for (range, places) in &matches.inboxes {
             let req = self.next_req_id();
             if let Some(publish) = self.open_part(publisher) {
                 self.requests.insert(req, Awaited::PublishPart(publish));
             }
-            self.services.ask().insert(self.now, req, tenant, *shard, places, message);
+            self.services.ask().insert(self.now, req, tenant, *range, places, message);
         }
     }
 

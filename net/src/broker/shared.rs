@@ -78,13 +78,13 @@ impl<S: Services> Broker<S> {
                     self.to_peers.push((shard, ShardMessage::DeliverShared { tenant, message, group, turn, publish }));
                     return;
                 }
-                Receiver::Inbox { shard, inbox, subscription } => {
+                Receiver::Inbox { range, inbox, subscription } => {
                     let req = self.next_req_id();
                     if let Some(publish) = publish {
                         self.requests.insert(req, Awaited::GroupPart(publish));
                     }
                     let place = [(inbox, subscription)].into();
-                    self.services.ask().insert(self.now, req, tenant, shard, &place, message);
+                    self.services.ask().insert(self.now, req, tenant, range, &place, message);
                     return;
                 }
             }
@@ -142,12 +142,12 @@ impl<S: Services> Broker<S> {
 /// Highest random weight (Thaler, Ravishankar 1998) over the members.
 fn rendezvous(publisher: PublisherKey, members: &[Receiver]) -> usize {
     let weight = |receiver: &Receiver| {
-        let (shard, slot, salt) = match receiver {
-            Receiver::Live { shard, slot } => (shard, slot, 0),
-            Receiver::Inbox { shard, inbox, subscription } => (shard, inbox, u64::from(*subscription) + 1),
+        let (home, slot, salt) = match receiver {
+            Receiver::Live { shard, slot } => (shard.0, slot, 0),
+            Receiver::Inbox { range, inbox, subscription } => (range.0, inbox, u64::from(*subscription) + 1),
         };
         let place = u64::from(slot.index) << 32 | u64::from(slot.generation);
-        Prng::new(publisher.0).derive(place).derive(salt << 16 | u64::from(shard.0)).next_u64()
+        Prng::new(publisher.0).derive(place).derive(salt << 16 | u64::from(home)).next_u64()
     };
     members.iter().enumerate().max_by_key(|(_, member)| weight(member)).map_or(0, |(index, _)| index)
 }

@@ -62,7 +62,7 @@ use alloc::boxed::Box;
 use auth::ReAuth;
 use bifro_core::client::{Client, Version};
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{PublisherKey, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::time::Instant;
 use connect::Connecting;
 use core::net::SocketAddr;
@@ -144,7 +144,7 @@ enum Stage {
 /// The inbox of a persistent session.
 #[derive(Clone, Copy, Debug)]
 struct InboxHandle {
-    place: (ShardId, Slot),
+    place: (RangeIdx, Slot),
     epoch: u64,
 }
 
@@ -293,7 +293,7 @@ impl Session {
     }
 
     /// Place and epoch of the session's inbox, if it has one.
-    pub fn inbox(&self) -> Option<((ShardId, Slot), u64)> {
+    pub fn inbox(&self) -> Option<((RangeIdx, Slot), u64)> {
         self.inbox.as_deref().map(|inbox| (inbox.place, inbox.epoch))
     }
 

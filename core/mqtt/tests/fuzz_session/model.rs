@@ -1,7 +1,7 @@
 //! The model driver, its client, and what must hold between them and the session.
 
 use bifro_core::client::{ClientInfo, Transport, Version};
-use bifro_core::ids::{InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, AuthOutcome, Authorizer, Grant, Refusal, Verdict};
 use bifro_core::ports::{Attached, GroupName, InFlight, InboxMessage, PortError, RetainedMessage};
@@ -367,7 +367,7 @@ impl Model {
         let present = persistent && self.chance(2);
         let mut attached = Attached { present, epoch: 1, ..Attached::default() };
         if persistent {
-            attached.inbox = Some((ShardId(0), Slot { index: 0, generation: 0 }));
+            attached.inbox = Some((RangeIdx(0), Slot { index: 0, generation: 0 }));
         }
         if present {
             attached.received_qos2 = vec![1, 2];

@@ -4,7 +4,7 @@ use super::RouteFilter;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bifro_core::ids::ShardId;
+use bifro_core::ids::{RangeIdx, ShardId};
 use bifro_core::ports::{GroupMatch, GroupName, InboxPlaces, LivePlaces, Matches, PortError, Receiver};
 use bifro_mqtt::topic::FilterIndex;
 
@@ -78,7 +78,7 @@ impl RouteTable {
         // Runs that are sorted already, one per filter: the stable sort merges them.
         direct.sort();
         direct.dedup();
-        let (live, inboxes) = by_shard(&direct);
+        let (live, inboxes) = grouped(&direct);
         Matches { live, inboxes, groups }
     }
 
@@ -127,26 +127,30 @@ fn remove_member(routes: &mut FilterRoutes, name: &GroupName, receiver: Receiver
     true
 }
 
-type ByShard = (Vec<(ShardId, LivePlaces)>, Vec<(ShardId, InboxPlaces)>);
+type Grouped = (Vec<(ShardId, LivePlaces)>, Vec<(RangeIdx, InboxPlaces)>);
 
-/// Groups sorted receivers, live ones before inboxes, by shard.
-fn by_shard(sorted: &[Receiver]) -> ByShard {
+/// Groups sorted receivers: live ones, which come first, by shard, inboxes by range.
+fn grouped(sorted: &[Receiver]) -> Grouped {
+    let home = |receiver: &Receiver| match receiver {
+        Receiver::Live { shard, .. } => shard.0,
+        Receiver::Inbox { range, .. } => range.0,
+    };
     let first_inbox = sorted.partition_point(|receiver| matches!(receiver, Receiver::Live { .. }));
     let (live, inboxes) = sorted.split_at(first_inbox);
-    let same_shard = |one: &Receiver, other: &Receiver| one.shard() == other.shard();
-    let live = live.chunk_by(same_shard).map(|run| {
+    let same_home = |one: &Receiver, other: &Receiver| home(one) == home(other);
+    let live = live.chunk_by(same_home).map(|run| {
         let slots = run.iter().filter_map(|receiver| match receiver {
             Receiver::Live { slot, .. } => Some(*slot),
             Receiver::Inbox { .. } => None,
         });
-        (run[0].shard(), slots.collect())
+        (ShardId(home(&run[0])), slots.collect())
     });
-    let inboxes = inboxes.chunk_by(same_shard).map(|run| {
+    let inboxes = inboxes.chunk_by(same_home).map(|run| {
         let places = run.iter().filter_map(|receiver| match receiver {
             Receiver::Inbox { inbox, subscription, .. } => Some((*inbox, *subscription)),
             Receiver::Live { .. } => None,
         });
-        (run[0].shard(), places.collect())
+        (RangeIdx(home(&run[0])), places.collect())
     });
     (live.collect(), inboxes.collect())
 }

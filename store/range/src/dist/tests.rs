@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use bifro_core::ids::{ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::ports::{Matches, PortError, Receiver};
 
 const TENANT: TenantIdx = TenantIdx(0);
@@ -17,7 +17,7 @@ fn live(shard: u16, index: u32) -> Receiver {
 }
 
 fn inbox(shard: u16, index: u32, subscription: u32) -> Receiver {
-    Receiver::Inbox { shard: ShardId(shard), inbox: Slot { index, generation: 0 }, subscription }
+    Receiver::Inbox { range: RangeIdx(shard), inbox: Slot { index, generation: 0 }, subscription }
 }
 
 fn line(effect: &DistEffect) -> String {

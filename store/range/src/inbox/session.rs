@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
 use bifro_core::ports::{Attached, InFlight, InboxMessage, Left, PortError, Receiver, SubOptions};
@@ -107,7 +107,7 @@ impl Inbox {
     }
 
     /// The state that a resuming connection needs [MQTT-3.1.2-4] [MQTT5-3.1.2-5].
-    pub(super) fn resumed(&self, inbox: (ShardId, Slot)) -> Box<Attached> {
+    pub(super) fn resumed(&self, inbox: (RangeIdx, Slot)) -> Box<Attached> {
         let in_flight = self.in_flight.iter().filter_map(|&(packet_id, released, seq)| {
             let queued = self.queue.entry(seq)?;
             Some(InFlight { packet_id, released, message: queued.message.clone() })
@@ -221,7 +221,7 @@ impl Inbox {
     pub(super) fn end(
         mut self,
         now: Instant,
-        at: (ShardId, Slot),
+        at: (RangeIdx, Slot),
         totals: &mut Totals,
         effects: &mut Vec<InboxEffect>,
     ) {
@@ -231,7 +231,7 @@ impl Inbox {
         }
         let ended: Vec<_> = self.subscriptions.drain().collect();
         for (subscription_place, subscription) in ended {
-            let receiver = Receiver::Inbox { shard: at.0, inbox: at.1, subscription: subscription_place };
+            let receiver = Receiver::Inbox { range: at.0, inbox: at.1, subscription: subscription_place };
             self.drop_subscription(receiver, subscription, Some(PortError::NotOwner), effects);
         }
         let queue = core::mem::take(&mut self.queue);

@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, InboxSeq, ShardId, Slot, TenantIdx, publisher_key};
+use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, Slot, TenantIdx, publisher_key};
 use bifro_core::ports::{Attached, DetachState, PortError, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
@@ -48,7 +48,7 @@ pub struct Totals {
 /// The persistent sessions of one partition.
 #[derive(Debug)]
 pub struct InboxTable {
-    shard: ShardId,
+    range: RangeIdx,
     seed: u64,
     pub(super) inboxes: SlotTable<Inbox>,
     index: HashMap<TenantKey, Slot>,
@@ -58,10 +58,10 @@ pub struct InboxTable {
 }
 
 impl InboxTable {
-    /// An empty table. `shard` is where receivers of routes find it, `seed` the process's seed of publisher keys.
-    pub fn new(shard: ShardId, seed: u64) -> Self {
+    /// An empty table. `range` is where receivers of routes find it, `seed` the process's seed of publisher keys.
+    pub fn new(range: RangeIdx, seed: u64) -> Self {
         Self {
-            shard,
+            range,
             seed,
             inboxes: SlotTable::new(),
             index: HashMap::new(),
@@ -110,7 +110,7 @@ impl InboxTable {
         let slot = self.inboxes.insert(inbox);
         self.index.insert(key_of(tenant.idx, client).to_key(), slot);
         self.totals.inboxes += 1;
-        let attached = Attached { inbox: Some((self.shard, slot)), epoch, ..Attached::default() };
+        let attached = Attached { inbox: Some((self.range, slot)), epoch, ..Attached::default() };
         effects.push(InboxEffect::Attached { to, result: Ok(Box::new(attached)) });
     }
 
@@ -134,7 +134,7 @@ impl InboxTable {
             self.deadlines.clear(at, slot);
         }
         inbox.rewind();
-        effects.push(InboxEffect::Attached { to, result: Ok(inbox.resumed((self.shard, slot))) });
+        effects.push(InboxEffect::Attached { to, result: Ok(inbox.resumed((self.range, slot))) });
         inbox.push(now, &mut self.totals, effects);
         inbox.settle(&mut self.totals);
     }
@@ -196,7 +196,7 @@ impl InboxTable {
         options: SubOptions,
         effects: &mut Vec<InboxEffect>,
     ) {
-        let shard = self.shard;
+        let range = self.range;
         let Some(inbox) = self.owned(owner) else {
             effects.push(InboxEffect::Subscribed { to, result: Err(PortError::NotOwner) });
             return;
@@ -219,7 +219,7 @@ impl InboxTable {
         }
         match inbox.subscriptions.add(full, route.clone(), options, to) {
             Ok(subscription) => {
-                let receiver = Receiver::Inbox { shard, inbox: owner.inbox, subscription };
+                let receiver = Receiver::Inbox { range, inbox: owner.inbox, subscription };
                 effects.push(InboxEffect::AddRoute { tenant: inbox.tenant, route, receiver });
             }
             Err(refusal) => {
@@ -237,7 +237,7 @@ impl InboxTable {
         result: Result<(), PortError>,
         effects: &mut Vec<InboxEffect>,
     ) {
-        let receiver = Receiver::Inbox { shard: self.shard, inbox, subscription };
+        let receiver = Receiver::Inbox { range: self.range, inbox, subscription };
         let Some(inbox) = self.inboxes.occupant_mut(inbox) else { return };
         let Some(entry) = inbox.subscriptions.at_mut(subscription) else { return };
         match result {
@@ -257,10 +257,10 @@ impl InboxTable {
 
     /// Removes a subscription. What is queued stays [MQTT-3.10.4-3] [MQTT5-3.10.4-3].
     pub fn unsubscribe(&mut self, to: ReplyTo, owner: OwnerRef, full: &str, effects: &mut Vec<InboxEffect>) {
-        let shard = self.shard;
+        let range = self.range;
         let removed = self.owned(owner).and_then(|inbox| {
             let (subscription, entry) = inbox.subscriptions.remove(full)?;
-            let receiver = Receiver::Inbox { shard, inbox: owner.inbox, subscription };
+            let receiver = Receiver::Inbox { range, inbox: owner.inbox, subscription };
             inbox.drop_subscription(receiver, entry, None, effects);
             Some(())
         });
@@ -318,7 +318,7 @@ impl InboxTable {
         if let Some(at) = inbox.deadline {
             self.deadlines.clear(at, slot);
         }
-        inbox.end(now, (self.shard, slot), &mut self.totals, effects);
+        inbox.end(now, (self.range, slot), &mut self.totals, effects);
     }
 
     fn owned(&mut self, owner: OwnerRef) -> Option<&mut Inbox> {

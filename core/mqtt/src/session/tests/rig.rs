@@ -10,7 +10,7 @@ use crate::reason::Reason;
 use crate::session::{Cx, Delivered, Delivery, Effect, Origin, Outbox, Session, Tally, Token};
 use crate::wire::Wire;
 use bifro_core::client::{ClientInfo, Transport, Version};
-use bifro_core::ids::{InboxSeq, PublisherKey, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, AuthOutcome, Authorizer, Grant, Verdict};
 use bifro_core::ports::{Attached, InboxMessage, Left};
@@ -358,7 +358,7 @@ pub(super) fn inbox_message(seq: u64, qos: QoS, payload: &str) -> InboxMessage {
 
 /// An inbox that exists already.
 pub(super) fn present() -> Attached {
-    let inbox = Some((ShardId(1), Slot { index: 2, generation: 3 }));
+    let inbox = Some((RangeIdx(1), Slot { index: 2, generation: 3 }));
     Attached { present: true, inbox, epoch: 4, ..Attached::default() }
 }
 

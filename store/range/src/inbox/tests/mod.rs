@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
-use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, ReqId, ShardId, Slot, TenantIdx, publisher_key};
+use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{Attached, DetachState, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
@@ -108,7 +108,7 @@ impl Driven {
     fn with(settings: TenantSettings, limits: &QuotaLimits) -> Self {
         let quota = Arc::new(Quota::new(limits));
         let tenant = TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota };
-        let table = InboxTable::new(ShardId(0), SEED);
+        let table = InboxTable::new(RangeIdx(0), SEED);
         Self { table, tenant, now: at(0), attached: Attached::default(), places: vec![] }
     }
 
