@@ -16,6 +16,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod changes;
 mod deadlines;
 pub mod dict;
 pub mod dist;

@@ -10,15 +10,19 @@ struct Place<T> {
 }
 
 /// Occupants by [`Slot`]. Memory follows the highest number of occupants there ever were.
+///
+/// Generations are counted by the table, not by the place: the one of the last occupant is all that has to be remembered for the next
+/// process to give out none again. The count returns after 2^32 occupants.
 #[derive(Debug)]
 pub(crate) struct SlotTable<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
+    last_generation: u32,
 }
 
 impl<T> SlotTable<T> {
     pub(crate) const fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
+        Self { places: Vec::new(), free: Vec::new(), last_generation: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -27,15 +31,36 @@ impl<T> SlotTable<T> {
 
     /// # Panics
     /// At 2^32 occupants, which no memory holds.
-    pub(crate) fn insert(&mut self, occupant: T) -> Slot {
-        if let Some(index) = self.free.pop() {
-            let place = &mut self.places[index as usize];
-            place.occupant = Some(occupant);
-            return Slot { index, generation: place.generation };
+    pub(crate) fn insert(&mut self, occupant: impl FnOnce(Slot) -> T) -> Slot {
+        self.last_generation = self.last_generation.wrapping_add(1);
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.places.push(Place { generation: 0, occupant: None });
+            u32::try_from(self.places.len() - 1).expect("fewer than 2^32 occupants")
+        });
+        let slot = Slot { index, generation: self.last_generation };
+        self.places[index as usize] = Place { generation: slot.generation, occupant: Some(occupant(slot)) };
+        slot
+    }
+
+    /// Puts an occupant of an earlier process back in its place, which must be free. To be ended by [`Self::restored`].
+    pub(crate) fn restore(&mut self, slot: Slot, occupant: T) -> bool {
+        let index = slot.index as usize;
+        while self.places.len() <= index {
+            self.places.push(Place { generation: 0, occupant: None });
         }
-        let index = u32::try_from(self.places.len()).expect("fewer than 2^32 occupants");
-        self.places.push(Place { generation: 0, occupant: Some(occupant) });
-        Slot { index, generation: 0 }
+        let place = &mut self.places[index];
+        let is_free = place.occupant.is_none();
+        if is_free {
+            *place = Place { generation: slot.generation, occupant: Some(occupant) };
+        }
+        is_free
+    }
+
+    /// All occupants are back in their places; `last_generation` was given out by the earlier process.
+    pub(crate) fn restored(&mut self, last_generation: u32) {
+        self.last_generation = last_generation;
+        let vacant = (0..).zip(&self.places).filter(|(_, place)| place.occupant.is_none());
+        self.free = vacant.map(|(index, _)| index).collect();
     }
 
     pub(crate) fn occupant(&self, slot: Slot) -> Option<&T> {
@@ -54,7 +79,6 @@ impl<T> SlotTable<T> {
             return None;
         }
         let occupant = place.occupant.take()?;
-        place.generation = place.generation.wrapping_add(1);
         self.free.push(slot.index);
         Some(occupant)
     }
@@ -67,14 +91,26 @@ mod tests {
     #[test]
     fn a_slot_that_outlives_its_occupant_finds_nobody() {
         let mut table = SlotTable::new();
-        let old = table.insert('a');
+        let old = table.insert(|_| 'a');
         assert_eq!(table.remove(old), Some('a'));
-        let new = table.insert('b');
+        let new = table.insert(|_| 'b');
         assert_eq!(new.index, old.index, "the place is used again");
         assert_eq!(table.occupant(old), None);
         assert_eq!(table.occupant_mut(old), None);
         assert_eq!(table.remove(old), None);
         assert_eq!((table.occupant(new), table.len()), (Some(&'b'), 1));
         assert_eq!(table.occupant(Slot { index: 9, generation: 0 }), None);
+    }
+
+    #[test]
+    fn a_restored_table_gives_out_no_slot_of_the_earlier_process() {
+        let mut table = SlotTable::new();
+        let slots: Vec<Slot> = (0..3).map(|_| table.insert(|_| ())).collect();
+        let mut again = SlotTable::new();
+        assert!(again.restore(slots[2], ()) && !again.restore(slots[2], ()));
+        again.restored(slots[2].generation);
+        let new: Vec<Slot> = (0..3).map(|_| again.insert(|_| ())).collect();
+        assert!(new.iter().all(|slot| !slots.contains(slot)), "{new:?}");
+        assert_eq!((new[2].index, again.len()), (3, 4), "free places are used first");
     }
 }

@@ -21,6 +21,19 @@ pub enum InboxEffect {
         /// The inbox, or why there is none.
         result: Result<Box<Attached>, PortError>,
     },
+    /// As [`InboxEffect::Attached`], once every range of the node has forgotten the publishes that
+    /// [`Attached::received_qos2`] names: the process that was to see to it has ended.
+    SettleAndAttach {
+        /// Who asked.
+        to: ReplyTo,
+        /// The inbox.
+        attached: Box<Attached>,
+    },
+    /// Answer to a step of a QoS 2 exchange.
+    Done {
+        /// Who asked.
+        to: ReplyTo,
+    },
     /// Answer to a detach or discard.
     Detached {
         /// Who asked.

@@ -1,10 +1,11 @@
 //! How a published message gets into the inboxes that its matches name.
 
+use super::books::{Books, origin_key};
 use super::effect::InboxEffect;
-use super::queue::SharedSources;
+use super::queue::{SharedSources, Stored};
 use super::queued_bytes;
 use super::session::{Inbox, Presence};
-use super::table::{InboxTable, Totals};
+use super::table::InboxTable;
 use crate::key::ReplyTo;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -12,7 +13,7 @@ use alloc::vec::Vec;
 use bifro_core::event::{DropReason, Event, EventKind};
 use bifro_core::ids::Slot;
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{InboxMessage, PortError};
+use bifro_core::ports::{InboxMessage, Origin, PortError};
 use bifro_core::settings::TenantSettings;
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -34,7 +35,9 @@ impl InboxTable {
     ///
     /// Either every inbox that has to keep the message (QoS 1 and 2) finds room for it in the tenant's quota, or none stores
     /// it and the answer is [`PortError::QuotaExceeded`]. An inbox that is full by its own limits drops by its overflow
-    /// rule, which is no refusal.
+    /// rule, which is no refusal. What has come with the same `origin` before is taken for done
+    /// [MQTT-4.3.3-2] [MQTT5-4.3.3-10].
+    #[expect(clippy::too_many_arguments, reason = "the request's fields, each of another type")]
     pub fn insert(
         &mut self,
         now: Instant,
@@ -42,8 +45,13 @@ impl InboxTable {
         tenant: &TenantCtx,
         places: &[(Slot, u32)],
         message: &Arc<Message>,
+        origin: Option<Origin>,
         effects: &mut Vec<InboxEffect>,
     ) {
+        if origin.is_some_and(|origin| self.books.origins.contains(&origin_key(&origin))) {
+            effects.push(InboxEffect::Inserted { to, result: Ok(()) });
+            return;
+        }
         let view = message.view();
         let mut sorted: SmallVec<[(Slot, u32); 8]> = SmallVec::from_slice(places);
         sorted.sort_unstable();
@@ -55,10 +63,16 @@ impl InboxTable {
         }
         let result = self.reserve_all(&deliveries, queued_bytes(message));
         if result.is_ok() {
+            let kept = deliveries.iter().filter(|(_, delivery)| delivery.qos != QoS::AtMostOnce).count();
+            let stored = self.books.place_message(message, kept);
             for (slot, delivery) in deliveries {
                 let Some(inbox) = self.inboxes.occupant_mut(slot) else { continue };
-                inbox.accept(now, &tenant.settings, delivery, message, &mut self.totals, effects);
-                inbox.settle(&mut self.totals);
+                inbox.accept(now, &tenant.settings, delivery, message, stored, &mut self.books, effects);
+                inbox.settle(&mut self.books);
+            }
+            self.books.release_place(stored);
+            if let Some(origin) = origin.filter(|_| kept > 0) {
+                self.books.put_origin(&origin);
             }
         } else {
             let detail = "a message could not be queued: the tenant's persistent space is used up";
@@ -80,7 +94,7 @@ impl InboxTable {
             }
             for (earlier, _) in &deliveries[..index] {
                 if let Some(inbox) = self.inboxes.occupant_mut(*earlier) {
-                    inbox.settle(&mut self.totals);
+                    inbox.settle(&mut self.books);
                 }
             }
             return Err(PortError::QuotaExceeded);
@@ -125,17 +139,19 @@ impl Inbox {
     }
 
     /// Pushes or stores one message, or drops it by the overflow rule. QoS 1 and 2 have their space reserved.
+    #[expect(clippy::too_many_arguments, reason = "each of another type, and this is the one caller's loop")]
     fn accept(
         &mut self,
         now: Instant,
         settings: &TenantSettings,
         delivery: Delivery,
         message: &Arc<Message>,
-        totals: &mut Totals,
+        stored: Stored,
+        books: &mut Books,
         effects: &mut Vec<InboxEffect>,
     ) {
         if message.view().expiry_at.is_some_and(|at| at <= now) {
-            totals.dropped_expired += 1;
+            books.totals.dropped_expired += 1;
             return;
         }
         let Delivery { qos, retain, subscription_ids, check, shared } = delivery;
@@ -152,12 +168,12 @@ impl Inbox {
             }
         }
         let bytes = queued_bytes(message);
-        if !self.make_room(now, settings, bytes, totals, effects) || (qos == QoS::AtMostOnce && !self.reserve(bytes)) {
-            self.overflow(settings, &inbox_message, totals, effects);
+        if !self.make_room(now, settings, bytes, books, effects) || (qos == QoS::AtMostOnce && !self.reserve(bytes)) {
+            self.overflow(settings, &inbox_message, books, effects);
             return;
         }
-        self.queue.store(inbox_message, shared);
-        self.push(now, totals, effects);
+        self.store(inbox_message, shared, stored, books);
+        self.push(now, books, effects);
     }
 
     /// Makes room for `bytes` more; false if what is in the queue may not be dropped for it.
@@ -166,7 +182,7 @@ impl Inbox {
         now: Instant,
         settings: &TenantSettings,
         bytes: u64,
-        totals: &mut Totals,
+        books: &mut Books,
         effects: &mut Vec<InboxEffect>,
     ) -> bool {
         if bytes > settings.inbox_bytes_max || settings.inbox_messages_max == 0 {
@@ -177,7 +193,9 @@ impl Inbox {
                 || inbox.queue.bytes() + bytes > settings.inbox_bytes_max
         };
         if is_full(self) {
-            totals.dropped_expired += self.queue.purge_expired(now);
+            let mut expired = Vec::new();
+            self.queue.purge_expired(now, &mut expired);
+            self.drop_expired(&expired, books);
         } else {
             self.overflowing = false;
         }
@@ -186,7 +204,7 @@ impl Inbox {
                 return false;
             }
             let Some(evicted) = self.queue.evict_oldest_qos0() else { return false };
-            self.overflow(settings, &evicted.message, totals, effects);
+            self.overflow(settings, &evicted.message, books, effects);
         }
         true
     }
@@ -197,10 +215,10 @@ impl Inbox {
         &mut self,
         settings: &TenantSettings,
         dropped: &InboxMessage,
-        totals: &mut Totals,
+        books: &mut Books,
         effects: &mut Vec<InboxEffect>,
     ) {
-        totals.dropped_full += 1;
+        books.totals.dropped_full += 1;
         if self.overflowing && !settings.debug_mode {
             return;
         }

@@ -16,8 +16,10 @@
 //! - What a session has taken of its tenant's quotas is given back when it ends, to the byte.
 //! - A subscription's place in its session is never used again, so an answer about a route cannot concern its successor.
 
+mod books;
 mod effect;
 mod insert;
+mod load;
 mod queue;
 mod session;
 mod subscriptions;
@@ -26,6 +28,7 @@ mod table;
 mod tests;
 
 pub use effect::InboxEffect;
+pub use load::Loader;
 pub use table::{InboxTable, OwnerRef, Totals};
 
 use bifro_core::message::Message;

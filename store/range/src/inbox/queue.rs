@@ -26,11 +26,25 @@ pub(super) enum Stage {
     Sent,
 }
 
+/// Where the payload of a queued message is at rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    /// Nowhere: it is forgotten with the process.
+    Nowhere,
+    /// With its place in the queue.
+    Inline,
+    /// In a record of its own with this number, since several sessions have it.
+    Shared(u64),
+}
+
 #[derive(Debug)]
 pub(super) struct Queued {
     pub(super) message: InboxMessage,
     pub(super) shared: SharedSources,
     pub(super) stage: Stage,
+    pub(super) stored: Stored,
+    /// PUBREC has arrived for it: what is sent again is PUBREL.
+    pub(super) held: bool,
 }
 
 /// Invariants: no entry below `cursor` waits; `waiting`, `waiting_qos0` and `bytes` count what `entries` holds.
@@ -65,36 +79,59 @@ impl Queue {
         self.entries.get(&seq)
     }
 
-    /// Everything, in order.
-    pub(super) fn drain(self) -> impl Iterator<Item = Queued> {
-        self.entries.into_values()
+    /// Notes that PUBREC has arrived; false if that was known, or there is no such message.
+    pub(super) fn hold(&mut self, seq: InboxSeq) -> bool {
+        self.entries.get_mut(&seq).is_some_and(|queued| !core::mem::replace(&mut queued.held, true))
     }
 
-    pub(super) fn store(&mut self, mut message: InboxMessage, shared: SharedSources) -> InboxSeq {
+    /// Everything with its place, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (InboxSeq, &Queued)> {
+        self.entries.iter().map(|(&seq, queued)| (seq, queued))
+    }
+
+    /// Everything, in order.
+    pub(super) fn drain(self) -> impl Iterator<Item = (InboxSeq, Queued)> {
+        self.entries.into_iter()
+    }
+
+    pub(super) fn store(&mut self, message: InboxMessage, shared: SharedSources, stored: Stored) -> InboxSeq {
         let seq = InboxSeq(self.next);
-        self.next += 1;
+        self.put(seq, message, shared, stored);
+        seq
+    }
+
+    /// Puts a message in its place, behind all others.
+    pub(super) fn put(&mut self, seq: InboxSeq, mut message: InboxMessage, shared: SharedSources, stored: Stored) {
+        self.next = seq.0 + 1;
         message.seq = Some(seq);
         self.bytes += queued_bytes(&message.message);
         if let Some(expiry_at) = message.message.view().expiry_at {
             self.expiry_hint = Some(self.expiry_hint.map_or(expiry_at, |hint| hint.min(expiry_at)));
         }
         self.count_waiting(seq, message.qos);
-        self.entries.insert(seq, Queued { message, shared, stage: Stage::Waiting });
-        seq
+        self.entries.insert(seq, Queued { message, shared, stage: Stage::Waiting, stored, held: false });
     }
 
-    /// Hands out waiting messages until `window` are outstanding; returns how many it found expired
-    /// [MQTT5-3.3.2-5].
-    pub(super) fn push(&mut self, now: Instant, window: usize, messages: &mut Vec<InboxMessage>) -> u64 {
-        let mut expired = 0;
+    /// Hands out waiting messages until `window` are outstanding; adds to `expired` what it found to be so [MQTT5-3.3.2-5].
+    ///
+    /// Of two messages outstanding the places are less than [`InboxSeq::PACKET_IDS`] apart, so that their packet identifiers differ.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        window: usize,
+        messages: &mut Vec<InboxMessage>,
+        expired: &mut Vec<(InboxSeq, Queued)>,
+    ) {
+        let oldest = self.entries.first_key_value().map_or(0, |(seq, _)| seq.0);
         while self.waiting > 0 && self.entries.len() - self.waiting < window {
             let found =
                 self.entries.range_mut(InboxSeq(self.cursor)..).find(|(_, queued)| queued.stage == Stage::Waiting);
-            let Some((&seq, queued)) = found else { break };
+            let Some((&seq, queued)) = found.filter(|(seq, _)| seq.0 - oldest < u64::from(InboxSeq::PACKET_IDS)) else {
+                break;
+            };
             self.cursor = seq.0 + 1;
             if is_expired(queued, now) {
-                self.remove(seq);
-                expired += 1;
+                expired.extend(self.remove(seq).map(|queued| (seq, queued)));
                 continue;
             }
             queued.stage = Stage::Pushed;
@@ -102,7 +139,6 @@ impl Queue {
             self.waiting -= 1;
             self.waiting_qos0.remove(&seq);
         }
-        expired
     }
 
     pub(super) fn remove(&mut self, seq: InboxSeq) -> Option<Queued> {
@@ -122,21 +158,20 @@ impl Queue {
         self.remove(seq)
     }
 
-    /// Drops waiting messages that have expired; returns how many [MQTT5-3.3.2-5]. Looks at the queue only if one may have.
-    pub(super) fn purge_expired(&mut self, now: Instant) -> u64 {
+    /// Takes out waiting messages that have expired [MQTT5-3.3.2-5]. Looks at the queue only if one may have.
+    pub(super) fn purge_expired(&mut self, now: Instant, expired: &mut Vec<(InboxSeq, Queued)>) {
         if self.expiry_hint.is_none_or(|hint| hint > now) {
-            return 0;
+            return;
         }
-        let expired: Vec<InboxSeq> = (self.entries.iter())
+        let due: Vec<InboxSeq> = (self.entries.iter())
             .filter(|(_, queued)| queued.stage == Stage::Waiting && is_expired(queued, now))
             .map(|(&seq, _)| seq)
             .collect();
-        for &seq in &expired {
-            self.remove(seq);
+        for seq in due {
+            expired.extend(self.remove(seq).map(|queued| (seq, queued)));
         }
         let later = |queued: &Queued| queued.message.message.view().expiry_at.filter(|&at| at > now);
         self.expiry_hint = self.entries.values().filter_map(later).min();
-        expired.len() as u64
     }
 
     /// The owner has gone: what it was pushed waits again, except what it had sent to the client.

@@ -1,10 +1,10 @@
 //! One persistent session.
 
+use super::books::{Books, PresenceRecord, is_kept};
 use super::effect::InboxEffect;
-use super::queue::{Queue, SharedSources, Stage};
+use super::queue::{Queue, Queued, SharedSources, Stage, Stored};
 use super::queued_bytes;
 use super::subscriptions::{Route, Subscription, Subscriptions};
-use super::table::Totals;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -33,6 +33,7 @@ pub(super) enum Presence {
 
 #[derive(Debug)]
 pub(super) struct Inbox {
+    pub(super) slot: Slot,
     pub(super) tenant: TenantIdx,
     pub(super) client: Client,
     pub(super) publisher: PublisherKey,
@@ -42,6 +43,8 @@ pub(super) struct Inbox {
     pub(super) subscriptions: Subscriptions,
     pub(super) queue: Queue,
     pub(super) received_qos2: Vec<u16>,
+    /// An earlier process has left `received_qos2`, and may not have got to telling everybody to forget those publishes.
+    pub(super) is_unsettled: bool,
     pub(super) in_flight: Vec<(NonZeroU16, bool, InboxSeq)>,
     /// The deadline the table has set for this session.
     pub(super) deadline: Option<Instant>,
@@ -55,23 +58,26 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn new(
+        slot: Slot,
         tenant: TenantIdx,
         client: Client,
         publisher: PublisherKey,
         quota: Arc<Quota>,
         epoch: u64,
-        conn: ConnRef,
+        presence: Presence,
     ) -> Self {
         Self {
+            slot,
             tenant,
             client,
             publisher,
             quota,
             epoch,
-            presence: Presence::Attached(conn),
+            presence,
             subscriptions: Subscriptions::default(),
             queue: Queue::default(),
             received_qos2: Vec::new(),
+            is_unsettled: false,
             in_flight: Vec::new(),
             deadline: None,
             overflowing: false,
@@ -107,15 +113,16 @@ impl Inbox {
     }
 
     /// The state that a resuming connection needs [MQTT-3.1.2-4] [MQTT5-3.1.2-5].
-    pub(super) fn resumed(&self, inbox: (RangeIdx, Slot)) -> Box<Attached> {
+    pub(super) fn resumed(&self, range: RangeIdx, durable: bool) -> Box<Attached> {
         let in_flight = self.in_flight.iter().filter_map(|&(packet_id, released, seq)| {
             let queued = self.queue.entry(seq)?;
-            Some(InFlight { packet_id, released, message: queued.message.clone() })
+            Some(InFlight { packet_id, released: released || queued.held, message: queued.message.clone() })
         });
         Box::new(Attached {
             present: true,
-            inbox: Some(inbox),
+            inbox: Some((range, self.slot)),
             epoch: self.epoch,
+            durable,
             subscriptions: (self.subscriptions.iter())
                 .map(|(_, subscription)| (Box::from(&*subscription.full), subscription.options))
                 .collect(),
@@ -125,22 +132,75 @@ impl Inbox {
     }
 
     /// Takes over what a connection leaves, what came from no inbox included as far as the tenant has room for it.
-    pub(super) fn take_over(&mut self, left: Vec<(NonZeroU16, bool, Left)>, waiting: Vec<InboxMessage>) {
+    pub(super) fn take_over(
+        &mut self,
+        left: Vec<(NonZeroU16, bool, Left)>,
+        waiting: Vec<InboxMessage>,
+        books: &mut Books,
+    ) {
         self.in_flight.clear();
         for (packet_id, released, message) in left {
             let seq = match message {
                 Left::Stored(seq) => Some(seq),
-                Left::Unstored(message) => self.adopt(*message),
+                Left::Unstored(message) => self.adopt(*message, books),
             };
-            self.in_flight.extend(seq.map(|seq| (packet_id, released, seq)));
+            let Some(seq) = seq else { continue };
+            self.in_flight.push((packet_id, released, seq));
+            if released {
+                self.hold(seq, books);
+            }
         }
         for message in waiting {
-            self.adopt(message);
+            self.adopt(message, books);
         }
     }
 
-    fn adopt(&mut self, message: InboxMessage) -> Option<InboxSeq> {
-        self.reserve(queued_bytes(&message.message)).then(|| self.queue.store(message, SharedSources::new()))
+    fn adopt(&mut self, message: InboxMessage, books: &mut Books) -> Option<InboxSeq> {
+        if !self.reserve(queued_bytes(&message.message)) {
+            return None;
+        }
+        let stored = books.place_message(&message.message, 1);
+        Some(self.store(message, SharedSources::new(), stored, books))
+    }
+
+    /// Puts a message at the end of the queue, and in the books if it is to be kept.
+    pub(super) fn store(
+        &mut self,
+        message: InboxMessage,
+        shared: SharedSources,
+        stored: Stored,
+        books: &mut Books,
+    ) -> InboxSeq {
+        let stored = if is_kept(message.qos) { stored } else { Stored::Nowhere };
+        let seq = self.queue.store(message, shared, stored);
+        if let Some(queued) = self.queue.entry(seq) {
+            books.put_queued(self.slot, seq, queued);
+        }
+        seq
+    }
+
+    /// Takes a message out of the queue and the books.
+    pub(super) fn remove(&mut self, seq: InboxSeq, books: &mut Books) {
+        if let Some(queued) = self.queue.remove(seq) {
+            books.delete_queued(self.slot, seq, &queued);
+        }
+    }
+
+    /// PUBREC has arrived for a message.
+    pub(super) fn hold(&mut self, seq: InboxSeq, books: &mut Books) {
+        if self.queue.hold(seq) {
+            books.put_held(self.slot, seq);
+        }
+    }
+
+    /// What a session that has an owner no more is at rest.
+    pub(super) fn presence_record(&self) -> Option<PresenceRecord> {
+        match &self.presence {
+            Presence::Attached(_) => None,
+            Presence::Detached { expires_at, will } => {
+                Some(PresenceRecord::Detached { expires_at: *expires_at, will: will.clone() })
+            }
+        }
     }
 
     /// Takes what was pushed and not committed back, except what was in flight to the client.
@@ -149,12 +209,21 @@ impl Inbox {
     }
 
     /// Pushes as much as the window allows to the live owner.
-    pub(super) fn push(&mut self, now: Instant, totals: &mut Totals, effects: &mut Vec<InboxEffect>) {
+    pub(super) fn push(&mut self, now: Instant, books: &mut Books, effects: &mut Vec<InboxEffect>) {
         let Presence::Attached(conn) = self.presence else { return };
-        let mut messages = Vec::new();
-        totals.dropped_expired += self.queue.push(now, INBOX_PUSH_WINDOW, &mut messages);
+        let (mut messages, mut expired) = (Vec::new(), Vec::new());
+        self.queue.push(now, INBOX_PUSH_WINDOW, &mut messages, &mut expired);
+        self.drop_expired(&expired, books);
         if !messages.is_empty() {
             effects.push(InboxEffect::Push { conn, messages });
+        }
+    }
+
+    /// Messages that were taken out of the queue because they have expired.
+    pub(super) fn drop_expired(&self, expired: &[(InboxSeq, Queued)], books: &mut Books) {
+        books.totals.dropped_expired += expired.len() as u64;
+        for (seq, queued) in expired {
+            books.delete_queued(self.slot, *seq, queued);
         }
     }
 
@@ -167,9 +236,17 @@ impl Inbox {
         admitted
     }
 
+    /// Counts what an earlier process left in the queue, whatever the quota says.
+    pub(super) fn recount(&mut self) {
+        let bytes = self.queue.bytes();
+        self.quota.recount(Resource::TotalPersistentSessionSpaceBytes, self.charged, bytes);
+        self.charged = bytes;
+    }
+
     /// Gives back what was reserved and is not, or no longer, in the queue, and brings the totals up to date. Ends every
     /// change of the queue.
-    pub(super) fn settle(&mut self, totals: &mut Totals) {
+    pub(super) fn settle(&mut self, books: &mut Books) {
+        let totals = &mut books.totals;
         let bytes = self.queue.bytes();
         assert!(self.charged >= bytes, "nothing is stored that was not reserved");
         self.quota.release(Resource::TotalPersistentSessionSpaceBytes, self.charged - bytes);
@@ -218,25 +295,25 @@ impl Inbox {
     }
 
     /// The session ends: will, routes, quotas, and what its shared groups can still deliver to others.
-    pub(super) fn end(
-        mut self,
-        now: Instant,
-        at: (RangeIdx, Slot),
-        totals: &mut Totals,
-        effects: &mut Vec<InboxEffect>,
-    ) {
+    pub(super) fn end(mut self, now: Instant, range: RangeIdx, books: &mut Books, effects: &mut Vec<InboxEffect>) {
         if let Presence::Detached { will: Some((_, will)), .. } = &self.presence {
             // The will is published when the session ends, if not before [MQTT5-3.1.2-8] [MQTT5-3.1.3-9].
             effects.push(InboxEffect::WillDue { client: self.client.clone(), will: will.clone() });
         }
         let ended: Vec<_> = self.subscriptions.drain().collect();
         for (subscription_place, subscription) in ended {
-            let receiver = Receiver::Inbox { range: at.0, inbox: at.1, subscription: subscription_place };
+            let receiver = Receiver::Inbox { range, inbox: self.slot, subscription: subscription_place };
+            books.delete_subscription(self.slot, subscription_place);
             self.drop_subscription(receiver, subscription, Some(PortError::NotOwner), effects);
         }
         let queue = core::mem::take(&mut self.queue);
-        self.settle(totals);
-        for queued in queue.drain() {
+        self.settle(books);
+        books.delete_session(self.slot);
+        for &packet_id in &self.received_qos2 {
+            books.delete_received(self.slot, packet_id);
+        }
+        for (seq, queued) in queue.drain() {
+            books.delete_queued(self.slot, seq, &queued);
             let again = match queued.message.qos {
                 QoS::AtMostOnce => false,
                 QoS::AtLeastOnce => true,
@@ -252,7 +329,7 @@ impl Inbox {
             }
         }
         self.quota.release(Resource::TotalPersistentSessions, 1);
-        totals.inboxes -= 1;
+        books.totals.inboxes -= 1;
         let stopped = Event::of(EventKind::MqttSessionStop, Some(&self.client), "the persistent session has ended");
         effects.push(InboxEffect::Event(stopped));
     }

@@ -49,6 +49,20 @@ impl Subscriptions {
         self.index(place).map(|index| &mut self.ordered[index].1)
     }
 
+    /// The subscription to `full` with its place, if there is one.
+    pub(super) fn find(&self, full: &str) -> Option<(u32, &Subscription)> {
+        let place = *self.places.get(full)?;
+        Some((place, self.at(place)?))
+    }
+
+    /// Puts a subscription that an earlier process left in its place, behind all others; its route is to be added.
+    pub(super) fn restore(&mut self, place: u32, full: &str, target: Arc<RouteFilter>, options: SubOptions) {
+        let full: Arc<str> = full.into();
+        self.next = place.saturating_add(1);
+        self.places.insert(full.clone(), place);
+        self.ordered.push((place, Subscription { full, target, options, route: Route::Pending(SmallVec::new()) }));
+    }
+
     /// The subscription to `full`, if there is one.
     pub(super) fn find_mut(&mut self, full: &str) -> Option<&mut Subscription> {
         let place = *self.places.get(full)?;

@@ -1,8 +1,10 @@
 //! All persistent sessions of one partition.
 
+use super::books::{Books, PresenceRecord};
 use super::effect::InboxEffect;
 use super::session::{Inbox, Presence};
 use super::subscriptions::{Route, Waiting};
+use crate::changes::Changes;
 use crate::deadlines::Deadlines;
 use crate::dist::RouteFilter;
 use crate::key::{ReplyTo, TenantKey, TenantKeyRef};
@@ -14,7 +16,7 @@ use alloc::vec::Vec;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, Slot, TenantIdx, publisher_key};
-use bifro_core::ports::{Attached, DetachState, PortError, Receiver, SubOptions};
+use bifro_core::ports::{AttachTerms, Attached, DetachState, Origin, PortError, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -51,14 +53,14 @@ pub struct InboxTable {
     range: RangeIdx,
     seed: u64,
     pub(super) inboxes: SlotTable<Inbox>,
-    index: HashMap<TenantKey, Slot>,
-    deadlines: Deadlines<Slot>,
-    last_epoch: u64,
-    pub(super) totals: Totals,
+    pub(super) index: HashMap<TenantKey, Slot>,
+    pub(super) deadlines: Deadlines<Slot>,
+    pub(super) last_epoch: u64,
+    pub(super) books: Books,
 }
 
 impl InboxTable {
-    /// An empty table. `range` is where receivers of routes find it, `seed` the process's seed of publisher keys.
+    /// An empty table that is forgotten with the process. `range` is where receivers of routes find it, `seed` the process's seed of publisher keys.
     pub fn new(range: RangeIdx, seed: u64) -> Self {
         Self {
             range,
@@ -67,13 +69,25 @@ impl InboxTable {
             index: HashMap::new(),
             deadlines: Deadlines::default(),
             last_epoch: 0,
-            totals: Totals::default(),
+            books: Books::default(),
         }
+    }
+
+    /// An empty table whose changes are to be written. `seed` must be the same in the next process.
+    pub fn durable(range: RangeIdx, seed: u64) -> Self {
+        let mut table = Self::new(range, seed);
+        table.books.changes = Some(Changes::new());
+        table
+    }
+
+    /// What has changed at rest since this was asked last.
+    pub fn take_changes(&mut self) -> Vec<u8> {
+        self.books.changes.as_mut().map(Changes::take).unwrap_or_default()
     }
 
     /// Sums over all inboxes.
     pub const fn totals(&self) -> Totals {
-        self.totals
+        self.books.totals
     }
 
     /// Makes `conn` the owner of its client's session: of the one there is, or of a new one.
@@ -85,14 +99,14 @@ impl InboxTable {
         conn: ConnRef,
         client: &Client,
         tenant: &TenantCtx,
-        clean_start: bool,
+        terms: AttachTerms,
         effects: &mut Vec<InboxEffect>,
     ) {
         let found = self.index.get(&key_of(tenant.idx, client)).copied();
         if let Some(slot) = found {
             let expired = self.inboxes.occupant(slot).is_some_and(|inbox| inbox.is_expired(now));
-            if !clean_start && !expired {
-                self.resume(now, to, conn, client, slot, effects);
+            if !terms.clean_start && !expired {
+                self.resume(now, to, conn, client, slot, terms, effects);
                 return;
             }
             // Clean Start discards the session, which thereby ends [MQTT-3.1.2-6] [MQTT5-3.1.2-4].
@@ -106,16 +120,21 @@ impl InboxTable {
         }
         let publisher = publisher_key(self.seed, &tenant.name, &client.client_id);
         let epoch = self.take_epoch();
-        let inbox = Inbox::new(tenant.idx, client.clone(), publisher, tenant.quota.clone(), epoch, conn);
-        let slot = self.inboxes.insert(inbox);
+        let (quota, presence) = (tenant.quota.clone(), Presence::Attached(conn));
+        let slot =
+            self.inboxes.insert(|slot| Inbox::new(slot, tenant.idx, client.clone(), publisher, quota, epoch, presence));
         self.index.insert(key_of(tenant.idx, client).to_key(), slot);
-        self.totals.inboxes += 1;
-        let attached = Attached { inbox: Some((self.range, slot)), epoch, ..Attached::default() };
+        self.books.totals.inboxes += 1;
+        self.books.put_counter(slot.generation);
+        self.put_attached(slot, terms);
+        let durable = self.books.is_durable();
+        let attached = Attached { inbox: Some((self.range, slot)), epoch, durable, ..Attached::default() };
         effects.push(InboxEffect::Attached { to, result: Ok(Box::new(attached)) });
     }
 
     /// Goes on with a session [MQTT-3.1.2-4] [MQTT5-3.1.2-5]. Its will is not published: a new connection was made in time
     /// [MQTT5-3.1.3-9].
+    #[expect(clippy::too_many_arguments, reason = "the request's fields, each of another type")]
     fn resume(
         &mut self,
         now: Instant,
@@ -123,8 +142,10 @@ impl InboxTable {
         conn: ConnRef,
         client: &Client,
         slot: Slot,
+        terms: AttachTerms,
         effects: &mut Vec<InboxEffect>,
     ) {
+        let (range, durable) = (self.range, self.books.is_durable());
         let epoch = self.take_epoch();
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
         inbox.epoch = epoch;
@@ -134,9 +155,23 @@ impl InboxTable {
             self.deadlines.clear(at, slot);
         }
         inbox.rewind();
-        effects.push(InboxEffect::Attached { to, result: Ok(inbox.resumed((self.range, slot))) });
-        inbox.push(now, &mut self.totals, effects);
-        inbox.settle(&mut self.totals);
+        let attached = inbox.resumed(range, durable);
+        effects.push(if core::mem::take(&mut inbox.is_unsettled) {
+            InboxEffect::SettleAndAttach { to, attached }
+        } else {
+            InboxEffect::Attached { to, result: Ok(attached) }
+        });
+        inbox.push(now, &mut self.books, effects);
+        inbox.settle(&mut self.books);
+        self.put_attached(slot, terms);
+    }
+
+    /// The record of a session that has an owner.
+    fn put_attached(&mut self, slot: Slot, terms: AttachTerms) {
+        if let Some(inbox) = self.inboxes.occupant(slot) {
+            let AttachTerms { expiry_s, will, .. } = terms;
+            self.books.put_session(inbox, &PresenceRecord::Attached { expiry_s, will });
+        }
     }
 
     /// Ends the client's session, if it has one: a transient one begins.
@@ -166,15 +201,20 @@ impl InboxTable {
     ) {
         match self.inboxes.occupant_mut(owner.inbox) {
             Some(inbox) if inbox.epoch == owner.epoch => {
-                inbox.received_qos2 = state.received_qos2;
-                inbox.take_over(state.in_flight, state.waiting);
+                // A durable inbox was told of each when it was received.
+                if !self.books.is_durable() {
+                    inbox.received_qos2 = state.received_qos2;
+                }
+                inbox.take_over(state.in_flight, state.waiting, &mut self.books);
                 inbox.rewind();
-                inbox.settle(&mut self.totals);
+                inbox.settle(&mut self.books);
                 let expires_at =
                     (state.expiry_s != u32::MAX).then(|| now + Duration::from_secs(u64::from(state.expiry_s)));
                 let will = state.will.map(|(delay, will)| (now + delay, will));
                 inbox.presence = Presence::Detached { expires_at, will };
-                self.fire(now, owner.inbox, effects);
+                if !self.fire(now, owner.inbox, effects) {
+                    self.put_detached(owner.inbox);
+                }
             }
             // Another connection has resumed the session: the will is not due [MQTT5-3.1.3-9].
             Some(_) => {}
@@ -206,6 +246,7 @@ impl InboxTable {
                 Route::Added => effects.push(InboxEffect::Subscribed { to, result: Ok(true) }),
                 Route::Pending(waiting) => waiting.push((to, true)),
             }
+            self.put_subscription(owner.inbox, full);
             return;
         }
         let route = Arc::new(RouteFilter::parse(full));
@@ -221,6 +262,7 @@ impl InboxTable {
             Ok(subscription) => {
                 let receiver = Receiver::Inbox { range, inbox: owner.inbox, subscription };
                 effects.push(InboxEffect::AddRoute { tenant: inbox.tenant, route, receiver });
+                self.put_subscription(owner.inbox, full);
             }
             Err(refusal) => {
                 inbox.release_subscription(shared);
@@ -249,6 +291,7 @@ impl InboxTable {
             Err(refusal) => {
                 let full = entry.full.clone();
                 if let Some((_, entry)) = inbox.subscriptions.remove(&full) {
+                    self.books.delete_subscription(inbox.slot, subscription);
                     inbox.drop_subscription(receiver, entry, Some(refusal), effects);
                 }
             }
@@ -262,9 +305,19 @@ impl InboxTable {
             let (subscription, entry) = inbox.subscriptions.remove(full)?;
             let receiver = Receiver::Inbox { range, inbox: owner.inbox, subscription };
             inbox.drop_subscription(receiver, entry, None, effects);
-            Some(())
+            Some(subscription)
         });
+        if let Some(subscription) = removed {
+            self.books.delete_subscription(owner.inbox, subscription);
+        }
         effects.push(InboxEffect::Unsubscribed { to, existed: removed.is_some() });
+    }
+
+    fn put_subscription(&mut self, slot: Slot, full: &str) {
+        let subscriptions = self.inboxes.occupant(slot).map(|inbox| &inbox.subscriptions);
+        if let Some((place, subscription)) = subscriptions.and_then(|subscriptions| subscriptions.find(full)) {
+            self.books.put_subscription(slot, place, subscription);
+        }
     }
 
     /// The client has done with these messages: they are forgotten, and as many more are pushed.
@@ -273,10 +326,48 @@ impl InboxTable {
             return;
         };
         for &seq in done {
-            inbox.queue.remove(seq);
+            inbox.remove(seq, &mut self.books);
         }
-        inbox.push(now, &mut self.totals, effects);
-        inbox.settle(&mut self.totals);
+        inbox.push(now, &mut self.books, effects);
+        inbox.settle(&mut self.books);
+    }
+
+    /// PUBREC has arrived for a message: what its client is sent from now on is PUBREL.
+    pub fn hold(&mut self, to: ReplyTo, owner: OwnerRef, seq: InboxSeq, effects: &mut Vec<InboxEffect>) {
+        if let Some(inbox) = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch) {
+            inbox.hold(seq, &mut self.books);
+        }
+        effects.push(InboxEffect::Done { to });
+    }
+
+    /// A QoS 2 publish of the session's client has been taken over; a repetition is to be recognised from now on.
+    pub fn receive(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
+        let (_, slot) = origin.inbox;
+        if let Some(inbox) = self.inboxes.occupant_mut(slot).filter(|inbox| inbox.epoch == origin.epoch)
+            && !inbox.received_qos2.contains(&origin.packet_id)
+        {
+            inbox.received_qos2.push(origin.packet_id);
+            self.books.put_received(slot, origin.packet_id);
+        }
+        effects.push(InboxEffect::Done { to });
+    }
+
+    /// PUBREL: the packet identifier is free again.
+    pub fn release(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
+        let (_, slot) = origin.inbox;
+        if let Some(inbox) = self.inboxes.occupant_mut(slot).filter(|inbox| inbox.epoch == origin.epoch)
+            && let Some(at) = inbox.received_qos2.iter().position(|&id| id == origin.packet_id)
+        {
+            inbox.received_qos2.remove(at);
+            self.books.delete_received(slot, origin.packet_id);
+        }
+        effects.push(InboxEffect::Done { to });
+    }
+
+    /// The publisher's inbox recognises a repetition of this publish itself now.
+    pub fn forget(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
+        self.books.delete_origin(&origin);
+        effects.push(InboxEffect::Done { to });
     }
 
     /// When [`InboxTable::handle_timeout`] wants to be called next.
@@ -292,23 +383,48 @@ impl InboxTable {
             if let Some(inbox) = self.inboxes.occupant_mut(slot) {
                 inbox.deadline = None;
             }
-            self.fire(now, slot, effects);
+            if !self.fire(now, slot, effects) {
+                self.put_detached(slot);
+            }
         }
     }
 
-    /// Does what is due for one detached session, and sets its next deadline.
-    fn fire(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
-        let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
+    /// Does what is due for one detached session, and sets its next deadline. True if the session has ended.
+    pub(super) fn fire(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) -> bool {
+        let Some(inbox) = self.inboxes.occupant_mut(slot) else { return true };
         if inbox.is_expired(now) {
             self.end(now, slot, effects);
-            return;
+            return true;
         }
         if let Some(will) = inbox.take_due_will(now) {
             effects.push(InboxEffect::WillDue { client: inbox.client.clone(), will });
         }
+        self.set_deadline(slot);
+        false
+    }
+
+    /// Has the timer look at a session that was restored.
+    pub(super) fn set_deadline(&mut self, slot: Slot) {
+        let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
         inbox.deadline = inbox.next_deadline();
         if let Some(at) = inbox.deadline {
             self.deadlines.set(at, slot);
+        }
+    }
+
+    pub(super) const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    pub(super) const fn range(&self) -> RangeIdx {
+        self.range
+    }
+
+    /// The record of a session that has no owner.
+    pub(super) fn put_detached(&mut self, slot: Slot) {
+        let Some(inbox) = self.inboxes.occupant(slot) else { return };
+        if let Some(presence) = inbox.presence_record() {
+            self.books.put_session(inbox, &presence);
         }
     }
 
@@ -318,7 +434,7 @@ impl InboxTable {
         if let Some(at) = inbox.deadline {
             self.deadlines.clear(at, slot);
         }
-        inbox.end(now, (self.range, slot), &mut self.totals, effects);
+        inbox.end(now, self.range, &mut self.books, effects);
     }
 
     fn owned(&mut self, owner: OwnerRef) -> Option<&mut Inbox> {
@@ -345,7 +461,7 @@ impl InboxTable {
             messages += inbox.queue.len() as u64;
             bytes += inbox.queue.bytes();
         }
-        let Totals { inboxes, messages: counted, bytes: counted_bytes, .. } = self.totals;
+        let Totals { inboxes, messages: counted, bytes: counted_bytes, .. } = self.books.totals;
         assert_eq!((inboxes, counted, counted_bytes), (self.inboxes.len() as u64, messages, bytes));
     }
 }

@@ -49,14 +49,15 @@ impl core::fmt::Display for RecordError {
 
 impl core::error::Error for RecordError {}
 
-/// Writes one encoding.
+/// Writes one encoding behind what is there already. Whether it is within [`RECORD_BYTES_MAX`] is asked of the reader.
 #[derive(Debug)]
-pub(crate) struct Writer(Vec<u8>);
+pub(crate) struct Writer<'a>(&'a mut Vec<u8>);
 
-impl Writer {
+impl<'a> Writer<'a> {
     /// An encoding of which only the format is written.
-    pub(crate) fn new() -> Self {
-        Self(Vec::from([FORMAT]))
+    pub(crate) fn begin(out: &'a mut Vec<u8>) -> Self {
+        out.push(FORMAT);
+        Self(out)
     }
 
     pub(crate) fn u8(&mut self, value: u8) {
@@ -67,13 +68,16 @@ impl Writer {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
+    pub(crate) fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
     pub(crate) fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
     pub(crate) fn count(&mut self, count: usize) {
-        let count = u32::try_from(count).expect("what is counted came in packets of less than 256 MiB");
-        self.0.extend_from_slice(&count.to_le_bytes());
+        self.u32(u32::try_from(count).expect("what is counted came in packets of less than 256 MiB"));
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
@@ -86,11 +90,6 @@ impl Writer {
         if let Some(at) = at {
             self.u64(at.as_micros());
         }
-    }
-
-    /// The encoding. Whether it is within [`RECORD_BYTES_MAX`] is asked of the reader.
-    pub(crate) fn finish(self) -> Vec<u8> {
-        self.0
     }
 }
 
@@ -128,6 +127,10 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u16(&mut self) -> Result<u16, RecordError> {
         self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, RecordError> {
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, RecordError> {

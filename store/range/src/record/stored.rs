@@ -9,7 +9,7 @@ use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, Effect, Rule};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(crate) fn write_message(writer: &mut Writer, message: &Message) {
+pub(crate) fn write_message(writer: &mut Writer<'_>, message: &Message) {
     let view = message.view();
     writer.bytes(view.topic.as_bytes());
     writer.bytes(view.properties);
@@ -39,7 +39,7 @@ pub(crate) fn read_message(reader: &mut Reader<'_>) -> Result<Arc<Message>, Reco
 }
 
 /// The whole identity: permissions are asked again when a stored message is delivered, with the rules that came with it.
-pub(crate) fn write_client(writer: &mut Writer, client: &ClientInfo) {
+pub(crate) fn write_client(writer: &mut Writer<'_>, client: &ClientInfo) {
     writer.bytes(client.tenant.as_bytes());
     writer.bytes(client.user.as_bytes());
     writer.bytes(client.client_id.as_bytes());

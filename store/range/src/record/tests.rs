@@ -10,7 +10,8 @@ use bifro_core::plugin::{Action, Effect, Rule};
 use proptest::prelude::*;
 
 fn encoded() -> Vec<u8> {
-    let mut writer = Writer::new();
+    let mut bytes = Vec::new();
+    let mut writer = Writer::begin(&mut bytes);
     let rule = |effect, action| Rule { effect, action, pattern: "a/%c".into() };
     write_client(
         &mut writer,
@@ -35,7 +36,7 @@ fn encoded() -> Vec<u8> {
         publisher: PublisherKey(11),
     };
     write_message(&mut writer, &view.to_message());
-    writer.finish()
+    bytes
 }
 
 fn read(bytes: &[u8]) -> Result<(Arc<ClientInfo>, Arc<bifro_core::message::Message>), RecordError> {
@@ -49,10 +50,11 @@ fn read(bytes: &[u8]) -> Result<(Arc<ClientInfo>, Arc<bifro_core::message::Messa
 fn client_and_message_are_read_as_they_were_written() {
     let bytes = encoded();
     let (client, message) = read(&bytes).expect("just written");
-    let mut again = Writer::new();
-    write_client(&mut again, &client);
-    write_message(&mut again, &message);
-    assert_eq!(again.finish(), bytes);
+    let mut again = Vec::new();
+    let mut writer = Writer::begin(&mut again);
+    write_client(&mut writer, &client);
+    write_message(&mut writer, &message);
+    assert_eq!(again, bytes);
     assert_eq!((&*client.user, client.version, client.rules.len()), ("ann", Version::V311, 2));
     assert_eq!((message.topic(), message.payload()), ("a/b", &b"payload"[..]));
 }
@@ -81,10 +83,11 @@ proptest! {
         let at = at % bytes.len();
         bytes[at] ^= flip;
         if let Ok((client, message)) = read(&bytes) {
-            let mut again = Writer::new();
-            write_client(&mut again, &client);
-            write_message(&mut again, &message);
-            prop_assert_eq!(again.finish(), bytes);
+            let mut again = Vec::new();
+            let mut writer = Writer::begin(&mut again);
+            write_client(&mut writer, &client);
+            write_message(&mut writer, &message);
+            prop_assert_eq!(again, bytes);
         }
     }
 }

@@ -4,15 +4,15 @@
 //! of its quotas is given back to the byte when they go. Expired messages are never handed out; the timer removes them.
 
 mod find;
-mod replay;
+mod records;
 #[cfg(test)]
-mod replay_tests;
+mod records_tests;
 #[cfg(test)]
 mod tests;
 
 pub use find::FindLimits;
-pub use replay::{RetainChange, RetainCommand};
 
+use crate::changes::Changes;
 use crate::deadlines::Deadlines;
 use crate::key::{ReplyTo, TenantKey};
 use crate::limits::{RETAINED_EXPIRED_PER_CALL_MAX, RETAINED_EXPIRY_GRAIN, RETAINED_OVERHEAD_BYTES};
@@ -62,6 +62,8 @@ pub struct RetainTable {
     deadlines: Deadlines<TenantKey>,
     /// Searches that did not fit one call, oldest first.
     finds: VecDeque<find::Find>,
+    /// What changes at rest; none where nothing is to be kept.
+    changes: Option<Changes>,
     messages: u64,
     bytes: u64,
 }
@@ -72,9 +74,19 @@ pub const fn retained_bytes(message: &Message) -> u64 {
 }
 
 impl RetainTable {
-    /// An empty table.
+    /// An empty table that is forgotten with the process.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty table whose changes are to be written.
+    pub fn durable() -> Self {
+        Self { changes: Some(Changes::new()), ..Self::default() }
+    }
+
+    /// What has changed at rest since this was asked last.
+    pub fn take_changes(&mut self) -> Vec<u8> {
+        self.changes.as_mut().map(Changes::take).unwrap_or_default()
     }
 
     /// Messages held.
@@ -117,6 +129,9 @@ impl RetainTable {
             return Err(PortError::QuotaExceeded);
         }
         let retained = RetainedMessage { message: message.clone(), publisher: publisher.clone() };
+        if let Some(changes) = &mut self.changes {
+            records::put(changes, &retained);
+        }
         self.put(tenant, retained, bytes);
         Ok(())
     }
@@ -152,6 +167,9 @@ impl RetainTable {
         of.quota.release(Resource::TotalRetainMessageSpaceBytes, entry.bytes);
         self.messages -= 1;
         self.bytes -= entry.bytes;
+        if let Some(changes) = &mut self.changes {
+            records::delete(changes, &entry.retained);
+        }
         self.drop_if_idle(tenant);
         Some(entry)
     }

@@ -16,7 +16,7 @@ use alloc::vec::Vec;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{Attached, DetachState, InboxMessage, Receiver, SubOptions};
+use bifro_core::ports::{AttachTerms, Attached, DetachState, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -70,6 +70,8 @@ fn line(effect: &InboxEffect) -> String {
     match effect {
         InboxEffect::Attached { result: Ok(attached), .. } => format!("attached present={}", attached.present),
         InboxEffect::Attached { result: Err(refusal), .. } => format!("attach refused {refusal:?}"),
+        InboxEffect::SettleAndAttach { .. } => "attached when settled".into(),
+        InboxEffect::Done { .. } => "done".into(),
         InboxEffect::Detached { .. } => "detached".into(),
         InboxEffect::Subscribed { result, .. } => format!("subscribed {result:?}"),
         InboxEffect::Unsubscribed { existed, .. } => format!("unsubscribed {existed}"),
@@ -135,7 +137,8 @@ impl Driven {
 
     fn attach(&mut self, conn_index: u32, client: &Client, clean_start: bool) -> Vec<String> {
         self.run(|this, effects| {
-            this.table.attach(this.now, TO, conn(conn_index), client, &this.tenant, clean_start, effects);
+            let terms = AttachTerms { clean_start, expiry_s: u32::MAX, will: None };
+            this.table.attach(this.now, TO, conn(conn_index), client, &this.tenant, terms, effects);
         })
     }
 
@@ -163,13 +166,13 @@ impl Driven {
     /// Inserts for every subscription ever made.
     fn insert(&mut self, message: &Arc<Message>) -> Vec<String> {
         let places = self.places.clone();
-        self.run(|this, effects| this.table.insert(this.now, TO, &this.tenant, &places, message, effects))
+        self.run(|this, effects| this.table.insert(this.now, TO, &this.tenant, &places, message, None, effects))
     }
 
     /// Inserts, and returns what was pushed.
     fn pushed(&mut self, message: &Arc<Message>) -> Vec<InboxMessage> {
         let (places, mut effects) = (self.places.clone(), vec![]);
-        self.table.insert(self.now, TO, &self.tenant, &places, message, &mut effects);
+        self.table.insert(self.now, TO, &self.tenant, &places, message, None, &mut effects);
         let messages = effects.into_iter().filter_map(|effect| match effect {
             InboxEffect::Push { messages, .. } => Some(messages),
             _ => None,

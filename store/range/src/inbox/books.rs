@@ -1,0 +1,308 @@
+//! What all inboxes of a table share: the sums over them, and what changes at rest.
+//!
+//! The records of a range, in the order of their keys, which is the order in which they are loaded:
+//!
+//! | key | value |
+//! |---|---|
+//! | counter | generation of the session made last |
+//! | message, number | a message that several sessions have queued |
+//! | session, place | who it is, its epoch, expiry and will, and what was in flight when it was left |
+//! | subscription, place, subscription | filter and options |
+//! | queued, place, sequence | how a message is to be delivered; the message itself, if no other session has it |
+//! | received, place, packet id | a QoS 2 publish of the session's client, not released |
+//! | held, place, sequence | PUBREC has arrived for that message |
+//! | origin, place of the publisher's inbox, packet id | a QoS 2 publish that is in these inboxes already |
+//!
+//! A message of QoS 0 has no record: it may be lost.
+
+use super::queue::{Queued, SharedSources, Stored};
+use super::session::Inbox;
+use super::subscriptions::Subscription;
+use super::table::Totals;
+use crate::changes::Changes;
+use crate::dist::RouteFilter;
+use crate::record::{Writer, write_client, write_message};
+use alloc::sync::Arc;
+use bifro_core::ids::{InboxSeq, Slot};
+use bifro_core::message::{Message, QoS};
+use bifro_core::ports::{Origin, SubOptions};
+use bifro_core::time::Instant;
+use core::time::Duration;
+use hashbrown::{HashMap, HashSet};
+use smallvec::SmallVec;
+
+/// First byte of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    Counter = 1,
+    Message = 2,
+    Session = 3,
+    Subscription = 4,
+    Queued = 5,
+    Received = 6,
+    Held = 7,
+    Origin = 8,
+}
+
+pub(super) type Key = SmallVec<[u8; 24]>;
+
+/// A record's key: its kind and numbers, most significant byte first, so that order of keys is order of numbers.
+fn key(kind: Kind, of: Option<Slot>, last: &[u8]) -> Key {
+    let mut key = Key::new();
+    key.push(kind as u8);
+    if let Some(slot) = of {
+        key.extend_from_slice(&slot.index.to_be_bytes());
+        key.extend_from_slice(&slot.generation.to_be_bytes());
+    }
+    key.extend_from_slice(last);
+    key
+}
+
+/// A will with its delay.
+pub(super) type Will = (Duration, Arc<Message>);
+
+/// Whether a session had an owner when its record was written, and what follows if the process has ended since.
+#[derive(Clone, Debug)]
+pub(super) enum PresenceRecord {
+    /// It had: expiry interval in seconds and will with its delay, counted from when the end is noticed.
+    Attached { expiry_s: u32, will: Option<Will> },
+    /// It had not.
+    Detached { expires_at: Option<Instant>, will: Option<(Instant, Arc<Message>)> },
+}
+
+/// The publish an origin names, whoever owned the inbox then: a repetition comes with another epoch.
+pub(super) type OriginKey = (u16, Slot, u16);
+
+pub(super) fn origin_key(origin: &Origin) -> OriginKey {
+    (origin.inbox.0.0, origin.inbox.1, origin.packet_id)
+}
+
+/// See the module's page.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub(super) totals: Totals,
+    /// None where nothing is to be kept.
+    pub(super) changes: Option<Changes>,
+    /// Messages that several sessions have queued, and how many do.
+    pub(super) shared: HashMap<u64, u32>,
+    pub(super) last_shared: u64,
+    /// QoS 2 publishes that are in these inboxes and may be repeated.
+    pub(super) origins: HashSet<OriginKey>,
+}
+
+impl Books {
+    pub(super) const fn is_durable(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    pub(super) fn put_counter(&mut self, generation: u32) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.put(&key(Kind::Counter, None, &[]), false, |out| Writer::begin(out).u32(generation));
+    }
+
+    pub(super) fn put_session(&mut self, inbox: &Inbox, presence: &PresenceRecord) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.put(&key(Kind::Session, Some(inbox.slot), &[]), false, |out| {
+            let mut writer = Writer::begin(out);
+            write_client(&mut writer, &inbox.client);
+            writer.u64(inbox.epoch);
+            write_presence(&mut writer, presence);
+            writer.count(inbox.in_flight.len());
+            for &(packet_id, _, seq) in &inbox.in_flight {
+                writer.u16(packet_id.get());
+                writer.u64(seq.0);
+            }
+        });
+    }
+
+    pub(super) fn delete_session(&mut self, slot: Slot) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.delete(&key(Kind::Session, Some(slot), &[]));
+    }
+
+    pub(super) fn put_subscription(&mut self, slot: Slot, place: u32, subscription: &Subscription) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.put(&key(Kind::Subscription, Some(slot), &place.to_be_bytes()), false, |out| {
+            let mut writer = Writer::begin(out);
+            writer.bytes(subscription.full.as_bytes());
+            write_options(&mut writer, &subscription.options);
+        });
+    }
+
+    pub(super) fn delete_subscription(&mut self, slot: Slot, place: u32) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.delete(&key(Kind::Subscription, Some(slot), &place.to_be_bytes()));
+    }
+
+    /// Where the payload of a message is to be that `receivers` sessions are about to queue.
+    pub(super) fn place_message(&mut self, message: &Message, receivers: usize) -> Stored {
+        let Some(changes) = &mut self.changes else { return Stored::Nowhere };
+        if receivers <= 1 {
+            return Stored::Inline;
+        }
+        self.last_shared += 1;
+        let number = self.last_shared;
+        changes.put(&key(Kind::Message, None, &number.to_be_bytes()), true, |out| {
+            write_message(&mut Writer::begin(out), message);
+        });
+        self.shared.insert(number, 0);
+        Stored::Shared(number)
+    }
+
+    /// Nobody has queued a message for which a place was made.
+    pub(super) fn release_place(&mut self, stored: Stored) {
+        if let Stored::Shared(number) = stored
+            && self.shared.get(&number) == Some(&0)
+        {
+            self.delete_message(number);
+        }
+    }
+
+    fn delete_message(&mut self, number: u64) {
+        self.shared.remove(&number);
+        if let Some(changes) = &mut self.changes {
+            changes.delete(&key(Kind::Message, None, &number.to_be_bytes()));
+        }
+    }
+
+    pub(super) fn put_queued(&mut self, slot: Slot, seq: InboxSeq, queued: &Queued) {
+        let Some(changes) = &mut self.changes else { return };
+        if queued.stored == Stored::Nowhere {
+            return;
+        }
+        changes.put(&key(Kind::Queued, Some(slot), &seq.0.to_be_bytes()), true, |out| write_queued(out, queued));
+        if let Stored::Shared(number) = queued.stored {
+            *self.shared.entry(number).or_default() += 1;
+        }
+    }
+
+    pub(super) fn delete_queued(&mut self, slot: Slot, seq: InboxSeq, queued: &Queued) {
+        let Some(changes) = &mut self.changes else { return };
+        if queued.stored == Stored::Nowhere {
+            return;
+        }
+        changes.delete(&key(Kind::Queued, Some(slot), &seq.0.to_be_bytes()));
+        if queued.held {
+            changes.delete(&key(Kind::Held, Some(slot), &seq.0.to_be_bytes()));
+        }
+        if let Stored::Shared(number) = queued.stored {
+            let readers = self.shared.get_mut(&number).expect("a queued message is counted");
+            *readers -= 1;
+            if *readers == 0 {
+                self.delete_message(number);
+            }
+        }
+    }
+
+    pub(super) fn put_held(&mut self, slot: Slot, seq: InboxSeq) {
+        self.put_empty(&key(Kind::Held, Some(slot), &seq.0.to_be_bytes()));
+    }
+
+    pub(super) fn put_received(&mut self, slot: Slot, packet_id: u16) {
+        self.put_empty(&key(Kind::Received, Some(slot), &packet_id.to_be_bytes()));
+    }
+
+    pub(super) fn delete_received(&mut self, slot: Slot, packet_id: u16) {
+        let Some(changes) = &mut self.changes else { return };
+        changes.delete(&key(Kind::Received, Some(slot), &packet_id.to_be_bytes()));
+    }
+
+    pub(super) fn put_origin(&mut self, origin: &Origin) {
+        let of = origin_key(origin);
+        if self.is_durable() && self.origins.insert(of) {
+            self.put_empty(&key_of_origin(of));
+        }
+    }
+
+    pub(super) fn delete_origin(&mut self, origin: &Origin) {
+        let of = origin_key(origin);
+        if self.origins.remove(&of)
+            && let Some(changes) = &mut self.changes
+        {
+            changes.delete(&key_of_origin(of));
+        }
+    }
+
+    fn put_empty(&mut self, key: &[u8]) {
+        if let Some(changes) = &mut self.changes {
+            changes.put(key, false, |out| drop(Writer::begin(out)));
+        }
+    }
+}
+
+fn key_of_origin((range, slot, packet_id): OriginKey) -> Key {
+    let [a, b] = range.to_be_bytes();
+    let [c, d] = packet_id.to_be_bytes();
+    key(Kind::Origin, Some(slot), &[a, b, c, d])
+}
+
+fn write_presence(writer: &mut Writer<'_>, presence: &PresenceRecord) {
+    let write_will = |writer: &mut Writer<'_>, will: Option<(u64, &Message)>| {
+        writer.u8(u8::from(will.is_some()));
+        if let Some((micros, message)) = will {
+            writer.u64(micros);
+            write_message(writer, message);
+        }
+    };
+    match presence {
+        PresenceRecord::Attached { expiry_s, will } => {
+            writer.u8(0);
+            writer.u32(*expiry_s);
+            let micros = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+            write_will(writer, will.as_ref().map(|(delay, will)| (micros(*delay), &**will)));
+        }
+        PresenceRecord::Detached { expires_at, will } => {
+            writer.u8(1);
+            writer.maybe_instant(*expires_at);
+            write_will(writer, will.as_ref().map(|(at, will)| (at.as_micros(), &**will)));
+        }
+    }
+}
+
+fn write_options(writer: &mut Writer<'_>, options: &SubOptions) {
+    let SubOptions { qos, no_local, retain_as_published, subscription_id, check_deliveries } = *options;
+    writer.u8(qos as u8);
+    writer.u8(u8::from(no_local) | u8::from(retain_as_published) << 1 | u8::from(check_deliveries) << 2);
+    writer.u32(subscription_id.map_or(0, core::num::NonZeroU32::get));
+}
+
+fn write_queued(out: &mut alloc::vec::Vec<u8>, queued: &Queued) {
+    let mut writer = Writer::begin(out);
+    let message = &queued.message;
+    let counts = [message.subscription_ids.len(), queued.shared.len()];
+    let is_plain = counts == [0, 0];
+    let is_shared = matches!(queued.stored, Stored::Shared(_));
+    writer.u8(message.qos as u8);
+    writer.u8(u8::from(message.retain)
+        | u8::from(message.check_delivery) << 1
+        | u8::from(is_shared) << 2
+        | u8::from(is_plain) << 3);
+    if !is_plain {
+        writer.count(counts[0]);
+        message.subscription_ids.iter().for_each(|id| writer.u32(id.get()));
+        write_sources(&mut writer, &queued.shared);
+    }
+    match queued.stored {
+        Stored::Shared(number) => writer.u64(number),
+        Stored::Inline | Stored::Nowhere => write_message(&mut writer, &message.message),
+    }
+}
+
+fn write_sources(writer: &mut Writer<'_>, sources: &SharedSources) {
+    writer.count(sources.len());
+    for source in sources {
+        let RouteFilter { filter, group } = &**source;
+        writer.bytes(filter.as_bytes());
+        writer.u8(u8::from(group.is_some()));
+        if let Some(group) = group {
+            writer.bytes(group.name.as_bytes());
+            writer.u8(u8::from(group.ordered));
+        }
+    }
+}
+
+/// Whether a message of this QoS is kept at rest.
+pub(super) const fn is_kept(qos: QoS) -> bool {
+    !matches!(qos, QoS::AtMostOnce)
+}

@@ -1,0 +1,278 @@
+//! Taking over what an earlier process has left: records in the order of their keys, then one call that makes sessions of them.
+
+use super::books::{Kind, PresenceRecord};
+use super::effect::InboxEffect;
+use super::queue::{SharedSources, Stored};
+use super::session::{Inbox, Presence};
+use super::table::InboxTable;
+use crate::dist::RouteFilter;
+use crate::key::TenantKey;
+use crate::record::{Reader, RecordError, read_client, read_message};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bifro_core::ids::{InboxSeq, Slot, publisher_key};
+use bifro_core::limits::INBOX_PUSH_WINDOW;
+use bifro_core::message::{Message, QoS};
+use bifro_core::ports::{GroupName, InboxMessage, Receiver, SubOptions};
+use bifro_core::settings::Resource;
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use core::num::{NonZeroU16, NonZeroU32};
+use core::time::Duration;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+/// Records on their way into a table, which must be empty.
+#[derive(Debug)]
+pub struct Loader<'a> {
+    table: &'a mut InboxTable,
+    last_generation: u32,
+    messages: HashMap<u64, Arc<Message>>,
+    presences: Vec<(Slot, PresenceRecord)>,
+}
+
+/// A key's numbers, behind its kind.
+struct Key<'a>(&'a [u8]);
+
+impl<'a> Key<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
+        let (head, rest) = self.0.split_first_chunk::<N>().ok_or(RecordError::Truncated)?;
+        self.0 = rest;
+        Ok(*head)
+    }
+
+    fn slot(&mut self) -> Result<Slot, RecordError> {
+        Ok(Slot { index: u32::from_be_bytes(self.take()?), generation: u32::from_be_bytes(self.take()?) })
+    }
+
+    fn seq(&mut self) -> Result<InboxSeq, RecordError> {
+        Ok(InboxSeq(u64::from_be_bytes(self.take()?)))
+    }
+}
+
+impl<'a> Loader<'a> {
+    /// Into this table.
+    pub fn new(table: &'a mut InboxTable) -> Self {
+        Self { table, last_generation: 0, messages: HashMap::new(), presences: Vec::new() }
+    }
+
+    /// Takes the next record. `tenant` finds a tenant by its name.
+    ///
+    /// # Errors
+    /// If it is not exactly one record, or speaks of what does not exist.
+    pub fn load(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        tenant: impl FnOnce(&str) -> Arc<TenantCtx>,
+    ) -> Result<(), RecordError> {
+        let (&kind, numbers) = key.split_first().ok_or(RecordError::Truncated)?;
+        let (mut key, mut value) = (Key(numbers), Reader::new(value)?);
+        match kind {
+            kind if kind == Kind::Counter as u8 => self.last_generation = value.u32()?,
+            kind if kind == Kind::Message as u8 => {
+                let number = u64::from_be_bytes(key.take()?);
+                self.messages.insert(number, read_message(&mut value)?);
+            }
+            kind if kind == Kind::Session as u8 => self.session(key.slot()?, &mut value, tenant)?,
+            kind if kind == Kind::Subscription as u8 => {
+                let (slot, place) = (key.slot()?, u32::from_be_bytes(key.take()?));
+                self.subscription(slot, place, &mut value)?;
+            }
+            kind if kind == Kind::Queued as u8 => {
+                let (slot, seq) = (key.slot()?, key.seq()?);
+                self.queued(slot, seq, &mut value)?;
+            }
+            kind if kind == Kind::Received as u8 => {
+                let (slot, packet_id) = (key.slot()?, u16::from_be_bytes(key.take()?));
+                self.inbox(slot)?.received_qos2.push(packet_id);
+            }
+            kind if kind == Kind::Held as u8 => {
+                let (slot, seq) = (key.slot()?, key.seq()?);
+                self.inbox(slot)?.queue.hold(seq);
+            }
+            kind if kind == Kind::Origin as u8 => {
+                let slot = key.slot()?;
+                let (range, packet_id) = (u16::from_be_bytes(key.take()?), u16::from_be_bytes(key.take()?));
+                self.table.books.origins.insert((range, slot, packet_id));
+            }
+            _ => return Err(RecordError::Value("kind of key")),
+        }
+        if !key.0.is_empty() {
+            return Err(RecordError::Trailing);
+        }
+        value.finish()
+    }
+
+    fn inbox(&mut self, slot: Slot) -> Result<&mut Inbox, RecordError> {
+        self.table.inboxes.occupant_mut(slot).ok_or(RecordError::Value("session"))
+    }
+
+    fn session(
+        &mut self,
+        slot: Slot,
+        value: &mut Reader<'_>,
+        tenant: impl FnOnce(&str) -> Arc<TenantCtx>,
+    ) -> Result<(), RecordError> {
+        let client = read_client(value)?;
+        let epoch = value.u64()?;
+        let presence = read_presence(value)?;
+        let mut in_flight = Vec::new();
+        for _ in 0..value.count()? {
+            let packet_id = NonZeroU16::new(value.u16()?).ok_or(RecordError::Value("packet identifier"))?;
+            in_flight.push((packet_id, false, InboxSeq(value.u64()?)));
+        }
+        let tenant = tenant(&client.tenant);
+        let table = &mut *self.table;
+        let publisher = publisher_key(table.seed(), &tenant.name, &client.client_id);
+        let key = TenantKey { tenant: tenant.idx, name: (&*client.client_id).into() };
+        // Who owned it has gone with the earlier process; when it expires is decided in `finish`.
+        let nobody = Presence::Detached { expires_at: None, will: None };
+        let mut inbox = Inbox::new(slot, tenant.idx, client, publisher, tenant.quota.clone(), epoch, nobody);
+        inbox.in_flight = in_flight;
+        if table.index.insert(key, slot).is_some() || !table.inboxes.restore(slot, inbox) {
+            return Err(RecordError::Value("place of a session"));
+        }
+        tenant.quota.recount(Resource::TotalPersistentSessions, 0, 1);
+        table.books.totals.inboxes += 1;
+        table.last_epoch = table.last_epoch.max(epoch);
+        self.presences.push((slot, presence));
+        Ok(())
+    }
+
+    fn subscription(&mut self, slot: Slot, place: u32, value: &mut Reader<'_>) -> Result<(), RecordError> {
+        let full = value.str()?;
+        let options = read_options(value)?;
+        let target = Arc::new(RouteFilter::parse(full));
+        let inbox = self.inbox(slot)?;
+        inbox.quota.recount(Resource::TotalPersistentSubscriptions, 0, 1);
+        if target.group.is_some() {
+            inbox.quota.recount(Resource::TotalSharedSubscriptions, 0, 1);
+        }
+        inbox.subscriptions.restore(place, full, target, options);
+        Ok(())
+    }
+
+    fn queued(&mut self, slot: Slot, seq: InboxSeq, value: &mut Reader<'_>) -> Result<(), RecordError> {
+        let qos = read_qos(value)?;
+        let flags = value.u8()?;
+        let (mut subscription_ids, mut shared) = (SmallVec::new(), SharedSources::new());
+        if flags & 8 == 0 {
+            for _ in 0..value.count()? {
+                subscription_ids.push(NonZeroU32::new(value.u32()?).ok_or(RecordError::Value("subscription id"))?);
+            }
+            shared = read_sources(value)?;
+        }
+        let (message, stored) = if flags & 4 == 0 {
+            (read_message(value)?, Stored::Inline)
+        } else {
+            let number = value.u64()?;
+            let message = self.messages.get(&number).ok_or(RecordError::Value("number of a message"))?;
+            *self.table.books.shared.entry(number).or_default() += 1;
+            (message.clone(), Stored::Shared(number))
+        };
+        let (retain, check_delivery) = (flags & 1 != 0, flags & 2 != 0);
+        let message = InboxMessage { seq: Some(seq), message, qos, retain, subscription_ids, check_delivery };
+        self.inbox(slot)?.queue.put(seq, message, shared, stored);
+        Ok(())
+    }
+
+    /// Every record has been loaded: sessions go on where they stood, those that had an owner as if its connection had broken
+    /// `now`. Emits the routes to be added; wills and expiry follow by the timer.
+    pub fn finish(self, now: Instant, effects: &mut Vec<InboxEffect>) {
+        let Self { table, last_generation, messages, presences } = self;
+        let range = table.range();
+        table.inboxes.restored(last_generation);
+        table.books.last_shared = messages.keys().copied().max().unwrap_or(0);
+        for (slot, presence) in presences {
+            let was_attached = matches!(presence, PresenceRecord::Attached { .. });
+            let Some(inbox) = table.inboxes.occupant_mut(slot) else { continue };
+            inbox.is_unsettled = !inbox.received_qos2.is_empty();
+            inbox.presence = left_behind(presence, now);
+            inbox.restore_in_flight(was_attached);
+            inbox.rewind();
+            inbox.recount();
+            inbox.settle(&mut table.books);
+            for (subscription, entry) in inbox.subscriptions.iter() {
+                let receiver = Receiver::Inbox { range, inbox: slot, subscription };
+                effects.push(InboxEffect::AddRoute { tenant: inbox.tenant, route: entry.target.clone(), receiver });
+            }
+            if was_attached {
+                table.put_detached(slot);
+            }
+            table.set_deadline(slot);
+        }
+        // A crash between a message's record and the last of its readers' leaves none behind: they are of one entry.
+        debug_assert!(messages.keys().all(|number| table.books.shared.contains_key(number)));
+    }
+}
+
+fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
+    match presence {
+        PresenceRecord::Detached { expires_at, will } => Presence::Detached { expires_at, will },
+        PresenceRecord::Attached { expiry_s, will } => Presence::Detached {
+            expires_at: (expiry_s != u32::MAX).then(|| now + Duration::from_secs(expiry_s.into())),
+            will: will.map(|(delay, will)| (now + delay, will)),
+        },
+    }
+}
+
+impl Inbox {
+    /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1]. Of a connection that was left in order the
+    /// record says what that is; of one that was not, whatever the window let through may have.
+    fn restore_in_flight(&mut self, was_attached: bool) {
+        self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
+        let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
+        let window = if was_attached { INBOX_PUSH_WINDOW } else { 0 };
+        let pushed = (self.queue.iter().take(window)).filter(|(seq, _)| !known.contains(seq));
+        // Queued with PUBREC seen and yet not in the record: the crash came between the two.
+        let held = (self.queue.iter().skip(window)).filter(|(seq, queued)| queued.held && !known.contains(seq));
+        let more: Vec<_> = pushed.chain(held).map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
+        self.in_flight.extend(more);
+    }
+}
+
+fn read_qos(value: &mut Reader<'_>) -> Result<QoS, RecordError> {
+    QoS::from_bits(value.u8()?).ok_or(RecordError::Value("QoS"))
+}
+
+fn read_options(value: &mut Reader<'_>) -> Result<SubOptions, RecordError> {
+    let (qos, flags) = (read_qos(value)?, value.u8()?);
+    Ok(SubOptions {
+        qos,
+        no_local: flags & 1 != 0,
+        retain_as_published: flags & 2 != 0,
+        check_deliveries: flags & 4 != 0,
+        subscription_id: NonZeroU32::new(value.u32()?),
+    })
+}
+
+fn read_presence(value: &mut Reader<'_>) -> Result<PresenceRecord, RecordError> {
+    fn will(value: &mut Reader<'_>) -> Result<Option<(u64, Arc<Message>)>, RecordError> {
+        if value.flag()? { Ok(Some((value.u64()?, read_message(value)?))) } else { Ok(None) }
+    }
+    match value.u8()? {
+        0 => {
+            let expiry_s = value.u32()?;
+            let will = will(value)?.map(|(micros, will)| (Duration::from_micros(micros), will));
+            Ok(PresenceRecord::Attached { expiry_s, will })
+        }
+        1 => {
+            let expires_at = value.maybe_instant()?;
+            let will = will(value)?.map(|(micros, will)| (Instant::from_micros(micros), will));
+            Ok(PresenceRecord::Detached { expires_at, will })
+        }
+        _ => Err(RecordError::Value("presence")),
+    }
+}
+
+fn read_sources(value: &mut Reader<'_>) -> Result<SharedSources, RecordError> {
+    let mut sources = SharedSources::new();
+    for _ in 0..value.count()? {
+        let filter = value.str()?.into();
+        let group =
+            if value.flag()? { Some(GroupName { name: value.str()?.into(), ordered: value.flag()? }) } else { None };
+        sources.push(Arc::new(RouteFilter { filter, group }));
+    }
+    Ok(sources)
+}
