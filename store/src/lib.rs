@@ -8,6 +8,7 @@
 mod bed;
 pub mod data_dir;
 pub mod fatal;
+pub mod host;
 pub mod kv;
-pub mod volatile;
+//pub mod volatile;
 pub mod wal;

@@ -26,9 +26,15 @@ pub struct WalEntry(pub(super) BytesValue);
 impl WalEntry {
     /// Copies the payload.
     pub fn new(index: u64, payload: &[u8]) -> Self {
-        let mut framed = Vec::with_capacity(INDEX_BYTES + payload.len());
+        Self::of_parts(index, &[payload])
+    }
+
+    /// Copies the payload, which is these parts one after the other.
+    pub fn of_parts(index: u64, parts: &[&[u8]]) -> Self {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let mut framed = Vec::with_capacity(INDEX_BYTES + bytes);
         framed.extend_from_slice(&index.to_le_bytes());
-        framed.extend_from_slice(payload);
+        parts.iter().for_each(|part| framed.extend_from_slice(part));
         let mut message = BytesValue::new();
         message.value = framed;
         Self(message)

@@ -31,6 +31,17 @@ impl Group {
         self.advance_commit();
     }
 
+    /// The log has not taken the entries from `first` on, for want of space: the next turn hands them out once more, in a write of its own.
+    /// The writes they were part of are reported durable as ever, and stand for the rest of what was in them.
+    ///
+    /// # Panics
+    /// If they are durable.
+    pub fn handle_refused(&mut self, now: Instant, first: Index) {
+        self.advance(now);
+        self.log.unwrite(first);
+        self.limit_pending_writes(first.previous());
+    }
+
     /// Entries from `index` on are replaced: writes under way no longer make them durable.
     pub(super) fn truncate_from(&mut self, index: Index) {
         self.log.truncate_from(index);

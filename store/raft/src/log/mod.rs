@@ -230,6 +230,15 @@ impl Log {
         }
     }
 
+    /// Entries from `first` on are to be written once more.
+    ///
+    /// # Panics
+    /// If they were durable.
+    pub(crate) fn unwrite(&mut self, first: Index) {
+        assert!(first > self.durable, "what is durable was written");
+        self.written = self.written.min(first.previous());
+    }
+
     /// Cost of what is not durable.
     pub(crate) fn undurable_bytes(&self) -> usize {
         self.tail.cost_behind(self.durable)
