@@ -14,6 +14,9 @@ pub struct Arguments {
     /// Configuration file; see `--print-config` for every key.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Keep nothing on disk: sessions and retained messages end with the process. Wins over `store.durability`.
+    #[arg(long)]
+    pub volatile: bool,
     /// Check the configuration and everything it names, then exit.
     #[arg(long)]
     pub check_config: bool,

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct NodeConfig {
     /// `[node]`: the process.
     pub node: ProcessConfig,
+    /// `[store]`: how persistent sessions and retained messages are kept.
+    pub store: StoreConfig,
     /// `[admin]`: the HTTP endpoint for operators.
     pub admin: AdminConfig,
     /// `[limits]`: bounds of buffers, queues and waits.
@@ -37,6 +39,7 @@ impl Default for NodeConfig {
     fn default() -> Self {
         Self {
             node: ProcessConfig::default(),
+            store: StoreConfig::default(),
             admin: AdminConfig::default(),
             limits: LimitsConfig::default(),
             log: LogConfig::default(),
@@ -83,6 +86,38 @@ impl Default for ProcessConfig {
             shutdown_deadline_s: 30,
             spin_us: 0,
         }
+    }
+}
+
+/// When what a client is told is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreDurability {
+    /// When it is on the disk: it survives the machine.
+    Fsync,
+    /// When the operating system has it: it survives the process.
+    Os,
+    /// When it is in memory: it survives the connection.
+    Volatile,
+}
+
+/// `[store]`: how persistent sessions and retained messages are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// When what a client is told is safe.
+    pub durability: StoreDurability,
+    /// Ranges that sessions, and as many that retained messages are spread over; decided when the data directory is new.
+    pub ranges: u16,
+    /// Free disk space, in MiB, below which new messages are refused; half of it is kept for what makes room.
+    pub disk_reserve_mib: u32,
+    /// Memory for changes that are in the log and not in the key-value base yet, in MiB.
+    pub checkpoint_mib: u32,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { durability: StoreDurability::Fsync, ranges: 8, disk_reserve_mib: 512, checkpoint_mib: 256 }
     }
 }
 

@@ -173,7 +173,7 @@ pub enum Completion {
         /// Whether there was such a subscription.
         existed: bool,
     },
-    /// [`Inbox::receive`], [`Inbox::forget`], [`Inbox::release`] or [`Inbox::hold`] is done, and survives the process.
+    /// [`Inbox::note_received`], [`Inbox::forget`], [`Inbox::release`] or [`Inbox::hold`] is done, and survives the process.
     InboxDone {
         /// The request.
         req: ReqId,
@@ -264,7 +264,7 @@ pub struct Attached {
     /// Fences off earlier owners: every later request carries it.
     pub epoch: u64,
     /// The inbox outlives the process, and is to be told of each step of a QoS 2 exchange before the client is:
-    /// [`Inbox::receive`], [`Inbox::release`], [`Inbox::hold`].
+    /// [`Inbox::note_received`], [`Inbox::release`], [`Inbox::hold`].
     pub durable: bool,
     /// Subscriptions of the session: full filter as the client wrote it, and options.
     pub subscriptions: Vec<(Box<str>, SubOptions)>,
@@ -398,9 +398,9 @@ pub trait Inbox {
     /// Everybody has taken a QoS 2 publish of the inbox's client over: its packet identifier is remembered until
     /// [`Inbox::release`], so that the client's repetition is recognised [MQTT-4.3.3-2]. Completes with [`Completion::InboxDone`], as
     /// the next three do. Only for inboxes that are [`Attached::durable`].
-    fn receive(&mut self, now: Instant, req: ReqId, origin: Origin);
+    fn note_received(&mut self, now: Instant, req: ReqId, origin: Origin);
 
-    /// [`Inbox::receive`] is done, or the publish has failed: `range` need not recognise a repetition any more.
+    /// [`Inbox::note_received`] is done, or the publish has failed: `range` need not recognise a repetition any more.
     fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin);
 
     /// PUBREL: the identifier is free again. PUBCOMP waits for the completion.
@@ -417,8 +417,28 @@ pub struct AttachTerms {
     pub clean_start: bool,
     /// Session Expiry Interval should the process end before the connection does, in seconds; `u32::MAX` = never.
     pub expiry_s: u32,
-    /// Will with its delay, for the same case.
-    pub will: Option<(core::time::Duration, Arc<Message>)>,
+    /// Will, for the same case.
+    pub will: Option<FutureWill>,
+}
+
+/// A will that nobody knows the hour of.
+#[derive(Clone, Debug)]
+pub struct FutureWill {
+    /// From the end of the connection to the publication.
+    pub delay: core::time::Duration,
+    /// From the publication to the message's expiry [MQTT5-3.1.3.2.4].
+    pub expiry: Option<core::time::Duration>,
+    /// What is published.
+    pub message: Arc<Message>,
+}
+
+impl FutureWill {
+    /// The will of a connection that has ended: when it is due, and what is published then.
+    pub fn due(&self, ended_at: Instant) -> (Instant, Arc<Message>) {
+        let at = ended_at + self.delay;
+        let expiry_at = self.expiry.map(|expiry| at + expiry);
+        (at, crate::message::MessageView { expiry_at, ..self.message.view() }.to_message())
+    }
 }
 
 /// A QoS 2 publish, as the inbox of its client knows it.

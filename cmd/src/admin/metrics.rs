@@ -6,6 +6,7 @@ use super::AdminState;
 use super::process::Reading;
 use bifro_core::metrics::{Kind, ShardMetrics};
 use bifro_core::settings::Resource;
+use bifro_store::host::StorageCells;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -31,11 +32,36 @@ pub(super) fn encode(state: &AdminState, tenant_metrics_max: usize, per_shard: b
     let node = registry.sub_registry_with_prefix("bifro");
     node.register("build", "Version of the broker", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
     node.register_collector(Box::new(ShardCollector { shards: state.metrics.clone(), per_shard }));
+    if let Some(storage) = &state.storage {
+        node.register_collector(Box::new(StorageCollector(storage.clone())));
+    }
     node.register_collector(Box::new(EventCollector(state.clone())));
     node.register_collector(Box::new(TenantCollector::new(state, tenant_metrics_max)));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     Ok(page)
+}
+
+/// The log's cells, and those of all shards' spaces together.
+#[derive(Debug)]
+struct StorageCollector(Arc<StorageCells>);
+
+impl Collector for StorageCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut result = Ok(());
+        self.0.each(|name, kind, help, value| {
+            let metric_type = match kind {
+                Kind::Counter => MetricType::Counter,
+                Kind::Gauge => MetricType::Gauge,
+            };
+            let metric = encoder.encode_descriptor(name, help.trim_end_matches('.'), None, metric_type);
+            let encoded = metric.and_then(|metric| encode_value(kind, value, metric));
+            if result.is_ok() {
+                result = encoded;
+            }
+        });
+        result
+    }
 }
 
 #[derive(Debug)]

@@ -29,6 +29,7 @@ use bifro_core::config::AdminConfig;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::settings::Quota;
 use bifro_core::tenant::TenantName;
+use bifro_store::host::StorageCells;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub struct AdminState {
     pub events: Arc<EventLog>,
     /// Log lines dropped.
     pub lines_dropped: Arc<AtomicU64>,
+    /// Figures of the storage; none if nothing is kept.
+    pub storage: Option<Arc<StorageCells>>,
 }
 
 /// The running admin thread; stops when dropped.

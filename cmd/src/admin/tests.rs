@@ -27,6 +27,7 @@ fn state() -> AdminState {
         readiness: Arc::default(),
         events: Arc::new(EventLog::new(2, &LogConfig::default())),
         lines_dropped: Arc::default(),
+        storage: None,
     }
 }
 

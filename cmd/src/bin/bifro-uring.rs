@@ -24,6 +24,9 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(cores) = arguments.cores {
         loaded = loaded.with_cores(cores)?;
     }
+    if arguments.volatile {
+        loaded = loaded.volatile();
+    }
     if arguments.print_config {
         write!(std::io::stdout(), "{}", loaded.to_toml())?;
         return Ok(());

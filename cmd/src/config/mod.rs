@@ -19,7 +19,7 @@ pub use reload::{Reload, diff};
 
 use crate::acl::AclConfig;
 use crate::auth::{AuthConfig, ListenerChains, LoadError, ProviderKind};
-use bifro_core::config::{AuthMethod, NodeConfig};
+use bifro_core::config::{AuthMethod, NodeConfig, StoreDurability};
 use document::Document;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -58,10 +58,13 @@ pub struct Loaded {
     pub source: Source,
     /// What `--cores` said; it wins over the file at every load.
     pub cores_flag: Option<u16>,
+    /// Whether `--volatile` was given; it wins likewise.
+    pub volatile_flag: bool,
 }
 
 /// Every table a file may have.
-const TABLES: [&str; 9] = ["node", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
+const TABLES: [&str; 10] =
+    ["node", "store", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
 
 impl Loaded {
     /// Reads the configuration from where it comes.
@@ -86,7 +89,10 @@ impl Loaded {
     /// # Errors
     /// The file cannot be read any more, or anything in it is wrong.
     pub fn load_again(&self) -> Result<Self, ConfigErrors> {
-        let loaded = Self::load(self.source.clone())?;
+        let mut loaded = Self::load(self.source.clone())?;
+        if self.volatile_flag {
+            loaded = loaded.volatile();
+        }
         match self.cores_flag {
             Some(cores) => loaded.with_cores(cores),
             None => Ok(loaded),
@@ -114,7 +120,7 @@ impl Loaded {
         if !broken.is_empty() {
             return Err(ConfigErrors(broken));
         }
-        let mut loaded = Self { config, auth, acl, source, cores_flag: None };
+        let mut loaded = Self { config, auth, acl, source, cores_flag: None, volatile_flag: false };
         loaded.resolve_paths();
         Ok(loaded)
     }
@@ -140,6 +146,14 @@ impl Loaded {
         self.config.node.cores = cores;
         self.cores_flag = Some(cores);
         Ok(self)
+    }
+
+    /// Overrides `store.durability`, as `--volatile` does.
+    #[must_use]
+    pub fn volatile(mut self) -> Self {
+        self.config.store.durability = StoreDurability::Volatile;
+        self.volatile_flag = true;
+        self
     }
 
     /// The configuration in force as TOML, every default spelt out; loading it again gives the same configuration.

@@ -46,6 +46,7 @@ fn defaults() -> Loaded {
         acl: AclConfig::default(),
         source: Source::Defaults,
         cores_flag: None,
+        volatile_flag: false,
     }
 }
 

@@ -4,6 +4,7 @@ use super::listeners::ListenerError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
 use bifro_net::cores::SpawnError;
+use bifro_store::host::HostError;
 use thiserror::Error;
 use tracing::subscriber::SetGlobalDefaultError;
 
@@ -19,14 +20,9 @@ pub enum StartError {
     /// Authentication or access rules.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The data directory.
-    #[error("data directory {directory} {reason}; set node.data_dir to one that this node alone may write")]
-    DataDirectory {
-        /// The directory.
-        directory: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The storage.
+    #[error(transparent)]
+    Store(#[from] HostError),
     /// The shards' executors.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

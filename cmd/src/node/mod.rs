@@ -7,6 +7,7 @@ mod error;
 mod listeners;
 mod policy;
 mod reload;
+mod storage;
 
 pub use error::StartError;
 
@@ -25,13 +26,15 @@ use bifro_net::clock::Clock;
 use bifro_net::cores::{self, Executors, ExecutorsConfig, spawn_executors};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
-use bifro_store::volatile::VolatileServices;
+use bifro_store::fatal::Wake;
+use bifro_store::services::RangeServices;
 use listeners::Sockets;
 use policy::ConfiguredTenants;
 use reload::Reloader;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use storage::Storage;
 
 /// Commands that may wait for one shard; with more the sender tries again.
 const INLET_CAPACITY: usize = 16_384;
@@ -58,7 +61,7 @@ pub fn check(loaded: &Loaded) -> Result<(), StartError> {
 struct ShardSeed {
     metrics: Arc<ShardMetrics>,
     beat: Arc<ShardBeat>,
-    mesh: MeshEnd<ShardMessage<<VolatileServices as Services>::Message>>,
+    mesh: MeshEnd<ShardMessage<<RangeServices as Services>::Message>>,
     inlet: Inlet<Command>,
     sender: InletSender<Command>,
     listeners: Vec<(u16, OwnedFd)>,
@@ -85,8 +88,8 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
-    let _lock = lock(&loaded.config.node.data_dir)?;
-    let settings = Arc::new(broker_settings(&loaded, shards)?);
+    let storage = Arc::new(Storage::open(&loaded, shards)?);
+    let settings = Arc::new(broker_settings(&loaded, shards, storage.seed())?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
     let readiness = Arc::new(Readiness::default());
@@ -101,6 +104,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             readiness: readiness.clone(),
             events: logging.events().clone(),
             lines_dropped: logging.lines_dropped(),
+            storage: storage.cells(),
         },
     )?;
     let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
@@ -117,30 +121,22 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             auth: auth.clone(),
             acl: Arc::new(acl),
             tenants: tenants.clone(),
+            storage: storage.clone(),
             logging,
         },
     )?;
     let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
     let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
     let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders, deadline)?;
+    if let Err(error) = storage.wait() {
+        executors.join();
+        return Err(error);
+    }
     announce(&loaded, &addresses, &admin, shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
     executors.join();
     tracing::info!("the node has ended");
     Ok(())
-}
-
-/// Makes the data directory ours for as long as the file that is returned stays open.
-fn lock(directory: &str) -> Result<std::fs::File, StartError> {
-    let refused = |reason: String| StartError::DataDirectory { directory: directory.to_owned(), reason };
-    std::fs::create_dir_all(directory).map_err(|error| refused(format!("cannot be made: {error}")))?;
-    let path = std::path::Path::new(directory).join("lock");
-    let file = std::fs::File::create(path).map_err(|error| refused(format!("cannot be written: {error}")))?;
-    file.try_lock().map_err(|error| match error {
-        std::fs::TryLockError::WouldBlock => refused("is in use by another process".to_owned()),
-        std::fs::TryLockError::Error(error) => refused(format!("cannot be locked: {error}")),
-    })?;
-    Ok(file)
 }
 
 fn shard_count(loaded: &Loaded) -> u16 {
@@ -150,7 +146,7 @@ fn shard_count(loaded: &Loaded) -> u16 {
     }
 }
 
-fn broker_settings(loaded: &Loaded, shards: u16) -> Result<BrokerSettings, StartError> {
+fn broker_settings(loaded: &Loaded, shards: u16, seed: u64) -> Result<BrokerSettings, StartError> {
     let config = &loaded.config;
     let frame_bytes_max = listeners::frame_bytes_max(config);
     let listeners = config.listener.iter().map(|listener| listeners::settings(listener, frame_bytes_max));
@@ -163,16 +159,8 @@ fn broker_settings(loaded: &Loaded, shards: u16) -> Result<BrokerSettings, Start
         publish_deadline: Duration::from_millis(limits.publish_deadline_ms.into()),
         shard_budget_bytes: (config::memory::budget_bytes(&config.node) / u64::from(shards)).max(1),
         turn_bytes_per_conn: limits.turn_bytes as usize,
-        seed: rand_seed()?,
+        seed,
     })
-}
-
-/// A key nobody outside can guess, for hashing client identifiers.
-fn rand_seed() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    let mut random = std::fs::File::open("/dev/urandom")?;
-    std::io::Read::read_exact(&mut random, &mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
 }
 
 fn seeds(
@@ -205,6 +193,7 @@ struct Common<'a> {
     auth: AuthPlane,
     acl: Arc<AclAuthorizer>,
     tenants: Arc<TenantRegistry>,
+    storage: Arc<Storage>,
     logging: &'a Logging,
 }
 
@@ -229,6 +218,7 @@ fn spawn_shards(
     // Each shard takes its seed once; what a shard owns cannot be shared, so it is handed over and not lent.
     let seeds: Mutex<Vec<Option<ShardSeed>>> = Mutex::new(seeds.into_iter().map(Some).collect());
     let (settings, auth, acl) = (common.settings.clone(), common.auth.clone(), common.acl.clone());
+    let storage = common.storage.clone();
     let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), Clock::start());
     let start = move |shard: ShardId| {
         let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner)[shard.index()].take();
@@ -238,13 +228,19 @@ fn spawn_shards(
             // A full mailbox drops the answer; the client's CONNECT deadline then ends the attempt.
             let _ = sender.send(Command::Auth { req, outcome });
         });
-        let services = VolatileServices::new(shard, settings.shards, settings.seed, seed.metrics.clone());
         let (events, beat) = (events.clone(), seed.beat);
         let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics);
         let authenticator = Box::new(auth.for_shard(shard, reply));
-        let (settings, acl, tenants) = (settings.clone(), acl.clone(), tenants.clone());
+        let (settings, acl, tenants, storage) = (settings.clone(), acl.clone(), tenants.clone(), storage.clone());
         async move {
             let (mesh, inlet, listeners, metrics) = parts;
+            let (thread, bell) = (std::thread::current(), mesh.bell());
+            let wake: Wake = Arc::new(move || {
+                bell.ring();
+                // Until the shard turns its thread waits like any other.
+                thread.unpark();
+            });
+            let Some(services) = storage.services(shard, metrics.clone(), wake, clock.now(), &tenants) else { return };
             let ring = Ring::new(ring).unwrap_or_else(|error| panic!("the network ring cannot be made: {error}"));
             let shard = Shard::new(ShardParts {
                 shard,
@@ -261,6 +257,7 @@ fn spawn_shards(
                 ring,
                 listeners,
                 clock,
+                recovering: storage.recovering.clone(),
             });
             if let Err(error) = shard.run().await {
                 panic!("the network ring failed: {error}");

@@ -9,6 +9,8 @@ use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
 use bifro_core::ports::{Attached, Completion, PortError, Services};
+use bifro_core::time::Instant;
+use bifro_mqtt::packet::PacketId;
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::Token;
 use std::rc::Rc;
@@ -39,6 +41,10 @@ pub(super) enum Awaited {
     Match { tenant: TenantIdx, topic: Rc<str> },
     /// A message for a group.
     Group { tenant: TenantIdx, message: Arc<Message> },
+    /// A session, for its inbox to note a PUBREC.
+    Held(Slot, PacketId),
+    /// A session, for its inbox to forget an identifier.
+    Released(Slot, PacketId),
     /// A publish waits for inboxes to store it.
     PublishPart(ReqId),
     /// A publish of some shard waits for the inbox of a group's member.
@@ -73,6 +79,21 @@ impl<S> Asked<S> {
     /// For looking up matches, which asks nothing of anybody.
     pub(super) const fn cached(&mut self) -> &mut S {
         &mut self.services
+    }
+}
+
+impl<S: Services> Asked<S> {
+    /// [`Services::poll`]; there is something to drain if it says so.
+    pub(super) fn poll(&mut self, now: Instant) -> bool {
+        let worked = self.services.poll(now);
+        self.asked |= worked;
+        worked
+    }
+
+    /// [`Services::end_turn`], which asks for something only as long as there is something to recover.
+    pub(super) fn end_turn(&mut self, now: Instant) {
+        self.asked |= !self.services.is_recovered();
+        self.services.end_turn(now);
     }
 }
 
@@ -136,6 +157,16 @@ impl<S: Services> Broker<S> {
             Completion::Inserted { req, result } => match self.requests.remove(&req) {
                 Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, result),
                 Some(Awaited::GroupPart(publish)) => self.group_part_done(Some(publish), result),
+                _ => {}
+            },
+            Completion::InboxDone { req } => match self.requests.remove(&req) {
+                Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, Ok(())),
+                Some(Awaited::Held(slot, packet_id)) => {
+                    self.with_session(slot, |session, cx, out| session.handle_held(cx, packet_id, out));
+                }
+                Some(Awaited::Released(slot, packet_id)) => {
+                    self.with_session(slot, |session, _, out| session.handle_released(packet_id, out));
+                }
                 _ => {}
             },
             Completion::InboxPush { conn, messages } => {

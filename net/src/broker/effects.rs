@@ -7,7 +7,7 @@ use super::fanout::{Entry, Route, Subscriber};
 use bifro_core::event::Event;
 use bifro_core::ids::{ConnRef, Slot};
 use bifro_core::plugin::{AuthOutcome, AuthRequest};
-use bifro_core::ports::{GroupName, InboxOwner, Receiver, Services, SubOptions};
+use bifro_core::ports::{AttachTerms, GroupName, InboxOwner, Origin, Receiver, Services, SubOptions};
 use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{Closed, Cx, Effect, Identity, Outbox, Session, Token};
@@ -88,7 +88,7 @@ impl<S: Services> Broker<S> {
             Effect::Authenticate(request) => self.authenticate(slot, *request),
             Effect::Identify(identity) => self.identify(slot, &identity),
             Effect::Register => self.register(slot),
-            Effect::Attach { clean_start } => self.attach(slot, clean_start),
+            Effect::Attach(terms) => self.attach(slot, terms),
             Effect::Discard => self.discard(slot),
             Effect::Subscribe { token, full, filter, group, options, .. } => {
                 self.subscribe(slot, Subscription { token, full, filter, group, options });
@@ -107,6 +107,16 @@ impl<S: Services> Broker<S> {
                 self.publish_will(tenant, &client, &will);
             }
             Effect::Commit(done) => self.with_inbox(slot, |services, now, owner| services.commit(now, owner, done)),
+            Effect::Hold { seq, packet_id } => {
+                let req = self.await_completion(Awaited::Held(slot, packet_id));
+                self.with_inbox(slot, |services, now, owner| services.hold(now, req, owner, seq));
+            }
+            Effect::Release { packet_id } => {
+                let Some((inbox, epoch)) = self.conns.get(slot).and_then(|conn| conn.session.inbox()) else { return };
+                let req = self.await_completion(Awaited::Released(slot, packet_id));
+                let origin = Origin { inbox, epoch, packet_id: packet_id.get() };
+                self.services.ask().release(self.now, req, origin);
+            }
             Effect::Detach { state, undecided } => self.leave(slot, *state, undecided),
             Effect::Redeliver { filter, group, message } => {
                 let Some((_, tenant)) = self.identity(slot) else { return };
@@ -176,12 +186,12 @@ impl<S: Services> Broker<S> {
         self.services.ask().register(self.now, req, conn, &client, &tenant);
     }
 
-    fn attach(&mut self, slot: Slot, clean_start: bool) {
+    fn attach(&mut self, slot: Slot, terms: AttachTerms) {
         let Some((client, tenant)) = self.identity(slot) else { return };
         let tenant = self.tenants.ctx(tenant).clone();
         let req = self.await_answer(slot, Awaited::Attach(slot));
         let conn = self.conn_ref(slot);
-        self.services.ask().attach(self.now, req, conn, &client, &tenant, clean_start);
+        self.services.ask().attach(self.now, req, conn, &client, &tenant, terms);
     }
 
     fn discard(&mut self, slot: Slot) {

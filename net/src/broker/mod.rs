@@ -19,6 +19,7 @@ mod conn;
 mod departure;
 mod drain;
 mod effects;
+mod exactly_once;
 mod fanout;
 mod flush;
 mod input;
@@ -187,6 +188,23 @@ impl<S: Services> Broker<S> {
         self.departures.begin_turn();
     }
 
+    /// Looks what the storage under the services has done. True if there was anything.
+    pub(crate) fn poll_services(&mut self) -> bool {
+        let worked = self.services.poll(self.now);
+        self.settle();
+        worked
+    }
+
+    /// Whether the storage has nothing to tell.
+    pub(crate) fn is_storage_quiet(&self) -> bool {
+        self.services.peek().is_quiet()
+    }
+
+    /// Whether everything that an earlier process left is in its place.
+    pub(crate) fn is_recovered(&self) -> bool {
+        self.services.peek().is_recovered()
+    }
+
     /// What remains of a turn once everything has come in, short of the mesh and the ring. `mesh_bytes` wait for room in the mesh.
     pub(crate) fn end_turn(&mut self, mesh_bytes: u64) {
         self.handle_timers();
@@ -194,6 +212,8 @@ impl<S: Services> Broker<S> {
         self.resume_sessions();
         self.budget.observe(self.publishes.unmatched_bytes() + mesh_bytes, &self.metrics);
         self.relieve();
+        self.settle();
+        self.services.end_turn(self.now);
         self.settle();
         self.send_taken();
         self.flush();

@@ -8,6 +8,7 @@
 
 use super::Broker;
 use super::completion::Awaited;
+use super::exactly_once::Exchange;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ReqId, Slot, TenantIdx};
@@ -45,6 +46,8 @@ struct Waiting {
     parts: u32,
     matched: bool,
     failed: Option<PortError>,
+    /// QoS 2 of a client with a durable inbox: what has to follow.
+    exchange: Option<Box<Exchange>>,
 }
 
 /// A message whose topic's receivers are being asked for.
@@ -112,6 +115,11 @@ impl<S: Services> Broker<S> {
         waiting: Option<(Slot, PublishToken)>,
     ) {
         let mut publisher = waiting.map_or(Publisher::Nobody, |(conn, token)| Publisher::Session(conn, token));
+        if let (QoS::ExactlyOnce, Some((conn, _))) = (view.qos, waiting)
+            && self.conns.get(conn).is_some_and(|conn| conn.session.has_durable_inbox())
+        {
+            self.enter_publish(&mut publisher);
+        }
         let owned = retain_for.map(|client| {
             let message = view.to_message();
             self.retain(tenant, client, &message, &mut publisher);
@@ -204,10 +212,16 @@ impl<S: Services> Broker<S> {
         }
         for (range, places) in &matches.inboxes {
             let req = self.next_req_id();
+            let mut origin = None;
             if let Some(publish) = self.open_part(publisher) {
                 self.requests.insert(req, Awaited::PublishPart(publish));
+                let waiting = self.publishes.waiting.get_mut(&publish);
+                if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_deref_mut()) {
+                    exchange.note_range(*range);
+                    origin = Some(exchange.origin);
+                }
             }
-            self.services.ask().insert(self.now, req, tenant, *range, places, message);
+            self.services.ask().insert(self.now, req, tenant, *range, places, message, origin);
         }
     }
 
@@ -366,7 +380,8 @@ impl<S: Services> Broker<S> {
             Publisher::Entered(publish) => Some(publish),
             Publisher::Session(conn, token) => {
                 let publish = self.next_req_id();
-                let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None };
+                let exchange = self.exchange_of(conn, token);
+                let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None, exchange };
                 self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
                 *publisher = Publisher::Entered(publish);
                 Some(publish)
@@ -405,6 +420,15 @@ impl<S: Services> Broker<S> {
         if waiting.parts > 0 {
             return;
         }
+        if let Some(mut exchange) = waiting.exchange.take() {
+            let failed = waiting.failed.is_some();
+            let parts = self.advance_exchange(publish, &mut exchange, failed);
+            if let (Some(parts), Some(waiting)) = (parts, self.publishes.waiting.get_mut(&publish)) {
+                waiting.parts = parts;
+                waiting.exchange = Some(exchange);
+                return;
+            }
+        }
         let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };
         let outcome = match waiting.failed {
             None => Published::Done { matched: waiting.matched },
@@ -430,7 +454,12 @@ impl<S: Services> Broker<S> {
             self.publishes.deadlines.pop_front();
             if let Some(waiting) = self.publishes.waiting.remove(&publish) {
                 self.metrics.publish_timeouts.add(1);
-                self.publish_decided(&waiting, Published::Failed(PortError::Unavailable));
+                let is_noted = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_noted());
+                let outcome = match waiting.failed {
+                    None if is_noted => Published::Done { matched: waiting.matched },
+                    _ => Published::Failed(PortError::Unavailable),
+                };
+                self.publish_decided(&waiting, outcome);
             }
         }
     }

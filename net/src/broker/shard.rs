@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Messages taken from the mesh per turn.
@@ -36,6 +37,9 @@ const ACCEPT_WORK: usize = 64;
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
 /// A shard turns at least this often, so that the admin thread sees that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// How often a shard looks whether the others have recovered.
+const RECOVERY_POLL: Duration = Duration::from_millis(2);
 
 /// What a shard is made of.
 pub struct ShardParts<S: Services> {
@@ -67,6 +71,8 @@ pub struct ShardParts<S: Services> {
     pub listeners: Vec<(u16, OwnedFd)>,
     /// The clock.
     pub clock: Clock,
+    /// Shards of the process that have not taken in yet what an earlier process left. Clients are heard when none is left.
+    pub recovering: Arc<AtomicUsize>,
 }
 
 /// One shard. See [`super`].
@@ -89,6 +95,10 @@ pub struct Shard<S: Services> {
     overflow_bytes: u64,
     /// Listeners that could not accept, and when to try again.
     accept_again: Vec<(Instant, u16)>,
+    /// Listeners that wait for the recovery.
+    listeners: Vec<(u16, OwnedFd)>,
+    recovering: Arc<AtomicUsize>,
+    is_recovered: bool,
 }
 
 /// What a turn came to.
@@ -105,10 +115,7 @@ impl<S: Services> Shard<S> {
     /// A shard that is ready to run, on the thread that made its ring.
     pub fn new(parts: ShardParts<S>) -> Self {
         let now = parts.clock.now();
-        let mut ring = parts.ring;
-        for (listener, fd) in parts.listeners {
-            ring.listen(fd, listener);
-        }
+        let ring = parts.ring;
         let broker = BrokerParts {
             shard: parts.shard,
             settings: parts.settings,
@@ -135,6 +142,9 @@ impl<S: Services> Shard<S> {
             from_peers: VecDeque::new(),
             overflow_bytes: 0,
             accept_again: Vec::new(),
+            listeners: parts.listeners,
+            recovering: parts.recovering,
+            is_recovered: false,
         }
     }
 
@@ -162,10 +172,12 @@ impl<S: Services> Shard<S> {
         self.ring.turn(&mut self.ring_events)?;
         self.events.extend(self.ring_events.drain(..));
         let worked = !self.events.is_empty() || !self.bulk.is_empty() || !self.from_peers.is_empty();
+        let worked = self.broker.poll_services() || worked;
         self.handle_ring_events();
         self.handle_bulk();
         let heard = self.handle_peers() | self.handle_commands();
         self.accept_again();
+        self.listen_when_recovered();
         let drained = self.broker.continue_drain();
         self.finish_turn();
         let worked = worked || heard;
@@ -191,7 +203,10 @@ impl<S: Services> Shard<S> {
                 RingOp::Resume(slot) => self.ring.resume_recv(slot),
                 RingOp::Close(slot) => self.ring.close(slot),
                 RingOp::Abort(slot) => self.ring.abort(slot),
-                RingOp::StopListening => self.ring.stop_listening(),
+                RingOp::StopListening => {
+                    self.listeners.clear();
+                    self.ring.stop_listening();
+                }
             }
         }
     }
@@ -328,6 +343,22 @@ impl<S: Services> Shard<S> {
         self.accept_again.push((self.broker.now + ACCEPT_BACK_OFF, listener));
     }
 
+    /// Until every shard has taken in what an earlier process left, clients wait in the listeners' backlogs.
+    fn listen_when_recovered(&mut self) {
+        if self.listeners.is_empty() && self.is_recovered {
+            return;
+        }
+        if !self.is_recovered && self.broker.is_recovered() {
+            self.is_recovered = true;
+            self.recovering.fetch_sub(1, Ordering::Release);
+        }
+        if self.recovering.load(Ordering::Acquire) == 0 {
+            for (listener, fd) in self.listeners.drain(..) {
+                self.ring.listen(fd, listener);
+            }
+        }
+    }
+
     /// Tries listeners again that could not accept.
     fn accept_again(&mut self) {
         let (now, ring) = (self.broker.now, &mut self.ring);
@@ -344,10 +375,11 @@ impl<S: Services> Shard<S> {
         if !self.mesh.prepare_park() {
             return Ok(());
         }
-        if self.inlet.is_empty() {
+        if self.inlet.is_empty() && self.broker.is_storage_quiet() {
             let accept = self.accept_again.iter().map(|&(at, _)| at).min();
             let next = earlier(self.broker.next_deadline(), accept);
-            let delay = next.map_or(HEARTBEAT, |at| at.since(self.broker.now).min(HEARTBEAT));
+            let most = if self.listeners.is_empty() { HEARTBEAT } else { RECOVERY_POLL };
+            let delay = next.map_or(most, |at| at.since(self.broker.now).min(most));
             self.broker.metrics.parks.add(1);
             self.ring.park(Some(delay)).await?;
         }

@@ -83,8 +83,10 @@ impl<S: Services> Broker<S> {
                     if let Some(publish) = publish {
                         self.requests.insert(req, Awaited::GroupPart(publish));
                     }
+                    // A repetition may go to another member, so it is not recognised here: if the process ends within a publish, a
+                    // group may get it twice.
                     let place = [(inbox, subscription)].into();
-                    self.services.ask().insert(self.now, req, tenant, range, &place, message);
+                    self.services.ask().insert(self.now, req, tenant, range, &place, message, None);
                     return;
                 }
             }

@@ -40,6 +40,11 @@ impl Changes {
         Self(Vec::new())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Sets a key to what `value` appends. `fresh` claims that the key is absent.
     ///
     /// # Panics

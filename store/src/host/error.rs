@@ -16,7 +16,9 @@ pub enum HostError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The node's identity is damaged.
-    #[error("{path} is damaged: restore it from a backup, or start this node as a new one with an empty data directory")]
+    #[error(
+        "{path} is damaged: restore it from a backup, or start this node as a new one with an empty data directory"
+    )]
     Node {
         /// The file.
         path: PathBuf,
@@ -33,7 +35,9 @@ pub enum HostError {
     #[error(transparent)]
     Wal(#[from] OpenError),
     /// Old entries of the log.
-    #[error("the log of {range} cannot be read: {source}; restore the data directory, or let the node's peers repair it")]
+    #[error(
+        "the log of {range} cannot be read: {source}; restore the data directory, or let the node's peers repair it"
+    )]
     Entries {
         /// Whose.
         range: RangeId,
@@ -52,7 +56,9 @@ pub enum HostError {
         what: &'static str,
     },
     /// Log and checkpoint do not belong together.
-    #[error("{range} cannot start: {source}; log and checkpoints do not belong together, restore the data directory as a whole")]
+    #[error(
+        "{range} cannot start: {source}; log and checkpoints do not belong together, restore the data directory as a whole"
+    )]
     Restore {
         /// Which.
         range: RangeId,
@@ -60,7 +66,9 @@ pub enum HostError {
         source: RestoreError,
     },
     /// A record of the service.
-    #[error("a record of {range} cannot be read (key {key:02x?}): {source}; restore the data directory, or start the version that wrote it")]
+    #[error(
+        "a record of {range} cannot be read (key {key:02x?}): {source}; restore the data directory, or start the version that wrote it"
+    )]
     Record {
         /// Whose.
         range: RangeId,

@@ -17,6 +17,7 @@
 //!
 //! For now every group has one voter, this node, and nobody to send to: messages of groups are dropped, which Raft allows.
 
+mod cells;
 mod entry;
 mod error;
 mod genesis;
@@ -26,6 +27,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+pub use cells::StorageCells;
 pub use error::HostError;
 pub use genesis::Genesis;
 pub use range::Gate;
@@ -34,7 +36,7 @@ pub use shard::Host;
 use crate::data_dir::DataDir;
 use crate::fatal::Fatal;
 use crate::kv::{FjallBase, FjallConfig, KvEngine, SpaceLimits};
-use crate::wal::{GroupId, RecoveredGroup, Wal, WalConfig, WalMetrics};
+use crate::wal::{GroupId, RecoveredGroup, Wal, WalConfig};
 use bifro_core::ids::RangeId;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -61,6 +63,7 @@ pub struct Node {
     space: SpaceLimits,
     /// What the log held at start, until the group's host takes it.
     recovered: Mutex<HashMap<GroupId, RecoveredGroup>>,
+    cells: Arc<StorageCells>,
     kv: KvEngine,
     wal: Wal,
     _data: DataDir,
@@ -77,7 +80,8 @@ impl Node {
         let (wal, groups) = Wal::open(&data, config.wal, fatal)?;
         let kv = KvEngine::new(Arc::new(FjallBase::open(&data, config.kv)?)).map_err(HostError::Threads)?;
         let recovered = groups.into_iter().map(|group| (group.group, group)).collect();
-        Ok(Self { genesis, space: config.space, recovered: Mutex::new(recovered), kv, wal, _data: data })
+        let (cells, recovered) = (Arc::new(StorageCells::new(wal.metrics())), Mutex::new(recovered));
+        Ok(Self { genesis, space: config.space, recovered, cells, kv, wal, _data: data })
     }
 
     /// Who the node is.
@@ -85,9 +89,9 @@ impl Node {
         &self.genesis
     }
 
-    /// Figures of the log.
-    pub fn wal_metrics(&self) -> Arc<WalMetrics> {
-        self.wal.metrics()
+    /// Figures of the log and of all shards' spaces.
+    pub fn cells(&self) -> Arc<StorageCells> {
+        self.cells.clone()
     }
 
     fn take_recovered(&self, range: RangeId) -> Option<RecoveredGroup> {

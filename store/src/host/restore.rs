@@ -23,7 +23,8 @@ pub(super) fn restore(
 ) -> Result<(Group, LogId), HostError> {
     let recovered = node.take_recovered(range);
     let checkpoint = checkpoint_of(node.genesis(), range, space)?;
-    let (hard_state, log_start) = recovered.as_ref().map_or(Ok(Default::default()), |found| records_of(range, found))?;
+    let (hard_state, log_start) =
+        recovered.as_ref().map_or(Ok(Default::default()), |found| records_of(range, found))?;
     let entries = Entries { node, range, next: 0, end: 0, page: Vec::new().into_iter(), error: None };
     let mut entries = match &recovered {
         Some(found) => Entries { next: found.entries.start, end: found.entries.end, ..entries },

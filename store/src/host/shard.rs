@@ -5,14 +5,15 @@ use super::error::HostError;
 use super::range::{Gate, HostedRange, RefusedAppend};
 use super::{Node, restore};
 use crate::fatal::{Fatal, Wake};
-use crate::kv::{KvDone, KvError, KvMetrics, KvShard, Outcome, Page, Scan};
+use crate::kv::{KvDone, KvError, KvShard, Outcome, Page, Scan};
 use crate::wal::{GroupId, Record, Space, Token, WalBatch, WalEvent, WalPort};
 use bifro_core::ids::RangeId;
 use bifro_core::time::{Instant, earlier};
-use bifro_raft::{Config, Effect, Entry, EntryKind, FetchError, HardState, Index, LogWrite, Multi, ProposeError, WriteId};
+use bifro_raft::{
+    Config, Effect, Entry, EntryKind, FetchError, HardState, Index, LogWrite, Multi, ProposeError, WriteId,
+};
 use bifro_range::record::RecordError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Until an append that found no space is tried again, and a checkpoint that failed.
@@ -75,6 +76,7 @@ impl Host {
             refused: BTreeSet::new(),
             swollen: BTreeSet::new(),
         };
+        node.cells.add(host.kv.metrics());
         let config = Config { proposal_bytes_max: PROPOSAL_BYTES_MAX, ..Config::DEFAULT };
         for range in ranges {
             let space = host.kv.open(crate::kv::SpaceId(range.0))?;
@@ -179,11 +181,6 @@ impl Host {
     /// Bytes that have been recorded and are not in the base yet, roughly.
     pub fn held_bytes(&self) -> u64 {
         self.ranges.values().map(|range| (range.waiting_bytes() + range.space.overlay_bytes()) as u64).sum()
-    }
-
-    /// Figures of this shard's spaces.
-    pub fn kv_metrics(&self) -> Arc<KvMetrics> {
-        self.kv.metrics()
     }
 
     /// When [`Host::poll`] wants to be called next, whatever happens.

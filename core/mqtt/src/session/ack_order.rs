@@ -22,6 +22,8 @@ pub(super) struct Inbound {
     qos1_unfinished: u32,
     open: Vec<u16>,
     resumed: Vec<u16>,
+    /// Of `open` and `resumed`: PUBREL has come, and the inbox has not forgotten the identifier yet.
+    releasing: Vec<u16>,
 }
 
 /// A PUBLISH whose acknowledgement has not left.
@@ -56,6 +58,17 @@ pub(super) enum Known {
     Resumed,
     /// In use with the other QoS.
     OtherQos,
+}
+
+/// What a PUBREL means to a session with a durable inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    /// The inbox is to forget the identifier.
+    Begun,
+    /// It is about to.
+    UnderWay,
+    /// There is nothing to release.
+    Unknown,
 }
 
 /// An acknowledgement that may leave.
@@ -169,6 +182,34 @@ impl Inbound {
         false
     }
 
+    /// PUBREL, of which a durable inbox is to hear before it is answered with PUBCOMP.
+    pub(super) fn begin_release(&mut self, packet_id: PacketId) -> Release {
+        let id = packet_id.get();
+        if self.pending.iter().any(|pending| pending.qos2 && pending.packet_id == packet_id) {
+            return Release::Unknown;
+        }
+        if self.releasing.contains(&id) {
+            return Release::UnderWay;
+        }
+        if !self.open.contains(&id) && !self.resumed.contains(&id) {
+            return Release::Unknown;
+        }
+        self.releasing.push(id);
+        Release::Begun
+    }
+
+    /// The inbox has forgotten an identifier.
+    pub(super) fn finish_release(&mut self, packet_id: PacketId) {
+        self.releasing.retain(|&id| id != packet_id.get());
+        self.release(packet_id);
+    }
+
+    /// Packet identifier of a QoS 2 publish that is being worked on.
+    pub(super) fn qos2_packet_id(&self, token: PublishToken) -> Option<PacketId> {
+        let place = token.0.wrapping_sub(self.front) as usize;
+        self.pending.get(place).filter(|pending| pending.qos2 && pending.counts).map(|pending| pending.packet_id)
+    }
+
     /// Identifiers an earlier connection left behind.
     pub(super) fn resume(&mut self, packet_ids: Vec<u16>) {
         self.resumed = packet_ids;
@@ -203,7 +244,7 @@ impl Inbound {
     pub(super) fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.pending.capacity() * size_of::<Pending>()
-            + (self.open.capacity() + self.resumed.capacity()) * size_of::<u16>()
+            + (self.open.capacity() + self.resumed.capacity() + self.releasing.capacity()) * size_of::<u16>()
     }
 
     /// # Panics

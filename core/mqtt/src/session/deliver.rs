@@ -15,6 +15,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::client::Version;
 use bifro_core::event::{DropReason, EventKind};
+use bifro_core::ids::InboxSeq;
 use bifro_core::message::QoS;
 use bifro_core::ports::InboxMessage;
 use bifro_core::settings::TenantSettings;
@@ -90,7 +91,7 @@ impl Session {
         let packet_id = match (delivery.qos, resumes) {
             (QoS::AtMostOnce, _) => None, // [MQTT-2.3.1-5]
             (_, Some(packet_id)) => Some(packet_id),
-            (_, None) => Some(self.outbound.get_or_insert_default().peek_id()),
+            (_, None) => Some(self.new_packet_id(delivery.seq)),
         };
         let alias = self.aliases_out().and_then(|aliases| aliases.choose(message.view.topic));
         let spec = PublishSpec {
@@ -121,6 +122,14 @@ impl Session {
         Delivered::Sent
     }
 
+    /// The identifier of a message that is sent for the first time, as far as is known.
+    fn new_packet_id(&mut self, seq: Option<InboxSeq>) -> PacketId {
+        match seq {
+            Some(seq) if self.has_durable_inbox() => seq.packet_id(),
+            _ => self.outbound.get_or_insert_default().peek_id(),
+        }
+    }
+
     /// Enters a message that has just been sent in the books.
     fn fly(
         &mut self,
@@ -131,9 +140,10 @@ impl Session {
         is_new_id: bool,
     ) {
         let rule = resend_rule(self.version, &cx.tenant.settings);
+        let is_given = self.has_durable_inbox() && delivery.seq.is_some();
         let may_be_given_back = self.inbox.is_none() && delivery.shared.is_some();
         let outbound = self.outbound.get_or_insert_default();
-        if is_new_id {
+        if is_new_id && !is_given {
             outbound.use_id();
         }
         // Retained messages come from no inbox: it gets them if the connection goes before the client has them.

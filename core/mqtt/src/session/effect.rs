@@ -12,7 +12,7 @@ use bifro_core::event::{DropReason, Event};
 use bifro_core::ids::InboxSeq;
 use bifro_core::message::Message;
 use bifro_core::plugin::{AuthRequest, Authorizer};
-use bifro_core::ports::{DetachState, GroupName, SubOptions};
+use bifro_core::ports::{AttachTerms, DetachState, GroupName, SubOptions};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use core::net::SocketAddr;
@@ -133,10 +133,7 @@ pub enum Effect {
     Register,
     /// Persistent session: attach to the inbox; answer with
     /// [`Session::handle_attached`](super::Session::handle_attached).
-    Attach {
-        /// Discard what there was.
-        clean_start: bool,
-    },
+    Attach(AttachTerms),
     /// Transient session: delete the inbox an earlier session of the client may have left; answer with
     /// [`Session::handle_attached`](super::Session::handle_attached) and an empty
     /// [`Attached`](bifro_core::ports::Attached).
@@ -179,6 +176,18 @@ pub enum Effect {
     PublishWill(Arc<Message>),
     /// Tell the inbox that these are done with.
     Commit(Vec<InboxSeq>),
+    /// PUBREC has come for a message of a durable inbox: have the inbox remember, then call [`Session::handle_held`].
+    Hold {
+        /// The message.
+        seq: InboxSeq,
+        /// The packet identifier it was sent with.
+        packet_id: PacketId,
+    },
+    /// PUBREL has come: have the durable inbox forget the identifier, then call [`Session::handle_released`].
+    Release {
+        /// The identifier.
+        packet_id: PacketId,
+    },
     /// Leave the inbox (persistent sessions only). Always before [`Effect::Unregister`].
     Detach {
         /// What is known.

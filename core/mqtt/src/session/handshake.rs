@@ -9,9 +9,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::{ClientInfo, Peer, Version};
-use bifro_core::ids::{PublisherKey, TenantIdx};
+use bifro_core::ids::{InboxSeq, PublisherKey, TenantIdx};
 use bifro_core::plugin::{AuthOutcome, Grant, Refusal};
-use bifro_core::ports::{Attached, PortError};
+use bifro_core::ports::{AttachTerms, Attached, PortError};
 use bifro_core::settings::{Resource, TenantSettings};
 use bifro_core::tenant::{DEFAULT_TENANT, TenantName};
 
@@ -147,7 +147,9 @@ impl Session {
         let resumes = self.version == Version::V5 && !connecting.clean_start;
         let attaches = !cx.tenant.settings.force_transient && (self.expiry_s > 0 || resumes);
         out.effects.push(if attaches {
-            Effect::Attach { clean_start: connecting.clean_start } // [MQTT-3.1.2-4] [MQTT5-3.1.2-4]
+            // [MQTT-3.1.2-4] [MQTT5-3.1.2-4]
+            let (clean_start, expiry_s) = (connecting.clean_start, self.expiry_s);
+            Effect::Attach(AttachTerms { clean_start, expiry_s, will: self.future_will() })
         } else {
             Effect::Discard // [MQTT-3.1.2-6]
         });
@@ -171,7 +173,11 @@ impl Session {
             }
             Err(_) => Box::default(),
         };
-        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch: attached.epoch }));
+        let (epoch, durable) = (attached.epoch, attached.durable);
+        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable }));
+        if durable {
+            self.send_window = self.send_window.min(InboxSeq::PACKET_IDS);
+        }
         let Stage::Connecting(connecting) = core::mem::replace(&mut self.stage, Stage::Connected(None)) else { return };
         self.take_over(cx, *attached, connecting, out);
     }

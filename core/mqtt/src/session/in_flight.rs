@@ -31,6 +31,8 @@ const IDS: u16 = u16::MAX;
 pub(super) struct Outbound {
     pub(super) in_flight: VecDeque<InFlight>,
     pub(super) queue: Queue,
+    /// Identifiers given out begin here; those below belong to messages of a durable inbox.
+    first_id: u16,
     /// The identifier to use next.
     next_id: u16,
     /// As many identifiers from `next_id` on are known to be free.
@@ -48,6 +50,8 @@ pub(super) enum Awaits {
     Acknowledgement,
     /// QoS 2: PUBREC.
     Receipt,
+    /// QoS 2, PUBREC has come: nothing, until the inbox has noted it and PUBREL can be sent.
+    Nothing,
     /// QoS 2, PUBREL sent: PUBCOMP.
     Completion,
 }
@@ -102,6 +106,7 @@ impl Default for Outbound {
         Self {
             in_flight: VecDeque::new(),
             queue: Queue::default(),
+            first_id: 1,
             next_id: 1,
             free_ahead: IDS,
             resend_at: None,
@@ -129,8 +134,14 @@ impl Outbound {
     /// Continues an earlier connection's messages: identifiers begin at `first`, so that one which only the client
     /// remembers is unlikely to be met.
     pub(super) const fn start_ids_at(&mut self, first: u16) {
-        self.next_id = if first == 0 { 1 } else { first };
+        self.next_id = if first < self.first_id { self.first_id } else { first };
         self.free_ahead = 0;
+    }
+
+    /// Gives out only identifiers above [`InboxSeq::PACKET_IDS`].
+    pub(super) const fn reserve_ids(&mut self) {
+        self.first_id = InboxSeq::PACKET_IDS + 1;
+        self.start_ids_at(self.first_id);
     }
 
     /// The next identifier without putting it to use. There must be room in a window, and nothing resumed in the queue.
@@ -144,17 +155,19 @@ impl Outbound {
     /// The identifier that [`Outbound::peek_id`] gave is in use now.
     pub(super) const fn use_id(&mut self) {
         self.free_ahead -= 1;
-        self.next_id = if self.next_id == IDS { 1 } else { self.next_id + 1 };
+        self.next_id = if self.next_id == IDS { self.first_id } else { self.next_id + 1 };
     }
 
     /// Finds the next gap between identifiers in flight.
     fn survey(&mut self) {
-        let next = self.next_id;
-        let ahead = |id: u16| if id >= next { id - next } else { IDS - next + id };
-        let mut taken: Vec<u16> = self.in_flight.iter().map(|message| ahead(message.packet_id.get())).collect();
+        let (first, next) = (self.first_id, self.next_id);
+        let ids = IDS - first + 1;
+        let ahead = |id: u16| if id >= next { id - next } else { ids - (next - id) };
+        let in_flight = self.in_flight.iter().map(|message| message.packet_id.get());
+        let mut taken: Vec<u16> = in_flight.filter(|&id| id >= first).map(ahead).collect();
         taken.sort_unstable();
         let mut free: u16 = 0;
-        let mut beyond = IDS;
+        let mut beyond = ids;
         for distance in taken {
             if distance != free {
                 beyond = distance;
@@ -162,9 +175,9 @@ impl Outbound {
             }
             free += 1;
         }
-        assert!(free < beyond, "a window of at most 65,535 with room leaves an identifier free");
-        let advanced = u32::from(next - 1) + u32::from(free);
-        self.next_id = u16::try_from(advanced % u32::from(IDS)).expect("a remainder of IDS") + 1;
+        assert!(free < beyond, "a window with room leaves an identifier free");
+        let advanced = u32::from(next - first) + u32::from(free);
+        self.next_id = u16::try_from(advanced % u32::from(ids)).expect("a remainder of at most IDS") + first;
         self.free_ahead = beyond - free;
     }
 
@@ -194,6 +207,9 @@ impl Outbound {
         let mut next: Option<Instant> = None;
         for message in &mut self.in_flight {
             let (packet_id, awaits) = (message.packet_id, message.awaits);
+            if awaits == Awaits::Nothing {
+                continue;
+            }
             let Some(kept) = message.kept.as_deref_mut().filter(|kept| kept.resends < rule.times_max) else { continue };
             if kept.sent_at + rule.after <= now {
                 kept.sent_at = now;

@@ -8,9 +8,9 @@
 //! a slow server, and 3.x has no way to refuse a single message. A tenant above its bytes per second has its QoS 0
 //! dropped and the rest refused, since the single client may not be the one at fault.
 
-use super::ack_order::{Answer, Known, Ready};
+use super::ack_order::{Answer, Known, Ready, Release};
 use super::exchange::{PublishRequest, PublishToken, Published, TopicName};
-use super::{Cx, Outbox, Session, Violation};
+use super::{Cx, Effect, Outbox, Session, Violation};
 use crate::packet::{Ack, Packet, PacketId, Publish};
 use crate::property::Properties;
 use crate::reason::Reason;
@@ -283,10 +283,41 @@ impl Session {
 
     /// PUBREL: the client has let go of a QoS 2 message.
     pub(super) fn handle_pubrel(&mut self, _cx: &Cx<'_>, ack: &Ack<'_>, out: &mut Outbox<'_>) {
-        let known = self.inbound.as_deref_mut().is_some_and(|inbound| inbound.release(ack.packet_id));
+        let packet_id = ack.packet_id;
+        let durable = self.has_durable_inbox();
+        let known = match self.inbound.as_deref_mut() {
+            // Once PUBCOMP is out the client may use the identifier for another message, so nobody may remember it then.
+            Some(inbound) if durable => match inbound.begin_release(packet_id) {
+                Release::Begun => return out.effects.push(Effect::Release { packet_id }),
+                Release::UnderWay => return,
+                Release::Unknown => false,
+            },
+            Some(inbound) => inbound.release(packet_id),
+            None => false,
+        };
         // [MQTT-4.3.3-2] [MQTT5-4.3.3-11]: answered whether it is known or not; only MQTT 5 can say which.
         let reason =
             if known || self.version != Version::V5 { Reason::SUCCESS } else { Reason::PACKET_IDENTIFIER_NOT_FOUND };
-        self.send(&Packet::PubComp(Ack { packet_id: ack.packet_id, reason, properties: Properties::default() }), out);
+        self.send_pubcomp(packet_id, reason, out);
+    }
+
+    /// Answer to [`Effect::Release`]: the inbox has forgotten the identifier.
+    pub fn handle_released(&mut self, packet_id: PacketId, out: &mut Outbox<'_>) {
+        if !self.is_connected() {
+            return;
+        }
+        if let Some(inbound) = self.inbound.as_deref_mut() {
+            inbound.finish_release(packet_id);
+        }
+        self.send_pubcomp(packet_id, Reason::SUCCESS, out);
+    }
+
+    fn send_pubcomp(&self, packet_id: PacketId, reason: Reason, out: &mut Outbox<'_>) {
+        self.send(&Packet::PubComp(Ack { packet_id, reason, properties: Properties::default() }), out);
+    }
+
+    /// Packet identifier of a QoS 2 publish whose [`PublishRequest`] has not been answered.
+    pub fn qos2_packet_id(&self, token: PublishToken) -> Option<PacketId> {
+        self.inbound.as_deref()?.qos2_packet_id(token)
     }
 }

@@ -146,6 +146,7 @@ enum Stage {
 struct InboxHandle {
     place: (RangeIdx, Slot),
     epoch: u64,
+    durable: bool,
 }
 
 impl Session {
@@ -295,6 +296,11 @@ impl Session {
     /// Place and epoch of the session's inbox, if it has one.
     pub fn inbox(&self) -> Option<((RangeIdx, Slot), u64)> {
         self.inbox.as_deref().map(|inbox| (inbox.place, inbox.epoch))
+    }
+
+    /// The session's inbox outlives the process: it is told of each step of a QoS 2 exchange before the client is.
+    pub fn has_durable_inbox(&self) -> bool {
+        self.inbox.as_deref().is_some_and(|inbox| inbox.durable)
     }
 
     /// A member of a shared group that would get a message on its way at once.

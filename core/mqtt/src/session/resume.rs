@@ -26,6 +26,9 @@ impl Session {
         if present {
             self.restore_in_flight(in_flight, connecting.first_packet_id);
         }
+        if self.has_durable_inbox() {
+            self.outbound.get_or_insert_default().reserve_ids();
+        }
         if !received_qos2.is_empty() {
             self.inbound.get_or_insert_default().resume(received_qos2);
         }

@@ -10,6 +10,7 @@ use bifro_core::event::EventKind;
 use bifro_core::ids::PublisherKey;
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, Verdict};
+use bifro_core::ports::FutureWill;
 use bifro_core::time::Instant;
 use core::time::Duration;
 
@@ -56,13 +57,17 @@ impl Will {
 
     /// The message that is published at `at`.
     fn message(&self, publisher: PublisherKey, at: Instant) -> Arc<Message> {
+        self.message_expiring(publisher, self.expiry_s.map(|s| at + Duration::from_secs(s.into())))
+    }
+
+    fn message_expiring(&self, publisher: PublisherKey, expiry_at: Option<Instant>) -> Arc<Message> {
         let view = MessageView {
             topic: &self.topic,
             properties: &self.properties,
             payload: &self.payload,
             qos: self.qos,       // [MQTT-3.1.2-9]
             retain: self.retain, // [MQTT-3.1.2-16] [MQTT-3.1.2-17]
-            expiry_at: self.expiry_s.map(|s| at + Duration::from_secs(s.into())),
+            expiry_at,
             publisher,
         };
         view.to_message()
@@ -99,6 +104,15 @@ impl Session {
         self.client
             .as_deref()
             .is_some_and(|client| cx.authorizer.check(client, Action::Publish, &will.topic) == Verdict::Allowed)
+    }
+
+    /// The will, should the process end before the connection does.
+    pub(super) fn future_will(&self) -> Option<FutureWill> {
+        let will = self.will.as_deref()?;
+        let expiry = will.expiry_s.map(|s| Duration::from_secs(s.into()));
+        let delay = Duration::from_secs(will.delay_s.min(self.expiry_s).into());
+        let message = will.message_expiring(self.publisher, None);
+        Some(FutureWill { delay, expiry, message })
     }
 
     /// The connection ends, and the will is due: publishes it, or returns it for the inbox if its delay lets it wait.

@@ -49,6 +49,8 @@ enum Owed {
     Identified,
     Registered,
     Attached { persistent: bool },
+    Held(PacketId),
+    Released(PacketId),
     Subscribed(Token),
     Unsubscribed(Token),
     Retained(Token),
@@ -188,6 +190,8 @@ impl Model {
             Effect::Attach { .. } => self.owed.push_back(Owed::Attached { persistent: true }),
             Effect::Discard => self.owed.push_back(Owed::Attached { persistent: false }),
             Effect::Subscribe { token, .. } => self.owed.push_back(Owed::Subscribed(token)),
+            Effect::Hold { packet_id, .. } => self.owed.push_back(Owed::Held(packet_id)),
+            Effect::Release { packet_id } => self.owed.push_back(Owed::Released(packet_id)),
             Effect::Unsubscribe { token, .. } => self.owed.push_back(Owed::Unsubscribed(token)),
             Effect::FindRetained { token, .. } => self.owed.push_back(Owed::Retained(token)),
             Effect::Unregister => self.registers -= 1,
@@ -333,6 +337,8 @@ impl Model {
             }
             Owed::Registered => self.step(|session, cx, out| session.handle_registered(cx, out)),
             Owed::Attached { persistent } => self.answer_attached(persistent, fails, error),
+            Owed::Held(packet_id) => self.step(|session, cx, out| session.handle_held(cx, packet_id, out)),
+            Owed::Released(packet_id) => self.step(|session, _, out| session.handle_released(packet_id, out)),
             Owed::Subscribed(token) => {
                 self.step(|session, cx, out| session.handle_subscribed(cx, token, result, out));
             }

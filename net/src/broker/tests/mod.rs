@@ -26,7 +26,7 @@ use bifro_mqtt::packet::{
 use bifro_mqtt::property::Properties;
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::wire::Wire;
-use bifro_store::volatile::{self, VolatileServices};
+use bifro_store::services::{self, Placement, RangeServices};
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -114,8 +114,8 @@ struct Peer {
 type Who = usize;
 
 struct Node {
-    brokers: Vec<Broker<VolatileServices>>,
-    lanes: BTreeMap<(usize, usize), VecDeque<ShardMessage<volatile::Message>>>,
+    brokers: Vec<Broker<RangeServices>>,
+    lanes: BTreeMap<(usize, usize), VecDeque<ShardMessage<services::Message>>>,
     /// A shard that takes nothing from the others at present.
     deaf: Option<usize>,
     peers: Vec<Peer>,
@@ -150,7 +150,8 @@ impl Node {
         let now = Instant::from_micros(1_700_000_000_000_000);
         let broker = |shard| {
             let metrics = Arc::new(ShardMetrics::default());
-            let services = VolatileServices::new(ShardId(shard), setup.shards, SEED, metrics.clone());
+            let placement = Placement { shard: ShardId(shard), shards: setup.shards, metrics: metrics.clone() };
+            let services = RangeServices::volatile(placement, SEED);
             let parts = BrokerParts {
                 shard: ShardId(shard),
                 settings: settings.clone(),
@@ -183,6 +184,7 @@ impl Node {
     fn turn(&mut self, shard: usize) -> bool {
         let mut worked = false;
         self.brokers[shard].begin_turn(self.now);
+        self.brokers[shard].poll_services();
         for who in 0..self.peers.len() {
             if self.peers[who].shard == shard && self.peers[who].end.is_none() {
                 worked |= self.pump(who);
@@ -404,7 +406,7 @@ impl Node {
 }
 
 /// What must hold in a driver that has come to rest.
-fn validate(broker: &Broker<VolatileServices>) {
+fn validate(broker: &Broker<RangeServices>) {
     let live: Vec<_> =
         (0..broker.conns.bound()).filter_map(|index| broker.conns.get(broker.conns.at(index)?)).collect();
     assert_eq!(live.len(), broker.conns.len());

@@ -25,7 +25,7 @@ use crate::record::{Writer, write_client, write_message};
 use alloc::sync::Arc;
 use bifro_core::ids::{InboxSeq, Slot};
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::{Origin, SubOptions};
+use bifro_core::ports::{FutureWill, Origin, SubOptions};
 use bifro_core::time::Instant;
 use core::time::Duration;
 use hashbrown::{HashMap, HashSet};
@@ -59,14 +59,11 @@ fn key(kind: Kind, of: Option<Slot>, last: &[u8]) -> Key {
     key
 }
 
-/// A will with its delay.
-pub(super) type Will = (Duration, Arc<Message>);
-
 /// Whether a session had an owner when its record was written, and what follows if the process has ended since.
 #[derive(Clone, Debug)]
 pub(super) enum PresenceRecord {
-    /// It had: expiry interval in seconds and will with its delay, counted from when the end is noticed.
-    Attached { expiry_s: u32, will: Option<Will> },
+    /// It had: expiry interval in seconds and will, both counted from when the end is noticed.
+    Attached { expiry_s: u32, will: Option<FutureWill> },
     /// It had not.
     Detached { expires_at: Option<Instant>, will: Option<(Instant, Arc<Message>)> },
 }
@@ -238,24 +235,27 @@ fn key_of_origin((range, slot, packet_id): OriginKey) -> Key {
 }
 
 fn write_presence(writer: &mut Writer<'_>, presence: &PresenceRecord) {
-    let write_will = |writer: &mut Writer<'_>, will: Option<(u64, &Message)>| {
-        writer.u8(u8::from(will.is_some()));
-        if let Some((micros, message)) = will {
-            writer.u64(micros);
-            write_message(writer, message);
-        }
-    };
+    let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
     match presence {
         PresenceRecord::Attached { expiry_s, will } => {
             writer.u8(0);
             writer.u32(*expiry_s);
-            let micros = |delay: Duration| u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
-            write_will(writer, will.as_ref().map(|(delay, will)| (micros(*delay), &**will)));
+            writer.u8(u8::from(will.is_some()));
+            if let Some(FutureWill { delay, expiry, message }) = will {
+                writer.u64(micros(*delay));
+                writer.u8(u8::from(expiry.is_some()));
+                writer.u64(expiry.map_or(0, micros));
+                write_message(writer, message);
+            }
         }
         PresenceRecord::Detached { expires_at, will } => {
             writer.u8(1);
             writer.maybe_instant(*expires_at);
-            write_will(writer, will.as_ref().map(|(at, will)| (at.as_micros(), &**will)));
+            writer.u8(u8::from(will.is_some()));
+            if let Some((at, message)) = will {
+                writer.u64(at.as_micros());
+                write_message(writer, message);
+            }
         }
     }
 }

@@ -29,6 +29,11 @@ pub enum InboxEffect {
         /// The inbox.
         attached: Box<Attached>,
     },
+    /// Answer to [`InboxTable::settle`](super::InboxTable::settle).
+    Settled {
+        /// Who asked.
+        to: ReplyTo,
+    },
     /// Answer to a step of a QoS 2 exchange.
     Done {
         /// Who asked.

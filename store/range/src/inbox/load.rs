@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use bifro_core::ids::{InboxSeq, Slot, publisher_key};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::{GroupName, InboxMessage, Receiver, SubOptions};
+use bifro_core::ports::{FutureWill, GroupName, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -212,7 +212,7 @@ fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
         PresenceRecord::Detached { expires_at, will } => Presence::Detached { expires_at, will },
         PresenceRecord::Attached { expiry_s, will } => Presence::Detached {
             expires_at: (expiry_s != u32::MAX).then(|| now + Duration::from_secs(expiry_s.into())),
-            will: will.map(|(delay, will)| (now + delay, will)),
+            will: will.map(|will| will.due(now)),
         },
     }
 }
@@ -248,18 +248,23 @@ fn read_options(value: &mut Reader<'_>) -> Result<SubOptions, RecordError> {
 }
 
 fn read_presence(value: &mut Reader<'_>) -> Result<PresenceRecord, RecordError> {
-    fn will(value: &mut Reader<'_>) -> Result<Option<(u64, Arc<Message>)>, RecordError> {
-        if value.flag()? { Ok(Some((value.u64()?, read_message(value)?))) } else { Ok(None) }
-    }
     match value.u8()? {
         0 => {
             let expiry_s = value.u32()?;
-            let will = will(value)?.map(|(micros, will)| (Duration::from_micros(micros), will));
+            let will = if value.flag()? {
+                let delay = Duration::from_micros(value.u64()?);
+                let expires = value.flag()?;
+                let expiry = Duration::from_micros(value.u64()?);
+                let message = read_message(value)?;
+                Some(FutureWill { delay, expiry: expires.then_some(expiry), message })
+            } else {
+                None
+            };
             Ok(PresenceRecord::Attached { expiry_s, will })
         }
         1 => {
             let expires_at = value.maybe_instant()?;
-            let will = will(value)?.map(|(micros, will)| (Instant::from_micros(micros), will));
+            let will = if value.flag()? { Some((value.instant()?, read_message(value)?)) } else { None };
             Ok(PresenceRecord::Detached { expires_at, will })
         }
         _ => Err(RecordError::Value("presence")),

@@ -80,6 +80,11 @@ impl InboxTable {
         table
     }
 
+    /// Whether anything has changed at rest since [`Self::take_changes`].
+    pub fn has_changes(&self) -> bool {
+        self.books.changes.as_ref().is_some_and(|changes| !changes.is_empty())
+    }
+
     /// What has changed at rest since this was asked last.
     pub fn take_changes(&mut self) -> Vec<u8> {
         self.books.changes.as_mut().map(Changes::take).unwrap_or_default()
@@ -364,10 +369,16 @@ impl InboxTable {
         effects.push(InboxEffect::Done { to });
     }
 
-    /// The publisher's inbox recognises a repetition of this publish itself now.
-    pub fn forget(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
-        self.books.delete_origin(&origin);
+    /// The publisher's inbox recognises repetitions of these publishes itself now.
+    pub fn forget(&mut self, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
+        origins.iter().for_each(|origin| self.books.delete_origin(origin));
         effects.push(InboxEffect::Done { to });
+    }
+
+    /// As [`Self::forget`], for an attach that waits: [`InboxEffect::Settled`] answers.
+    pub fn settle(&mut self, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
+        origins.iter().for_each(|origin| self.books.delete_origin(origin));
+        effects.push(InboxEffect::Settled { to });
     }
 
     /// When [`InboxTable::handle_timeout`] wants to be called next.

@@ -32,6 +32,13 @@ use hashbrown::HashMap;
 /// What the table answers.
 #[derive(Debug)]
 pub enum RetainEffect {
+    /// A message was set or cleared, or was not.
+    Set {
+        /// Who asked.
+        to: ReplyTo,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
+    },
     /// A search is done.
     Found {
         /// Who asked.
@@ -82,6 +89,11 @@ impl RetainTable {
     /// An empty table whose changes are to be written.
     pub fn durable() -> Self {
         Self { changes: Some(Changes::new()), ..Self::default() }
+    }
+
+    /// Whether anything has changed at rest since [`Self::take_changes`].
+    pub fn has_changes(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
     }
 
     /// What has changed at rest since this was asked last.

@@ -4,6 +4,7 @@ mod auth;
 mod close;
 mod connect;
 mod deliver;
+mod durable;
 mod limits;
 mod publish;
 mod resume;

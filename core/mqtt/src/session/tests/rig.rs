@@ -411,7 +411,9 @@ fn line(effect: &Effect, shows_events: bool) -> Option<String> {
         Effect::Authenticate(request) => format!("authenticate {}", request.client_id),
         Effect::Identify(identity) => format!("identify {}/{}", identity.client.tenant, identity.client.client_id),
         Effect::Register => "register".to_owned(),
-        Effect::Attach { clean_start } => format!("attach clean={clean_start}"),
+        Effect::Attach(terms) => format!("attach clean={}", terms.clean_start),
+        Effect::Hold { seq, packet_id } => format!("hold {} id={packet_id}", seq.0),
+        Effect::Release { packet_id } => format!("release id={packet_id}"),
         Effect::Discard => "discard".to_owned(),
         Effect::Subscribe { token, full, filter, group, options, replaces } => {
             let group = group.as_ref().map_or(String::new(), |g| format!(" group={} ordered={}", g.name, g.ordered));

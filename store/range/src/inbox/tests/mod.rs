@@ -71,6 +71,7 @@ fn line(effect: &InboxEffect) -> String {
         InboxEffect::Attached { result: Ok(attached), .. } => format!("attached present={}", attached.present),
         InboxEffect::Attached { result: Err(refusal), .. } => format!("attach refused {refusal:?}"),
         InboxEffect::SettleAndAttach { .. } => "attached when settled".into(),
+        InboxEffect::Settled { .. } => "settled".into(),
         InboxEffect::Done { .. } => "done".into(),
         InboxEffect::Detached { .. } => "detached".into(),
         InboxEffect::Subscribed { result, .. } => format!("subscribed {result:?}"),

@@ -4,10 +4,11 @@
 //! every shard has been told of a tenant before the first of its clients was admitted.
 
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, InboxSeq, ReqId, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, TenantIdx};
 use bifro_core::message::Message as Published;
 use bifro_core::ports::{
-    Attached, DetachState, InboxMessage, InboxPlaces, Matches, PortError, Receiver, RetainedMessage, SubOptions,
+    AttachTerms, Attached, DetachState, InboxMessage, InboxPlaces, Matches, Origin, PortError, Receiver,
+    RetainedMessage, SubOptions,
 };
 use bifro_range::dist::RouteFilter;
 use bifro_range::inbox::OwnerRef;
@@ -150,14 +151,16 @@ pub enum Inbox {
     Attach {
         /// Answered by `Attached`.
         req: ReqId,
+        /// Range of the session.
+        range: RangeIdx,
         /// Who attaches.
         conn: ConnRef,
         /// Tenant.
         tenant: TenantIdx,
         /// Whose session.
         client: Client,
-        /// Discard what there is.
-        clean_start: bool,
+        /// On which terms.
+        terms: AttachTerms,
     },
     /// Answer.
     Attached {
@@ -170,6 +173,8 @@ pub enum Inbox {
     Discard {
         /// Answered by `Detached`.
         req: ReqId,
+        /// Range of the session.
+        range: RangeIdx,
         /// Tenant.
         tenant: TenantIdx,
         /// Whose session.
@@ -179,6 +184,8 @@ pub enum Inbox {
     Detach {
         /// Answered by `Detached`.
         req: ReqId,
+        /// Range of the session.
+        range: RangeIdx,
         /// Who owned what.
         owner: OwnerRef,
         /// Whose session.
@@ -195,6 +202,8 @@ pub enum Inbox {
     Subscribe {
         /// Answered by `Subscribed`.
         req: ReqId,
+        /// Range of the session.
+        range: RangeIdx,
         /// Who owns what.
         owner: OwnerRef,
         /// Full filter.
@@ -213,6 +222,8 @@ pub enum Inbox {
     Unsubscribe {
         /// Answered by `Unsubscribed`.
         req: ReqId,
+        /// Range of the session.
+        range: RangeIdx,
         /// Who owns what.
         owner: OwnerRef,
         /// Full filter.
@@ -229,12 +240,16 @@ pub enum Inbox {
     Insert {
         /// Answered by `Inserted`.
         req: ReqId,
+        /// Range of the sessions.
+        range: RangeIdx,
         /// Tenant.
         tenant: TenantIdx,
         /// Where.
         places: InboxPlaces,
         /// What.
         message: Arc<Published>,
+        /// Which QoS 2 publish it is, if a repetition is to be recognised.
+        origin: Option<Origin>,
     },
     /// Answer.
     Inserted {
@@ -243,8 +258,38 @@ pub enum Inbox {
         /// Refusal, if any.
         result: Result<(), PortError>,
     },
+    /// A step of a QoS 2 exchange.
+    Step {
+        /// Answered by `Done`.
+        req: ReqId,
+        /// Range that takes it.
+        range: RangeIdx,
+        /// Which.
+        step: Step,
+    },
+    /// Answer.
+    Done {
+        /// The request.
+        req: ReqId,
+    },
+    /// Forget that these publishes are in the inboxes here.
+    Settle {
+        /// Answered by `Settled`.
+        token: u32,
+        /// Range that forgets.
+        range: RangeIdx,
+        /// The publishes.
+        origins: Arc<[Origin]>,
+    },
+    /// Answer.
+    Settled {
+        /// The asker's number.
+        token: u32,
+    },
     /// Messages are done with.
     Commit {
+        /// Range of the session.
+        range: RangeIdx,
         /// Who owns what.
         owner: OwnerRef,
         /// The messages.
@@ -259,6 +304,19 @@ pub enum Inbox {
     },
 }
 
+/// A step of a QoS 2 exchange; see [`bifro_core::ports::Inbox`].
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A publish has been taken over.
+    Receive(Origin),
+    /// PUBREL has come.
+    Release(Origin),
+    /// The publisher's inbox knows of the publish.
+    Forget(Origin),
+    /// PUBREC has come.
+    Hold(OwnerRef, InboxSeq),
+}
+
 /// Of retain.
 #[derive(Debug)]
 pub enum Retain {
@@ -266,6 +324,8 @@ pub enum Retain {
     Set {
         /// Answered by `SetDone`.
         req: ReqId,
+        /// Range of the topic.
+        range: RangeIdx,
         /// Tenant.
         tenant: TenantIdx,
         /// Who publishes it.
@@ -280,16 +340,18 @@ pub enum Retain {
         /// Refusal, if any.
         result: Result<(), PortError>,
     },
-    /// Find messages in the partition here.
+    /// Find messages in a range.
     Find {
         /// Answered by `Found`.
         req: ReqId,
+        /// The range.
+        range: RangeIdx,
         /// Tenant.
         tenant: TenantIdx,
         /// The filter.
         filter: Arc<str>,
     },
-    /// Answer of one partition.
+    /// Answer of one range.
     Found {
         /// The request.
         req: ReqId,

@@ -29,11 +29,11 @@ struct World {
 
 fn all(matches: &Matches) -> BTreeSet<Receiver> {
     assert!(matches.live.is_sorted_by(|one, other| one.0 < other.0), "shards ascending, each once");
-    assert!(matches.inboxes.is_sorted_by(|one, other| one.0 < other.0), "shards ascending, each once");
+    assert!(matches.inboxes.is_sorted_by(|one, other| one.0 < other.0), "ranges ascending, each once");
     let live =
         matches.live.iter().flat_map(|(shard, slots)| slots.iter().map(|&slot| Receiver::Live { shard: *shard, slot }));
-    let inboxes = matches.inboxes.iter().flat_map(|(shard, places)| {
-        places.iter().map(|&(inbox, subscription)| Receiver::Inbox { shard: *shard, inbox, subscription })
+    let inboxes = matches.inboxes.iter().flat_map(|(range, places)| {
+        places.iter().map(|&(inbox, subscription)| Receiver::Inbox { range: *range, inbox, subscription })
     });
     live.chain(inboxes).collect()
 }
@@ -57,7 +57,7 @@ impl World {
         let slot = slot(self.next_slot);
         let receiver = match self.sim.pick(2) {
             0 => Receiver::Live { shard, slot },
-            _ => Receiver::Inbox { shard, inbox: slot, subscription: 3 },
+            _ => Receiver::Inbox { range: RangeIdx(shard.0), inbox: slot, subscription: 3 },
         };
         self.routes.push(((filter, receiver), State::Adding));
         self.adding.insert(req, receiver);
@@ -73,7 +73,10 @@ impl World {
         for (_, expected) in self.publishing.values_mut() {
             expected.retain(|&other| other != receiver);
         }
-        let shard = receiver.shard();
+        let shard = match receiver {
+            Receiver::Live { shard, .. } => shard,
+            Receiver::Inbox { range, .. } => ShardId(range.0),
+        };
         self.sim.call(shard, |services, now, tenant| services.remove_route(now, tenant.idx, filter, None, receiver));
     }
 

@@ -138,10 +138,10 @@ impl World {
         self.sim.call(shard, |services, now, tenant| services.request_matches(now, req, tenant.idx, topic));
     }
 
-    fn insert(&mut self, shard: ShardId, index: usize, message: &Arc<Published>, to: ShardId, places: &InboxPlaces) {
+    fn insert(&mut self, shard: ShardId, index: usize, message: &Arc<Published>, to: RangeIdx, places: &InboxPlaces) {
         let req = self.sim.req();
         self.inserting.insert(req, (index, text(message)));
-        self.sim.call(shard, |services, now, tenant| services.insert(now, req, tenant.idx, to, places, message));
+        self.sim.call(shard, |services, now, tenant| services.insert(now, req, tenant.idx, to, places, message, None));
     }
 
     fn handle_attached(&mut self, index: usize, attached: Attached) {
@@ -170,7 +170,7 @@ impl World {
                     self.devices[index].phase = Phase::Attaching(conn);
                     let (req, client) = (self.ask(index), self.devices[index].client.clone());
                     self.sim.call(shard, |services, now, tenant| {
-                        services.attach(now, req, conn, &client, tenant, false);
+                        services.attach(now, req, conn, &client, tenant, AttachTerms::default());
                     });
                 }
                 Completion::Attached { req, result } => {

@@ -1,6 +1,6 @@
 //! The session dictionary's port.
 
-use super::VolatileServices;
+use super::RangeServices;
 use super::message::{Dict, Message};
 use bifro_core::client::Client;
 use bifro_core::ids::{ConnRef, ReqId};
@@ -10,21 +10,21 @@ use bifro_core::time::Instant;
 use bifro_range::TenantKeyRef;
 use bifro_range::dict::DictEffect;
 
-impl SessionDict for VolatileServices {
+impl SessionDict for RangeServices {
     fn register(&mut self, now: Instant, req: ReqId, conn: ConnRef, client: &Client, tenant: &TenantCtx) {
-        let to = self.place(tenant.idx, &client.client_id);
+        let to = self.home(self.range_of(tenant, &client.client_id));
         self.send(to, Message::Dict(Dict::Register { req, conn, tenant: tenant.idx, client: client.clone() }));
         self.settle(now);
     }
 
     fn unregister(&mut self, now: Instant, conn: ConnRef, client: &Client, tenant: &TenantCtx) {
-        let to = self.place(tenant.idx, &client.client_id);
+        let to = self.home(self.range_of(tenant, &client.client_id));
         self.send(to, Message::Dict(Dict::Unregister { conn, tenant: tenant.idx, client: client.clone() }));
         self.settle(now);
     }
 }
 
-impl VolatileServices {
+impl RangeServices {
     pub(super) fn handle_dict(&mut self, now: Instant, message: Dict) {
         let mut effects = Vec::new();
         match message {

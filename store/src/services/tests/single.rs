@@ -14,7 +14,7 @@ impl One {
     }
 
     /// Calls, and returns the one thing heard of it.
-    fn done(&mut self, call: impl FnOnce(&mut VolatileServices, Instant, ReqId, &Client, &TenantCtx)) -> Completion {
+    fn done(&mut self, call: impl FnOnce(&mut RangeServices, Instant, ReqId, &Client, &TenantCtx)) -> Completion {
         let (req, client) = (self.sim.req(), self.client.clone());
         self.sim.call(ShardId(0), |services, now, tenant| call(services, now, req, &client, tenant));
         assert!(self.sim.mesh.is_empty(), "there is nobody to send to");
@@ -33,7 +33,8 @@ fn every_request_is_completed_within_its_call() {
 
     let heard = one.done(|s, now, req, client, tenant| s.register(now, req, here, client, tenant));
     assert!(matches!(heard, Completion::Registered { .. }));
-    let heard = one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, false));
+    let heard =
+        one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, AttachTerms::default()));
     let Completion::Attached { result: Ok(attached), .. } = heard else { panic!("{heard:?}") };
     let inbox = attached.inbox.expect("a place");
     let client = one.client.clone();
@@ -54,7 +55,8 @@ fn every_request_is_completed_within_its_call() {
     let heard = one.done(|s, now, req, _, _| s.unsubscribe(now, req, owner, "a/#"));
     assert!(matches!(heard, Completion::InboxUnsubscribed { existed: true, .. }));
     let (_, places) = &matches.inboxes[0];
-    let heard = one.done(|s, now, req, _, tenant| s.insert(now, req, tenant.idx, ShardId(0), places, &published));
+    let heard =
+        one.done(|s, now, req, _, tenant| s.insert(now, req, tenant.idx, RangeIdx(0), places, &published, None));
     assert!(matches!(heard, Completion::Inserted { result: Ok(()), .. }), "unsubscribed: nothing is pushed");
     let state = DetachState { expiry_s: 60, ..DetachState::default() };
     let heard = one.done(|s, now, req, _, _| s.detach(now, req, owner, state));
@@ -68,7 +70,9 @@ fn every_request_is_completed_within_its_call() {
 fn the_timer_publishes_wills_and_ends_sessions() {
     let mut one = One::new();
     let here = conn(ShardId(0), 1);
-    let heard = one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, true));
+    let heard = one.done(|s, now, req, client, tenant| {
+        s.attach(now, req, here, client, tenant, AttachTerms { clean_start: true, ..AttachTerms::default() })
+    });
     let Completion::Attached { result: Ok(attached), .. } = heard else { panic!("{heard:?}") };
     let client = one.client.clone();
     let inbox = attached.inbox.expect("a place");
@@ -87,11 +91,12 @@ fn the_timer_publishes_wills_and_ends_sessions() {
 #[test]
 fn a_tenant_nobody_was_told_of_is_refused_and_nothing_hangs() {
     let mut one = One::new();
-    one.sim.shards[0].tenants.clear();
+    one.sim.shards[0].tenants = Tenants::default();
     let published = message("a/b", "m", QoS::AtLeastOnce);
     let here = conn(ShardId(0), 1);
     let unavailable = Err(PortError::Unavailable);
-    let heard = one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, false));
+    let heard =
+        one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, AttachTerms::default()));
     assert!(matches!(heard, Completion::Attached { result: Err(PortError::Unavailable), .. }));
     let heard = one.done(|s, now, req, client, tenant| s.set(now, req, tenant, client, &published));
     assert!(matches!(heard, Completion::RetainSet { result, .. } if result == unavailable));
@@ -105,7 +110,8 @@ fn messages_dropped_by_full_inboxes_are_counted() {
     let settings = TenantSettings { inbox_messages_max: 1, ..TenantSettings::default() };
     let mut one = One { sim: Sim::with(1, 1, settings, &QuotaLimits::default()), client: client("c") };
     let here = conn(ShardId(0), 1);
-    let heard = one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, false));
+    let heard =
+        one.done(|s, now, req, client, tenant| s.attach(now, req, here, client, tenant, AttachTerms::default()));
     let Completion::Attached { result: Ok(attached), .. } = heard else { panic!("{heard:?}") };
     let client = one.client.clone();
     let inbox = attached.inbox.expect("a place");
@@ -115,7 +121,8 @@ fn messages_dropped_by_full_inboxes_are_counted() {
     for payload in ["kept", "dropped", "dropped"] {
         let published = message("a", payload, QoS::AtLeastOnce);
         let req = one.sim.req();
-        one.sim.call(ShardId(0), |s, now, tenant| s.insert(now, req, tenant.idx, ShardId(0), &places, &published));
+        one.sim
+            .call(ShardId(0), |s, now, tenant| s.insert(now, req, tenant.idx, RangeIdx(0), &places, &published, None));
     }
     let metrics = &one.sim.metrics[0];
     assert_eq!((metrics.dropped_queue_full.read(), metrics.inbox_messages.read(), metrics.inboxes.read()), (2, 1, 1));

@@ -11,7 +11,7 @@ use super::*;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, PublisherKey, Slot};
 use bifro_core::message::{Message as Published, MessageView, QoS};
-use bifro_core::ports::SubOptions;
+use bifro_core::ports::{AttachTerms, SubOptions};
 use bifro_core::rng::Prng;
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 const TENANT: TenantIdx = TenantIdx(0);
 
 struct Sim {
-    shards: Vec<VolatileServices>,
+    shards: Vec<RangeServices>,
     mesh: BTreeMap<(ShardId, ShardId), VecDeque<Message>>,
     heard: VecDeque<(ShardId, Completion)>,
     rng: Prng,
@@ -41,7 +41,8 @@ impl Sim {
         let tenant = Arc::new(TenantCtx { idx: TENANT, name: "t".into(), settings, quota });
         let metrics: Vec<Arc<ShardMetrics>> = (0..shards).map(|_| Arc::default()).collect();
         let services = |shard: u16| {
-            let mut services = VolatileServices::new(ShardId(shard), shards, seed, metrics[shard as usize].clone());
+            let metrics = metrics[shard as usize].clone();
+            let mut services = RangeServices::volatile(Placement { shard: ShardId(shard), shards, metrics }, seed);
             services.set_tenant(tenant.clone());
             services
         };
@@ -72,9 +73,10 @@ impl Sim {
     }
 
     /// Calls one shard's services and collects what they want.
-    fn call<R>(&mut self, shard: ShardId, call: impl FnOnce(&mut VolatileServices, Instant, &TenantCtx) -> R) -> R {
+    fn call<R>(&mut self, shard: ShardId, call: impl FnOnce(&mut RangeServices, Instant, &TenantCtx) -> R) -> R {
         let services = &mut self.shards[shard.index()];
         let result = call(services, self.now, &self.tenant);
+        services.end_turn(self.now);
         let mut out = Out::default();
         services.drain(&mut out);
         for (to, message) in out.sends {
@@ -135,8 +137,8 @@ impl Sim {
             assert!(services.additions.is_empty() && services.searches.is_empty() && services.owners.is_empty());
             assert_eq!(services.routes.adding(), 0);
             services.owners.validate();
-            services.inboxes.validate();
-            services.retained.validate();
+            services.inboxes.iter().for_each(|range| range.machine.validate());
+            services.retained.iter().for_each(|range| range.machine.validate());
             services.cache.validate();
         }
     }

@@ -1,9 +1,9 @@
 //! Dist's port: routes to their partitions, matches from the cache. The protocol between partitions and caches, and why it
 //! never answers a publish with what was true before a SUBACK, is described in [`bifro_range::dist`].
 
-use super::VolatileServices;
+use super::RangeServices;
 use super::message::{Dist as DistMessage, Message};
-use bifro_core::ids::{ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::ports::{Completion, Dist, GroupName, Matches, PortError, Receiver};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -18,7 +18,7 @@ pub(super) enum Origin {
     /// The driver.
     Request(ReqId),
     /// An inbox here, for one of its subscriptions.
-    Inbox { inbox: Slot, subscription: u32 },
+    Inbox { range: RangeIdx, inbox: Slot, subscription: u32 },
 }
 
 /// A route on its way into its partitions.
@@ -32,7 +32,7 @@ pub(super) struct Addition {
     refusal: Option<PortError>,
 }
 
-impl Dist for VolatileServices {
+impl Dist for RangeServices {
     fn add_route(
         &mut self,
         now: Instant,
@@ -83,7 +83,7 @@ impl Dist for VolatileServices {
     }
 }
 
-impl VolatileServices {
+impl RangeServices {
     pub(super) fn add_to_partitions(
         &mut self,
         origin: Origin,
@@ -121,7 +121,7 @@ impl VolatileServices {
         let mut effects = Vec::new();
         match message {
             DistMessage::AddRoute { token, tenant, route, receiver } => {
-                let members_max = self.tenant(tenant).map_or(0, |tenant| tenant.settings.shared_group_members_max);
+                let members_max = self.tenants.get(tenant).map_or(0, |tenant| tenant.settings.shared_group_members_max);
                 self.routes.add(from, token, tenant, &route, receiver, members_max, &mut effects);
             }
             DistMessage::RouteAdded { token, result } => self.handle_route_added(token, result),
@@ -184,7 +184,9 @@ impl VolatileServices {
         let result = refusal.map_or(Ok(()), Err);
         match origin {
             Origin::Request(req) => self.complete(Completion::RouteAdded { req, result }),
-            Origin::Inbox { inbox, subscription } => self.handle_inbox_route(inbox, subscription, result),
+            Origin::Inbox { range, inbox, subscription } => {
+                self.handle_inbox_route(range, inbox, subscription, result);
+            }
         }
     }
 }

@@ -1,0 +1,302 @@
+//! The inboxes' port.
+
+use super::RangeServices;
+use super::dist::Origin as RouteOrigin;
+use super::message::{Inbox as InboxRequest, Message, Step};
+use super::ranges::{Machine, Service};
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::message::{Message as Published, QoS};
+use bifro_core::ports::{
+    AttachTerms, Attached, Completion, DetachState, Inbox, InboxOwner, InboxPlaces, Origin, PortError, Receiver,
+    SubOptions,
+};
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use bifro_range::ReplyTo;
+use bifro_range::inbox::{InboxEffect, InboxTable, OwnerRef};
+use std::sync::Arc;
+
+impl Machine for InboxTable {
+    type Effect = InboxEffect;
+
+    const SERVICE: Service = Service::Inbox;
+
+    fn has_changes(&self) -> bool {
+        self.has_changes()
+    }
+
+    fn take_changes(&mut self) -> Vec<u8> {
+        self.take_changes()
+    }
+}
+
+/// An attach that waits until every range has forgotten the session's publishes.
+#[derive(Debug)]
+pub(super) struct Settling {
+    to: ReplyTo,
+    attached: Box<Attached>,
+    unanswered: usize,
+}
+
+fn owner_ref(owner: &InboxOwner<'_>) -> OwnerRef {
+    OwnerRef { inbox: owner.inbox.1, epoch: owner.epoch }
+}
+
+impl Inbox for RangeServices {
+    fn attach(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        conn: ConnRef,
+        client: &Client,
+        tenant: &TenantCtx,
+        terms: AttachTerms,
+    ) {
+        let range = self.range_of(tenant, &client.client_id);
+        let (client, tenant) = (client.clone(), tenant.idx);
+        self.send_to_range(range, InboxRequest::Attach { req, range, conn, tenant, client, terms });
+        self.settle(now);
+    }
+
+    fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx) {
+        let range = self.range_of(tenant, &client.client_id);
+        self.send_to_range(range, InboxRequest::Discard { req, range, tenant: tenant.idx, client: client.clone() });
+        self.settle(now);
+    }
+
+    fn detach(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, state: DetachState) {
+        let (range, client) = (owner.inbox.0, owner.client.clone());
+        let detach = InboxRequest::Detach { req, range, owner: owner_ref(&owner), client, state: Box::new(state) };
+        self.send_to_range(range, detach);
+        self.settle(now);
+    }
+
+    fn subscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str, options: SubOptions) {
+        let range = owner.inbox.0;
+        let (owner, filter) = (owner_ref(&owner), filter.into());
+        self.send_to_range(range, InboxRequest::Subscribe { req, range, owner, filter, options });
+        self.settle(now);
+    }
+
+    fn unsubscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str) {
+        let range = owner.inbox.0;
+        let (owner, filter) = (owner_ref(&owner), filter.into());
+        self.send_to_range(range, InboxRequest::Unsubscribe { req, range, owner, filter });
+        self.settle(now);
+    }
+
+    fn insert(
+        &mut self,
+        now: Instant,
+        req: ReqId,
+        tenant: TenantIdx,
+        range: RangeIdx,
+        inboxes: &InboxPlaces,
+        message: &Arc<Published>,
+        origin: Option<Origin>,
+    ) {
+        let (places, message) = (inboxes.clone(), message.clone());
+        self.send_to_range(range, InboxRequest::Insert { req, range, tenant, places, message, origin });
+        self.settle(now);
+    }
+
+    fn commit(&mut self, now: Instant, owner: InboxOwner<'_>, done: Vec<InboxSeq>) {
+        let range = owner.inbox.0;
+        self.send_to_range(range, InboxRequest::Commit { range, owner: owner_ref(&owner), done });
+        self.settle(now);
+    }
+
+    fn note_received(&mut self, now: Instant, req: ReqId, origin: Origin) {
+        self.take_step(now, req, origin.inbox.0, Step::Receive(origin));
+    }
+
+    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin) {
+        self.take_step(now, req, range, Step::Forget(origin));
+    }
+
+    fn release(&mut self, now: Instant, req: ReqId, origin: Origin) {
+        self.take_step(now, req, origin.inbox.0, Step::Release(origin));
+    }
+
+    fn hold(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, seq: InboxSeq) {
+        self.take_step(now, req, owner.inbox.0, Step::Hold(owner_ref(&owner), seq));
+    }
+}
+
+impl RangeServices {
+    fn send_to_range(&mut self, range: RangeIdx, request: InboxRequest) {
+        self.send(self.home(range), Message::Inbox(request));
+    }
+
+    fn take_step(&mut self, now: Instant, req: ReqId, range: RangeIdx, step: Step) {
+        self.send_to_range(range, InboxRequest::Step { req, range, step });
+        self.settle(now);
+    }
+
+    pub(super) fn handle_inbox(&mut self, now: Instant, from: ShardId, message: InboxRequest) {
+        let to = |req| ReplyTo { shard: from, req };
+        match message {
+            InboxRequest::Attach { req, range, conn, tenant, client, terms } => {
+                self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
+                    Some(tenant) => table.attach(now, to(req), conn, &client, tenant, terms, effects),
+                    None => effects.push(InboxEffect::Attached { to: to(req), result: Err(PortError::Unavailable) }),
+                });
+            }
+            InboxRequest::Discard { req, range, tenant, client } => self.with_inboxes(range, |table, _, effects| {
+                table.discard(now, to(req), tenant, &client, effects);
+            }),
+            InboxRequest::Detach { req, range, owner, client, state } => {
+                self.with_inboxes(range, |table, _, effects| {
+                    table.detach(now, to(req), owner, &client, *state, effects);
+                });
+            }
+            InboxRequest::Subscribe { req, range, owner, filter, options } => {
+                let is_short = self.is_short_of_space();
+                self.with_inboxes(range, |table, _, effects| match is_short {
+                    true => {
+                        effects.push(InboxEffect::Subscribed { to: to(req), result: Err(PortError::QuotaExceeded) })
+                    }
+                    false => table.subscribe(to(req), owner, &filter, options, effects),
+                });
+            }
+            InboxRequest::Unsubscribe { req, range, owner, filter } => self.with_inboxes(range, |table, _, effects| {
+                table.unsubscribe(to(req), owner, &filter, effects);
+            }),
+            InboxRequest::Insert { req, range, tenant, places, message, origin } => {
+                let is_refused = message.view().qos != QoS::AtMostOnce && self.is_short_of_space();
+                self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
+                    Some(tenant) if !is_refused => {
+                        table.insert(now, to(req), tenant, &places, &message, origin, effects);
+                    }
+                    Some(_) => refuse_for_space(to(req), &message, effects),
+                    None => effects.push(InboxEffect::Inserted { to: to(req), result: Err(PortError::Unavailable) }),
+                });
+            }
+            InboxRequest::Step { req, range, step } => self.with_inboxes(range, |table, _, effects| match step {
+                Step::Receive(origin) => table.receive(to(req), origin, effects),
+                Step::Release(origin) => table.release(to(req), origin, effects),
+                Step::Forget(origin) => table.forget(to(req), &[origin], effects),
+                Step::Hold(owner, seq) => table.hold(to(req), owner, seq, effects),
+            }),
+            InboxRequest::Settle { token, range, origins } => self.with_inboxes(range, |table, _, effects| {
+                table.settle(to(ReqId(token.into())), &origins, effects);
+            }),
+            InboxRequest::Commit { range, owner, done } => self.with_inboxes(range, |table, _, effects| {
+                table.commit(now, owner, &done, effects);
+            }),
+            answer => self.handle_inbox_answer(answer),
+        }
+    }
+
+    fn handle_inbox_answer(&mut self, message: InboxRequest) {
+        match message {
+            InboxRequest::Attached { req, result } => self.complete(Completion::Attached { req, result }),
+            InboxRequest::Detached { req } => self.complete(Completion::Detached { req }),
+            InboxRequest::Subscribed { req, result } => self.complete(Completion::InboxSubscribed { req, result }),
+            InboxRequest::Unsubscribed { req, existed } => {
+                self.complete(Completion::InboxUnsubscribed { req, existed });
+            }
+            InboxRequest::Inserted { req, result } => self.complete(Completion::Inserted { req, result }),
+            InboxRequest::Done { req } => self.complete(Completion::InboxDone { req }),
+            InboxRequest::Settled { token } => self.handle_settled(token),
+            InboxRequest::Push { conn, messages } => self.complete(Completion::InboxPush { conn, messages }),
+            request => unreachable!("{request:?} is handled where the range is"),
+        }
+    }
+
+    /// The route of an inbox's subscription is in place, or was refused.
+    pub(super) fn handle_inbox_route(
+        &mut self,
+        range: RangeIdx,
+        inbox: Slot,
+        subscription: u32,
+        result: Result<(), PortError>,
+    ) {
+        self.with_inboxes(range, |table, _, effects| table.route_added(inbox, subscription, result, effects));
+    }
+
+    pub(super) fn handle_inbox_timeout(&mut self, now: Instant) {
+        for at in 0..self.inboxes.len() {
+            if self.inboxes[at].machine.next_timeout().is_some_and(|due| due <= now) {
+                self.with_inboxes(self.inboxes[at].idx, |table, _, effects| table.handle_timeout(now, effects));
+            }
+        }
+    }
+
+    pub(super) fn carry_out_inbox(&mut self, range: RangeIdx, effects: &mut Vec<InboxEffect>) {
+        for effect in effects.drain(..) {
+            match effect {
+                InboxEffect::Attached { to, result } => self.answer(to, |req| InboxRequest::Attached { req, result }),
+                InboxEffect::SettleAndAttach { to, attached } => self.forget_everywhere(to, attached),
+                InboxEffect::Done { to } => self.answer(to, |req| InboxRequest::Done { req }),
+                InboxEffect::Settled { to } => {
+                    let token = u32::try_from(to.req.0).expect("it was made of a token");
+                    self.answer(to, |_| InboxRequest::Settled { token });
+                }
+                InboxEffect::Detached { to } => self.answer(to, |req| InboxRequest::Detached { req }),
+                InboxEffect::Subscribed { to, result } => {
+                    self.answer(to, |req| InboxRequest::Subscribed { req, result });
+                }
+                InboxEffect::Unsubscribed { to, existed } => {
+                    self.answer(to, |req| InboxRequest::Unsubscribed { req, existed });
+                }
+                InboxEffect::Inserted { to, result } => self.answer(to, |req| InboxRequest::Inserted { req, result }),
+                InboxEffect::Push { conn, messages } => {
+                    self.send(conn.shard, Message::Inbox(InboxRequest::Push { conn, messages }));
+                }
+                InboxEffect::AddRoute { tenant, route, receiver } => {
+                    if let Receiver::Inbox { inbox, subscription, .. } = receiver {
+                        let origin = RouteOrigin::Inbox { range, inbox, subscription };
+                        self.add_to_partitions(origin, tenant, route, receiver);
+                    }
+                }
+                InboxEffect::RemoveRoute { tenant, route, receiver } => {
+                    self.remove_from_partitions(tenant, &route, receiver);
+                }
+                InboxEffect::WillDue { client, will } => self.complete(Completion::WillDue { client, will }),
+                InboxEffect::Redeliver { tenant, route, message } => {
+                    if let Some(group) = &route.group {
+                        let (filter, group) = (route.filter.clone(), group.clone());
+                        self.complete(Completion::Redeliver { tenant, filter, group, message });
+                    }
+                }
+                InboxEffect::Event(event) => self.complete(Completion::Event(event)),
+            }
+        }
+    }
+
+    fn answer(&mut self, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
+        self.send(to.shard, Message::Inbox(message(to.req)));
+    }
+
+    /// An earlier process may have ended before every range knew that a publish need not be recognised any more. They must, before its
+    /// identifier can be used again.
+    fn forget_everywhere(&mut self, to: ReplyTo, attached: Box<Attached>) {
+        let Some(inbox) = attached.inbox else { return };
+        let epoch = attached.epoch;
+        let origins: Arc<[Origin]> =
+            attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id }).collect();
+        let settling = Settling { to, attached, unanswered: self.ranges.into() };
+        let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
+        for range in (0..self.ranges).map(RangeIdx) {
+            self.send_to_range(range, InboxRequest::Settle { token, range, origins: origins.clone() });
+        }
+    }
+
+    fn handle_settled(&mut self, token: u32) {
+        let Some(settling) = self.settling.get_mut(token as usize) else { return };
+        settling.unanswered -= 1;
+        if settling.unanswered == 0 {
+            let Settling { to, attached, .. } = self.settling.remove(token as usize);
+            self.answer(to, |req| InboxRequest::Attached { req, result: Ok(attached) });
+        }
+    }
+}
+
+fn refuse_for_space(to: ReplyTo, message: &Published, effects: &mut Vec<InboxEffect>) {
+    let detail = "a message could not be queued: the node's disk is nearly full";
+    effects.push(InboxEffect::Event(Event::of(EventKind::OutOfTenantResource, None, detail).on(message.topic())));
+    effects.push(InboxEffect::Inserted { to, result: Err(PortError::QuotaExceeded) });
+}

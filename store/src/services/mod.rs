@@ -1,0 +1,410 @@
+//! The services on the shards: bifro-range's machines, placed on the shards of the node, over storage or without.
+//!
+//! Each shard owns one [`RangeServices`] with a part of everything:
+//!
+//! | state | lives | kept |
+//! |---|---|---|
+//! | a client's inbox | in range hash(tenant, client id) | in the range's log and key-value space |
+//! | owner of a client id | on the shard of the client's range, so that a detach, the unregistration behind it and the successor's attach meet in their order | no: connections end with the process |
+//! | retained messages | in range hash(tenant, topic) | as an inbox |
+//! | routes | on shard hash(tenant, first level of the filter); on every shard if that level is a wildcard | no: they follow from the inboxes' subscriptions |
+//! | remembered matches | every shard, for its own publishers | no |
+//!
+//! Range i is on shard i mod shards. How many ranges there are is decided once, when the data directory is new, so that what they hold stays
+//! where it is whatever the number of cores. Without storage there are as many as shards.
+//!
+//! What a request wants of another shard goes out as a [`Message`]; what it wants of its own goes through a queue of the same
+//! messages that is empty again before the call returns. So both take the same code and the same order, and with a single
+//! shard and no storage everything is done within the call. Over storage, whatever a machine answers waits in its range until the changes it
+//! rests on are committed, durable and applied ([`ranges::Range`]).
+
+mod dict;
+mod dist;
+mod inbox;
+pub mod message;
+mod ranges;
+mod retain;
+#[cfg(test)]
+mod tests;
+
+pub use message::Message;
+
+use crate::fatal::{Fatal, Wake};
+use crate::host::{Host, HostError, Node};
+use crate::wal::Space;
+use bifro_core::ids::{RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
+use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
+use bifro_core::metrics::ShardMetrics;
+use bifro_core::ports::{Completion, Out, Services};
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::{Instant, earlier};
+use bifro_range::dict::OwnerTable;
+use bifro_range::dist::{MatchCache, RoutePartition};
+use bifro_range::inbox::{InboxEffect, InboxTable, Loader};
+use bifro_range::retain::{RetainEffect, RetainTable};
+use hashbrown::HashMap;
+use ranges::{Range, Service, range_id};
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// One shard's end of all services.
+///
+/// # Contract
+/// As [`Services`] has it: one call at a time with a monotonic `now`, [`Services::drain`] after each; the mesh delivers
+/// what one shard sends to another once and in order; every shard is told of a tenant
+/// ([`Services::set_tenant`]) before the first of its clients is admitted on any.
+pub struct RangeServices {
+    shard: ShardId,
+    shards: u16,
+    ranges: u16,
+    seed: u64,
+    metrics: Arc<ShardMetrics>,
+    tenants: Tenants,
+    owners: OwnerTable,
+    routes: RoutePartition,
+    cache: MatchCache,
+    /// Routes this shard is having added, by the token it gave them.
+    additions: Slab<dist::Addition>,
+    /// The ranges here, in order.
+    inboxes: Vec<Range<InboxTable>>,
+    retained: Vec<Range<RetainTable>>,
+    /// Attaches that wait for all ranges, by the token this shard gave them.
+    settling: Slab<inbox::Settling>,
+    /// Searches this shard waits for, by request.
+    searches: HashMap<ReqId, retain::Search>,
+    /// The storage; none if nothing is kept.
+    host: Option<Host>,
+    /// Routes of the sessions that an earlier process left, to be added in the first turn, when all tenants are known.
+    recovered: Vec<(RangeIdx, InboxEffect)>,
+    is_recovered: bool,
+    out: Out<Message>,
+    /// Messages to this shard itself; empty between calls.
+    local: VecDeque<Message>,
+    /// Scratch, empty between calls.
+    inbox_effects: Vec<InboxEffect>,
+    retain_effects: Vec<RetainEffect>,
+    /// What the metrics have been told of dropped messages: by full queues, by expiry.
+    dropped_told: (u64, u64),
+}
+
+/// Tenants by their numbers.
+#[derive(Debug, Default)]
+struct Tenants(Vec<Option<Arc<TenantCtx>>>);
+
+impl Tenants {
+    fn get(&self, tenant: TenantIdx) -> Option<&Arc<TenantCtx>> {
+        self.0.get(tenant.0 as usize)?.as_ref()
+    }
+
+    fn set(&mut self, tenant: Arc<TenantCtx>) {
+        let index = tenant.idx.0 as usize;
+        if self.0.len() <= index {
+            self.0.resize(index + 1, None);
+        }
+        self.0[index] = Some(tenant);
+    }
+}
+
+/// Where a shard's services stand among the others.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Of how many.
+    pub shards: u16,
+    /// The shard's metric cells.
+    pub metrics: Arc<ShardMetrics>,
+}
+
+impl RangeServices {
+    /// Services that keep nothing. `seed` is the same on all shards of the process, and secret.
+    ///
+    /// # Panics
+    /// If the shard is not one of them.
+    pub fn volatile(placement: Placement, seed: u64) -> Self {
+        let ranges = placement.shards;
+        Self::new(placement, ranges, seed)
+    }
+
+    /// Services over the node's storage, with everything an earlier process left. Blocks meanwhile. `tenant` finds a tenant by its name;
+    /// before anything is asked of the services, all shards must have been told of all tenants that any of them found.
+    ///
+    /// `wake` is called by other threads when [`Services::poll`] has something, and must unpark this thread until then.
+    ///
+    /// # Errors
+    /// [`HostError`]: what is wrong, and what to do.
+    ///
+    /// # Panics
+    /// If the shard is not one of them.
+    pub fn durable(
+        placement: Placement,
+        node: &Node,
+        wake: Wake,
+        fatal: Fatal,
+        now: Instant,
+        tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
+    ) -> Result<Self, HostError> {
+        let genesis = *node.genesis();
+        let here = (0..genesis.ranges).map(RangeIdx).filter(|range| range.0 % placement.shards == placement.shard.0);
+        let here: Vec<RangeIdx> = here.collect();
+        let both = |range: &RangeIdx| [Service::Inbox, Service::Retain].map(|service| range_id(service, *range));
+        let mut host = Host::open(node, here.iter().flat_map(both), wake, fatal, now)?;
+        host.recover(now);
+        let mut services = Self::new(placement, genesis.ranges, genesis.seed);
+        for range in here {
+            services.load(&mut host, range, now, tenant)?;
+        }
+        services.host = Some(host);
+        Ok(services)
+    }
+
+    fn load(
+        &mut self,
+        host: &mut Host,
+        range: RangeIdx,
+        now: Instant,
+        tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
+    ) -> Result<(), HostError> {
+        let at = self.local(range);
+        let retained = &mut self.retained[at].machine;
+        *retained = RetainTable::durable();
+        host.for_each(now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))?;
+        let inboxes = &mut self.inboxes[at].machine;
+        *inboxes = InboxTable::durable(range, self.seed);
+        let mut loader = Loader::new(inboxes);
+        host.for_each(now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
+        let mut effects = Vec::new();
+        loader.finish(now, &mut effects);
+        self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));
+        Ok(())
+    }
+
+    fn new(placement: Placement, ranges: u16, seed: u64) -> Self {
+        let Placement { shard, shards, metrics } = placement;
+        assert!(shard.0 < shards, "{shard:?} is not one of {shards} shards");
+        let here = || (0..ranges).map(RangeIdx).filter(|range| range.0 % shards == shard.0);
+        Self {
+            shard,
+            shards,
+            ranges,
+            seed,
+            metrics,
+            tenants: Tenants::default(),
+            owners: OwnerTable::new(),
+            routes: RoutePartition::new(),
+            cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
+            additions: Slab::new(),
+            inboxes: here().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
+            retained: here().map(|range| Range::new(range, RetainTable::new())).collect(),
+            settling: Slab::new(),
+            searches: HashMap::new(),
+            host: None,
+            recovered: Vec::new(),
+            is_recovered: false,
+            out: Out::default(),
+            local: VecDeque::new(),
+            inbox_effects: Vec::new(),
+            retain_effects: Vec::new(),
+            dropped_told: (0, 0),
+        }
+    }
+
+    /// The shard that has the routes that begin with `level`; the same whichever shard asks.
+    fn place(&self, tenant: TenantIdx, level: &str) -> ShardId {
+        if self.shards == 1 {
+            return self.shard;
+        }
+        let hash = keyed_hash(self.seed, &[&tenant.0.to_le_bytes(), level.as_bytes()]);
+        ShardId((hash % u64::from(self.shards)) as u16)
+    }
+
+    /// The range of a client id or topic. Tenants are named, since it must be the same in the next process.
+    fn range_of(&self, tenant: &TenantCtx, name: &str) -> RangeIdx {
+        if self.ranges == 1 {
+            return RangeIdx(0);
+        }
+        let hash = keyed_hash(self.seed, &[tenant.name.as_bytes(), name.as_bytes()]);
+        RangeIdx((hash % u64::from(self.ranges)) as u16)
+    }
+
+    /// The shard that has a range.
+    const fn home(&self, range: RangeIdx) -> ShardId {
+        ShardId(range.0 % self.shards)
+    }
+
+    /// The range's place among those of this shard.
+    fn local(&self, range: RangeIdx) -> usize {
+        assert_eq!(self.home(range), self.shard, "requests go to where the range is");
+        usize::from(range.0 / self.shards)
+    }
+
+    fn all_shards(&self) -> impl Iterator<Item = ShardId> + use<> {
+        (0..self.shards).map(ShardId)
+    }
+
+    fn send(&mut self, to: ShardId, message: Message) {
+        if to == self.shard {
+            self.local.push_back(message);
+        } else {
+            self.out.sends.push((to, message));
+        }
+    }
+
+    fn complete(&mut self, completion: Completion) {
+        self.out.completions.push(completion);
+    }
+
+    /// Works off what this shard has told itself. Ends every call that may have sent something.
+    fn settle(&mut self, now: Instant) {
+        while let Some(message) = self.local.pop_front() {
+            self.handle(now, self.shard, message);
+        }
+    }
+
+    fn handle(&mut self, now: Instant, from: ShardId, message: Message) {
+        match message {
+            Message::Dict(message) => self.handle_dict(now, message),
+            Message::Dist(message) => self.handle_dist(from, message),
+            Message::Inbox(message) => self.handle_inbox(now, from, message),
+            Message::Retain(message) => self.handle_retain(now, from, message),
+        }
+    }
+
+    /// Calls a range's inboxes, and carries out what need not wait.
+    fn with_inboxes(&mut self, range: RangeIdx, call: impl FnOnce(&mut InboxTable, &Tenants, &mut Vec<InboxEffect>)) {
+        let at = self.local(range);
+        let mut effects = std::mem::take(&mut self.inbox_effects);
+        call(&mut self.inboxes[at].machine, &self.tenants, &mut effects);
+        if let Some(host) = &self.host {
+            self.inboxes[at].gate(host, &mut effects);
+        }
+        self.carry_out_inbox(range, &mut effects);
+        self.inbox_effects = effects;
+    }
+
+    /// Calls a range's retained messages, likewise.
+    fn with_retained(
+        &mut self,
+        range: RangeIdx,
+        call: impl FnOnce(&mut RetainTable, &Tenants, &mut Vec<RetainEffect>),
+    ) {
+        let at = self.local(range);
+        let mut effects = std::mem::take(&mut self.retain_effects);
+        call(&mut self.retained[at].machine, &self.tenants, &mut effects);
+        if let Some(host) = &self.host {
+            self.retained[at].gate(host, &mut effects);
+        }
+        self.carry_out_retain(&mut effects);
+        self.retain_effects = effects;
+    }
+
+    /// New messages are to be refused for want of space; what makes room goes on.
+    fn is_short_of_space(&self) -> bool {
+        self.host.as_ref().is_some_and(|host| host.space() == Space::Short)
+    }
+
+    /// Carries out what waited for changes that are durable by now.
+    fn release(&mut self, now: Instant) {
+        let mut inbox_effects = std::mem::take(&mut self.inbox_effects);
+        let mut retain_effects = std::mem::take(&mut self.retain_effects);
+        for at in 0..self.inboxes.len() {
+            let Some(host) = &self.host else { break };
+            self.inboxes[at].release(host, &mut inbox_effects);
+            self.retained[at].release(host, &mut retain_effects);
+            self.carry_out_inbox(self.inboxes[at].idx, &mut inbox_effects);
+            self.carry_out_retain(&mut retain_effects);
+        }
+        (self.inbox_effects, self.retain_effects) = (inbox_effects, retain_effects);
+        self.settle(now);
+    }
+
+    fn tell_metrics(&mut self) {
+        let mut totals = bifro_range::inbox::Totals::default();
+        for range in &self.inboxes {
+            let of = range.machine.totals();
+            totals.inboxes += of.inboxes;
+            totals.messages += of.messages;
+            totals.bytes += of.bytes;
+            totals.dropped_full += of.dropped_full;
+            totals.dropped_expired += of.dropped_expired;
+        }
+        self.metrics.inboxes.set(totals.inboxes);
+        self.metrics.inbox_messages.set(totals.messages);
+        self.metrics.inbox_bytes.set(totals.bytes);
+        self.metrics.retained_messages.set(self.retained.iter().map(|range| range.machine.messages()).sum());
+        self.metrics.retained_bytes.set(self.retained.iter().map(|range| range.machine.bytes()).sum());
+        self.metrics.routes.set(self.routes.routes());
+        let (full, expired) = self.dropped_told;
+        if (full, expired) != (totals.dropped_full, totals.dropped_expired) {
+            self.metrics.dropped_queue_full.add(totals.dropped_full - full);
+            self.metrics.dropped_expired.add(totals.dropped_expired - expired);
+            self.dropped_told = (totals.dropped_full, totals.dropped_expired);
+        }
+    }
+}
+
+impl Services for RangeServices {
+    type Message = Message;
+
+    fn receive(&mut self, now: Instant, from: ShardId, message: Message) {
+        self.handle(now, from, message);
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.handle_dict_timeout(now);
+        self.handle_inbox_timeout(now);
+        self.handle_retain_timeout(now);
+        self.settle(now);
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let inboxes = self.inboxes.iter().filter_map(|range| range.machine.next_timeout()).min();
+        let retained = self.retained.iter().filter_map(|range| range.machine.next_timeout()).min();
+        let host = self.host.as_ref().and_then(Host::next_timeout);
+        earlier(earlier(self.owners.next_timeout(), host), earlier(inboxes, retained))
+    }
+
+    fn poll(&mut self, now: Instant) -> bool {
+        let worked = self.host.as_mut().is_some_and(|host| host.poll(now));
+        if worked {
+            self.release(now);
+        }
+        worked
+    }
+
+    fn end_turn(&mut self, now: Instant) {
+        if let Some(host) = &mut self.host {
+            self.inboxes.iter_mut().for_each(|range| range.record(host));
+            self.retained.iter_mut().for_each(|range| range.record(host));
+            host.end_turn(now);
+        }
+        if !self.is_recovered {
+            for (range, effect) in std::mem::take(&mut self.recovered) {
+                self.carry_out_inbox(range, &mut vec![effect]);
+            }
+            self.settle(now);
+            self.is_recovered = self.additions.is_empty();
+        }
+        self.tell_metrics();
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.host.as_ref().is_none_or(Host::is_quiet)
+    }
+
+    fn is_recovered(&self) -> bool {
+        self.is_recovered
+    }
+
+    fn drain(&mut self, out: &mut Out<Message>) {
+        debug_assert!(self.local.is_empty(), "every call settles");
+        out.sends.append(&mut self.out.sends);
+        out.completions.append(&mut self.out.completions);
+    }
+
+    fn set_tenant(&mut self, tenant: Arc<TenantCtx>) {
+        self.tenants.set(tenant);
+    }
+}

@@ -1,0 +1,75 @@
+//! The ranges of one shard: each a machine, with the answers that wait until its changes are durable.
+
+use crate::host::{Gate, Host};
+use bifro_core::ids::{RangeId, RangeIdx};
+use std::collections::VecDeque;
+
+/// What a range is for; the upper half of its [`RangeId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Service {
+    Inbox = 1,
+    Retain = 2,
+}
+
+/// The range's name in the log, which no other has.
+pub(super) fn range_id(service: Service, range: RangeIdx) -> RangeId {
+    RangeId((service as u64) << 32 | u64::from(range.0))
+}
+
+/// A machine whose changes of records can be taken.
+pub(super) trait Machine {
+    /// What happens outside because of it.
+    type Effect;
+
+    /// Which service it is.
+    const SERVICE: Service;
+
+    /// Whether [`Self::take_changes`] would give something.
+    fn has_changes(&self) -> bool;
+
+    /// What has changed at rest since this was asked last.
+    fn take_changes(&mut self) -> Vec<u8>;
+}
+
+/// A range: the machine, and the effects that depend on changes which are not durable yet, in order.
+#[derive(Debug)]
+pub(super) struct Range<M: Machine> {
+    pub(super) idx: RangeIdx,
+    pub(super) machine: M,
+    held: VecDeque<(Gate, M::Effect)>,
+}
+
+impl<M: Machine> Range<M> {
+    pub(super) const fn new(idx: RangeIdx, machine: M) -> Self {
+        Self { idx, machine, held: VecDeque::new() }
+    }
+
+    fn id(&self) -> RangeId {
+        range_id(M::SERVICE, self.idx)
+    }
+
+    /// Holds effects back that must wait; the others stay in `effects`. True if any are held.
+    pub(super) fn gate(&mut self, host: &Host, effects: &mut Vec<M::Effect>) -> bool {
+        let recorded = host.recorded(self.id());
+        let gate = if self.machine.has_changes() { Gate(recorded.0 + 1) } else { recorded };
+        if gate > host.applied(self.id()) || !self.held.is_empty() {
+            self.held.extend(effects.drain(..).map(|effect| (gate, effect)));
+        }
+        !self.held.is_empty()
+    }
+
+    /// The effects whose changes are durable now.
+    pub(super) fn release(&mut self, host: &Host, effects: &mut Vec<M::Effect>) {
+        let applied = host.applied(self.id());
+        while let Some((_, effect)) = self.held.pop_front_if(|(gate, _)| *gate <= applied) {
+            effects.push(effect);
+        }
+    }
+
+    /// Hands the turn's changes to the host.
+    pub(super) fn record(&mut self, host: &mut Host) {
+        if self.machine.has_changes() {
+            host.record(self.id(), self.machine.take_changes());
+        }
+    }
+}

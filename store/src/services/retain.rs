@@ -1,0 +1,157 @@
+//! Retain's port: a topic's message in one range, a search with wildcards in all of them.
+
+use super::RangeServices;
+use super::message::{Message, Retain as RetainMessage};
+use super::ranges::{Machine, Service};
+use bifro_core::client::Client;
+use bifro_core::event::{Event, EventKind};
+use bifro_core::ids::{RangeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::message::Message as Published;
+use bifro_core::ports::{Completion, PortError, Retain, RetainedMessage};
+use bifro_core::settings::Resource;
+use bifro_core::tenant::TenantCtx;
+use bifro_core::time::Instant;
+use bifro_range::ReplyTo;
+use bifro_range::retain::{FindLimits, RetainEffect, RetainTable};
+use std::sync::Arc;
+
+impl Machine for RetainTable {
+    type Effect = RetainEffect;
+
+    const SERVICE: Service = Service::Retain;
+
+    fn has_changes(&self) -> bool {
+        self.has_changes()
+    }
+
+    fn take_changes(&mut self) -> Vec<u8> {
+        self.take_changes()
+    }
+}
+
+/// A search that some ranges have not answered yet.
+#[derive(Debug)]
+pub(super) struct Search {
+    tenant: TenantIdx,
+    filter: Arc<str>,
+    unanswered: usize,
+    messages: Vec<RetainedMessage>,
+}
+
+impl Retain for RangeServices {
+    fn set(&mut self, now: Instant, req: ReqId, tenant: &TenantCtx, publisher: &Client, message: &Arc<Published>) {
+        let range = self.range_of(tenant, message.topic());
+        let (tenant, publisher, message) = (tenant.idx, publisher.clone(), message.clone());
+        let set = RetainMessage::Set { req, range, tenant, publisher, message };
+        self.send(self.home(range), Message::Retain(set));
+        self.settle(now);
+    }
+
+    fn find(&mut self, now: Instant, req: ReqId, tenant: &TenantCtx, filter: &str) {
+        if !tenant.quota.spend(Resource::TotalRetainMatchPerSeconds, 1, now) {
+            self.refuse_matches(filter);
+            self.complete(Completion::Retained { req, messages: Vec::new() });
+            return;
+        }
+        let ranges = if has_wildcard(filter) {
+            0..self.ranges
+        } else {
+            self.range_of(tenant, filter).0..self.range_of(tenant, filter).0 + 1
+        };
+        let filter: Arc<str> = filter.into();
+        let (tenant, unanswered) = (tenant.idx, ranges.len());
+        self.searches.insert(req, Search { tenant, filter: filter.clone(), unanswered, messages: Vec::new() });
+        for range in ranges.map(RangeIdx) {
+            let find = RetainMessage::Find { req, range, tenant, filter: filter.clone() };
+            self.send(self.home(range), Message::Retain(find));
+        }
+        self.settle(now);
+    }
+}
+
+impl RangeServices {
+    pub(super) fn handle_retain(&mut self, now: Instant, from: ShardId, message: RetainMessage) {
+        let to = |req| ReplyTo { shard: from, req };
+        match message {
+            RetainMessage::Set { req, range, tenant, publisher, message } => {
+                let is_refused = !message.payload().is_empty() && self.is_short_of_space();
+                self.with_retained(range, |table, tenants, effects| {
+                    let result = match tenants.get(tenant) {
+                        Some(tenant) if !is_refused => table.set(now, tenant, &publisher, &message),
+                        Some(_) => Err(PortError::QuotaExceeded),
+                        None => Err(PortError::Unavailable),
+                    };
+                    effects.push(RetainEffect::Set { to: to(req), result });
+                });
+            }
+            RetainMessage::SetDone { req, result } => self.complete(Completion::RetainSet { req, result }),
+            RetainMessage::Find { req, range, tenant, filter } => {
+                self.with_retained(range, |table, tenants, effects| {
+                    match tenants.get(tenant).map(|tenant| FindLimits::of(&tenant.settings)) {
+                        Some(limits) => table.find(now, to(req), tenant, filter, limits, effects),
+                        None => effects.push(RetainEffect::Found { to: to(req), messages: Vec::new() }),
+                    }
+                });
+            }
+            RetainMessage::Found { req, messages } => self.handle_found(now, req, messages),
+        }
+    }
+
+    pub(super) fn handle_retain_timeout(&mut self, now: Instant) {
+        for at in 0..self.retained.len() {
+            if self.retained[at].machine.next_timeout().is_some_and(|due| due <= now) {
+                self.with_retained(self.retained[at].idx, |table, _, effects| table.handle_timeout(now, effects));
+            }
+        }
+    }
+
+    pub(super) fn carry_out_retain(&mut self, effects: &mut Vec<RetainEffect>) {
+        for effect in effects.drain(..) {
+            let (to, message) = match effect {
+                RetainEffect::Set { to, result } => (to, RetainMessage::SetDone { req: to.req, result }),
+                RetainEffect::Found { to, messages } => (to, RetainMessage::Found { req: to.req, messages }),
+            };
+            self.send(to.shard, Message::Retain(message));
+        }
+    }
+
+    /// One range has answered a search. When all have, the answer is put in order of topics and cut to the limits.
+    fn handle_found(&mut self, now: Instant, req: ReqId, messages: Vec<RetainedMessage>) {
+        let Some(search) = self.searches.get_mut(&req) else { return };
+        search.messages.extend(messages);
+        search.unanswered -= 1;
+        if search.unanswered > 0 {
+            return;
+        }
+        let Some(Search { tenant, filter, mut messages, .. }) = self.searches.remove(&req) else { return };
+        messages.sort_by(|one, other| one.message.topic().cmp(other.message.topic()));
+        let Some(tenant) = self.tenants.get(tenant).cloned() else {
+            self.complete(Completion::Retained { req, messages: Vec::new() });
+            return;
+        };
+        let mut limits = FindLimits::of(&tenant.settings);
+        let within_limits = messages.iter().take_while(|retained| limits.admit(retained)).count();
+        messages.truncate(within_limits);
+        let within_rate = (messages.iter())
+            .take_while(|retained| {
+                let bytes = retained.message.footprint_bytes() as u64;
+                tenant.quota.spend(Resource::TotalRetainMatchBytesPerSecond, bytes, now)
+            })
+            .count();
+        if within_rate < messages.len() {
+            messages.truncate(within_rate);
+            self.refuse_matches(&filter);
+        }
+        self.complete(Completion::Retained { req, messages });
+    }
+
+    fn refuse_matches(&mut self, filter: &str) {
+        let detail = "retained messages were not delivered: the tenant's rate is used up";
+        self.complete(Completion::Event(Event::of(EventKind::OutOfTenantResource, None, detail).on(filter)));
+    }
+}
+
+/// Whether the filter may match more than the topic it spells.
+fn has_wildcard(filter: &str) -> bool {
+    filter.split('/').any(|level| level == "+" || level == "#")
+}
