@@ -433,6 +433,36 @@ impl Client {
         received
     }
 
+    /// Receives `count` PUBLISH packets and acknowledges them, handshakes of QoS 2 interleaved as they come.
+    ///
+    /// # Panics
+    /// If something else comes.
+    pub fn recv_publishes(&mut self, count: usize) -> Vec<Received> {
+        let (mut publishes, mut open) = (Vec::new(), 0);
+        while publishes.len() < count || open > 0 {
+            let received = self.recv();
+            match received.packet() {
+                Packet::Publish(publish) => {
+                    match (publish.qos, publish.packet_id) {
+                        (QoS::AtLeastOnce, Some(id)) => self.ack(AckKind::PubAck, id),
+                        (QoS::ExactlyOnce, Some(id)) => {
+                            open += 1;
+                            self.ack(AckKind::PubRec, id);
+                        }
+                        _ => {}
+                    }
+                    publishes.push(received);
+                }
+                Packet::PubRel(ack) => {
+                    open -= 1;
+                    self.ack(AckKind::PubComp, ack.packet_id);
+                }
+                other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
+            }
+        }
+        publishes
+    }
+
     /// Says DISCONNECT and waits for the broker to close.
     pub fn disconnect(mut self) {
         self.send(&Packet::Disconnect(Disconnect { reason: Reason::SUCCESS, properties: Properties::default() }));

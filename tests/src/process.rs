@@ -77,6 +77,29 @@ pub struct Broker {
     pub dir: PathBuf,
     log: Arc<Log>,
     listeners: Vec<(String, String)>,
+    cores: u16,
+    /// The directory outlives the process.
+    keeps_dir: bool,
+}
+
+/// What a killed broker leaves: its directory.
+#[derive(Debug)]
+pub struct Crashed {
+    /// With `node.toml` and the data in it.
+    pub dir: PathBuf,
+    cores: u16,
+}
+
+impl Crashed {
+    /// Starts a broker in the directory again.
+    pub fn restart(self) -> Broker {
+        Broker::start_in(self.cores, self.dir)
+    }
+
+    /// The same with another number of cores.
+    pub fn restart_on(self, cores: u16) -> Broker {
+        Broker::start_in(cores, self.dir)
+    }
 }
 
 impl Broker {
@@ -147,7 +170,7 @@ impl Broker {
             sink.lines.lock().expect("no panic while it is held").1 = true;
             sink.grown.notify_all();
         });
-        let mut broker = Self { child, dir, log, listeners: Vec::new() };
+        let mut broker = Self { child, dir, log, listeners: Vec::new(), cores, keeps_dir: false };
         broker.wait_for_log("ready", |line| line.contains("\"ready\""));
         broker.listeners = broker.log_lines().iter().filter_map(|line| listener_of(line)).collect();
         broker
@@ -263,6 +286,30 @@ impl Broker {
         self.wait(Duration::from_secs(40))
     }
 
+    /// Kills it as nothing can be caught (SIGKILL), and waits until it is gone.
+    ///
+    /// # Panics
+    /// If it had ended already.
+    pub fn crash(mut self) -> Crashed {
+        self.assert_alive();
+        self.child.kill().expect("it lives");
+        self.child.wait().expect("the child can be waited for");
+        self.keeps_dir = true;
+        Crashed { dir: self.dir.clone(), cores: self.cores }
+    }
+
+    /// Asks it to end, waits, and keeps what it leaves.
+    ///
+    /// # Panics
+    /// If it does not end in order.
+    pub fn stop(mut self) -> Crashed {
+        self.signal(libc::SIGTERM);
+        let status = self.wait(Duration::from_secs(40));
+        assert!(status.success(), "{status}");
+        self.keeps_dir = true;
+        Crashed { dir: self.dir.clone(), cores: self.cores }
+    }
+
     /// Waits for the end of the process.
     ///
     /// # Panics
@@ -337,7 +384,9 @@ impl Drop for Broker {
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("the broker's log ({} lines, the last ones):\n{}", lines.len(), tail.join("\n"));
         }
-        let _ = std::fs::remove_dir_all(&self.dir);
+        if !self.keeps_dir {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
     }
 }
 

@@ -161,7 +161,7 @@ fn mistakes_are_told_with_line_and_key() {
     assert_refused("[node]\ncores = 2\ncoers = 3", "built-in defaults:3: node.coers: unknown field `coers`");
     assert_refused(
         "[nod]\ncores = 2",
-        "built-in defaults:1: nod: unknown table, expected one of node, listener, auth, acl",
+        "built-in defaults:1: nod: unknown table, expected one of node, store, listener, auth, acl",
     );
     assert_refused("\n[node]\ncores = \"two\"", ":3: node.cores: invalid type: string \"two\", expected u16");
     assert_refused("[node]\ncores = 70000", ":2: node.cores: 70000 is out of range: allowed is 0 to 1024");

@@ -63,8 +63,18 @@ impl Violation {
 struct Seen {
     /// Highest number.
     last: Option<u32>,
-    /// By number: members it came to in order, and whether anybody kept it.
-    marks: HashMap<u32, (Vec<u32>, bool)>,
+    marks: HashMap<u32, Copies>,
+}
+
+/// What came of one message.
+#[derive(Debug, Default)]
+struct Copies {
+    /// Members it came to, in order.
+    members: Vec<u32>,
+    /// Without DUP: copies of a message of its own, as the broker sees it.
+    fresh: u32,
+    /// Somebody kept it.
+    kept: bool,
 }
 
 #[derive(Debug, Default)]
@@ -135,11 +145,11 @@ impl Checker<'_> {
             return;
         };
         let seen = self.seen.entry((audience, mark.stream)).or_default();
-        let (members, anybody_kept) = seen.marks.entry(mark.seq).or_default();
-        let first = members.is_empty();
+        let copies = seen.marks.entry(mark.seq).or_default();
+        let first = copies.members.is_empty();
         if !first {
-            let passed_on = members.iter().any(|&earlier| self.departed.contains(&(audience, earlier)));
-            let sent_again = members.len() < sent as usize;
+            let passed_on = copies.members.iter().any(|&earlier| self.departed.contains(&(audience, earlier)));
+            let sent_again = copies.fresh < sent;
             let may_repeat = match promise.guarantee {
                 Guarantee::AtMostOnce => sent_again,
                 Guarantee::AtLeastOnce => sent_again || passed_on || dup,
@@ -149,8 +159,9 @@ impl Checker<'_> {
                 self.violations.push(Violation::Repeated { audience, mark });
             }
         }
-        members.push(member);
-        *anybody_kept |= kept;
+        copies.members.push(member);
+        copies.fresh += u32::from(!dup);
+        copies.kept |= kept;
         if let Some(last) = seen.last.filter(|&last| first && promise.ordered && mark.seq < last) {
             self.violations.push(Violation::OutOfOrder { audience, mark, after: last });
         }
@@ -161,7 +172,7 @@ impl Checker<'_> {
         for promise in promises.iter().filter(|promise| promise.guarantee != Guarantee::AtMostOnce) {
             let Some(acknowledged) = self.acknowledged.get(&promise.stream) else { continue };
             let seen = self.seen.get(&(promise.audience, promise.stream));
-            let kept = |seq: &u32| seen.and_then(|seen| seen.marks.get(seq)).is_some_and(|(_, kept)| *kept);
+            let kept = |seq: &u32| seen.and_then(|seen| seen.marks.get(seq)).is_some_and(|copies| copies.kept);
             let mut lost: Vec<u32> =
                 acknowledged.iter().copied().filter(|seq| *seq >= promise.from && !kept(seq)).collect();
             lost.sort_unstable();

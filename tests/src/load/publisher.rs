@@ -66,6 +66,11 @@ impl Publisher {
         self
     }
 
+    /// Sends nothing new any more.
+    pub fn stop(&mut self) {
+        self.streams.iter_mut().for_each(|stream| stream.next = self.count);
+    }
+
     /// Everything is sent and acknowledged.
     pub fn is_done(&self) -> bool {
         self.in_flight.is_empty() && self.streams.iter().all(|stream| stream.next == self.count)

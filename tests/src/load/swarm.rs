@@ -56,6 +56,11 @@ impl Swarm {
         }
     }
 
+    /// Connections are opened to this broker from now on.
+    pub const fn set_broker(&mut self, broker: SocketAddr) {
+        self.broker = broker;
+    }
+
     /// Open connections.
     pub const fn len(&self) -> usize {
         self.open

@@ -29,6 +29,8 @@ pub struct World {
     subscriber_keys: HashMap<usize, usize>,
     faults: Vec<String>,
     progress: Instant,
+    /// The broker has been killed: connections end.
+    is_dead: bool,
 }
 
 impl World {
@@ -45,6 +47,7 @@ impl World {
             subscriber_keys: HashMap::new(),
             faults: Vec::new(),
             progress: Instant::now(),
+            is_dead: false,
         }
     }
 
@@ -114,17 +117,34 @@ impl World {
         self.history.push(Event::Departed { audience: subscriber.audience, member: subscriber.member });
     }
 
+    /// The broker has been killed: everybody hears what was on its way to them, and the end.
+    pub fn broker_died(&mut self) {
+        self.is_dead = true;
+        self.run_until("the end of all connections", |world| world.swarm.is_empty());
+        self.is_dead = false;
+        self.roles.clear();
+        self.publisher_keys.clear();
+        self.subscriber_keys.clear();
+        self.publishers.iter_mut().for_each(Publisher::disconnected);
+        self.subscribers.iter_mut().for_each(Subscriber::disconnected);
+    }
+
+    /// Another broker has taken its place. Nobody is connected to it yet.
+    pub fn set_broker(&mut self, broker: SocketAddr) {
+        self.swarm.set_broker(broker);
+    }
+
     /// One round: publishers send, everybody hears.
     pub fn turn(&mut self) {
         for (number, publisher) in self.publishers.iter_mut().enumerate() {
-            if publisher.is_done() {
+            if publisher.is_done() || self.is_dead {
                 continue;
             }
             if let Some(sender) = self.publisher_keys.get(&number).and_then(|&key| self.swarm.sender(key)) {
                 publisher.fill(sender, &mut self.history);
             }
         }
-        let Self { swarm, roles, publishers, subscribers, history, faults, progress, .. } = self;
+        let Self { swarm, roles, publishers, subscribers, history, faults, progress, is_dead, .. } = self;
         swarm.turn(Duration::from_millis(5), |key, sender, incoming| {
             *progress = Instant::now();
             let result = match (roles.get(&key), incoming) {
@@ -134,6 +154,7 @@ impl World {
                 (Some(Role::Subscriber(number)), Incoming::Packet(packet)) => {
                     subscribers[*number].handle(sender, &packet, history)
                 }
+                (Some(_), Incoming::Closed) if *is_dead => Ok(()),
                 (Some(role), Incoming::Closed) => Err(format!("the broker closed the connection of {role:?}")),
                 (None, _) => Ok(()),
             };
