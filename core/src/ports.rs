@@ -379,15 +379,14 @@ pub trait Inbox {
     /// Removes a subscription.
     fn unsubscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str);
 
-    /// Stores `message` in the inboxes named (all in `range`), and pushes it to their live owners. Of a publish with an
+    /// Stores `message` in the inboxes named, all of one range, and pushes it to their live owners. Of a publish with an
     /// `origin` it is done once, until [`Inbox::forget`], however often it is asked for, even across a crash.
     fn insert(
         &mut self,
         now: Instant,
         req: ReqId,
         tenant: TenantIdx,
-        range: RangeIdx,
-        inboxes: &InboxPlaces,
+        inboxes: (RangeIdx, &InboxPlaces),
         message: &Arc<Message>,
         origin: Option<Origin>,
     );

@@ -221,7 +221,7 @@ impl<S: Services> Broker<S> {
                     origin = Some(exchange.origin);
                 }
             }
-            self.services.ask().insert(self.now, req, tenant, *range, places, message, origin);
+            self.services.ask().insert(self.now, req, tenant, (*range, places), message, origin);
         }
     }
 

@@ -86,7 +86,7 @@ impl<S: Services> Broker<S> {
                     // A repetition may go to another member, so it is not recognised here: if the process ends within a publish, a
                     // group may get it twice.
                     let place = [(inbox, subscription)].into();
-                    self.services.ask().insert(self.now, req, tenant, range, &place, message, None);
+                    self.services.ask().insert(self.now, req, tenant, (range, &place), message, None);
                     return;
                 }
             }

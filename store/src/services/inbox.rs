@@ -92,8 +92,7 @@ impl Inbox for RangeServices {
         now: Instant,
         req: ReqId,
         tenant: TenantIdx,
-        range: RangeIdx,
-        inboxes: &InboxPlaces,
+        (range, inboxes): (RangeIdx, &InboxPlaces),
         message: &Arc<Published>,
         origin: Option<Origin>,
     ) {

@@ -126,7 +126,7 @@ impl Killing {
         assert_eq!(broker.metric("bifro_inbox_messages"), 0.0, "everything was consumed");
         let received: u64 = self.world.subscribers.iter().map(|subscriber| subscriber.received).sum();
         let slowest = self.recoveries.iter().max().copied().unwrap_or_default();
-        println!("{} kills, {received} messages received, slowest start {slowest:?}", self.recoveries.len());
+        eprintln!("{} kills, {received} messages received, slowest start {slowest:?}", self.recoveries.len());
         assert!(received > 100 * u64::from(kills()), "only {received} messages came");
     }
 }

@@ -40,7 +40,7 @@ fn a_message_the_subscriber_has_is_followed_by_pubrel_and_not_sent_again() {
     assert!(matches!(again.packet(), Packet::PubRel(ack) if ack.packet_id == id), "{again:?}");
     subscriber.ack(AckKind::PubComp, id);
     subscriber.expect_silence();
-    let broker = broker.crash().restart();
+    let broker = broker.stop().restart();
     Client::connect_with(broker.tcp(), &options).0.expect_silence();
 }
 

@@ -223,7 +223,9 @@ impl Books {
 
     fn put_empty(&mut self, key: &[u8]) {
         if let Some(changes) = &mut self.changes {
-            changes.put(key, false, |out| drop(Writer::begin(out)));
+            changes.put(key, false, |out| {
+                Writer::begin(out);
+            });
         }
     }
 }

@@ -141,7 +141,8 @@ impl World {
     fn insert(&mut self, shard: ShardId, index: usize, message: &Arc<Published>, to: RangeIdx, places: &InboxPlaces) {
         let req = self.sim.req();
         self.inserting.insert(req, (index, text(message)));
-        self.sim.call(shard, |services, now, tenant| services.insert(now, req, tenant.idx, to, places, message, None));
+        self.sim
+            .call(shard, |services, now, tenant| services.insert(now, req, tenant.idx, (to, places), message, None));
     }
 
     fn handle_attached(&mut self, index: usize, attached: Attached) {

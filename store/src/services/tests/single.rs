@@ -56,7 +56,7 @@ fn every_request_is_completed_within_its_call() {
     assert!(matches!(heard, Completion::InboxUnsubscribed { existed: true, .. }));
     let (_, places) = &matches.inboxes[0];
     let heard =
-        one.done(|s, now, req, _, tenant| s.insert(now, req, tenant.idx, RangeIdx(0), places, &published, None));
+        one.done(|s, now, req, _, tenant| s.insert(now, req, tenant.idx, (RangeIdx(0), places), &published, None));
     assert!(matches!(heard, Completion::Inserted { result: Ok(()), .. }), "unsubscribed: nothing is pushed");
     let state = DetachState { expiry_s: 60, ..DetachState::default() };
     let heard = one.done(|s, now, req, _, _| s.detach(now, req, owner, state));
@@ -121,8 +121,9 @@ fn messages_dropped_by_full_inboxes_are_counted() {
     for payload in ["kept", "dropped", "dropped"] {
         let published = message("a", payload, QoS::AtLeastOnce);
         let req = one.sim.req();
-        one.sim
-            .call(ShardId(0), |s, now, tenant| s.insert(now, req, tenant.idx, RangeIdx(0), &places, &published, None));
+        one.sim.call(ShardId(0), |s, now, tenant| {
+            s.insert(now, req, tenant.idx, (RangeIdx(0), &places), &published, None)
+        });
     }
     let metrics = &one.sim.metrics[0];
     assert_eq!((metrics.dropped_queue_full.read(), metrics.inbox_messages.read(), metrics.inboxes.read()), (2, 1, 1));
