@@ -159,16 +159,7 @@ impl<S: Services> Broker<S> {
                 Some(Awaited::GroupPart(publish)) => self.group_part_done(Some(publish), result),
                 _ => {}
             },
-            Completion::InboxDone { req } => match self.requests.remove(&req) {
-                Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, Ok(())),
-                Some(Awaited::Held(slot, packet_id)) => {
-                    self.with_session(slot, |session, cx, out| session.handle_held(cx, packet_id, out));
-                }
-                Some(Awaited::Released(slot, packet_id)) => {
-                    self.with_session(slot, |session, _, out| session.handle_released(packet_id, out));
-                }
-                _ => {}
-            },
+            Completion::InboxDone { req } => self.handle_inbox_done(req),
             Completion::InboxPush { conn, messages } => {
                 self.work += messages.len();
                 self.with_session(conn.slot, |session, cx, out| session.handle_inbox(cx, messages, out));
@@ -188,6 +179,20 @@ impl<S: Services> Broker<S> {
                 self.redeliver(tenant, &filter, &group, message);
             }
             Completion::Event(event) => self.report(event),
+        }
+    }
+
+    /// A step of a QoS 2 exchange is safe.
+    fn handle_inbox_done(&mut self, req: ReqId) {
+        match self.requests.remove(&req) {
+            Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, Ok(())),
+            Some(Awaited::Held(slot, packet_id)) => {
+                self.with_session(slot, |session, cx, out| session.handle_held(cx, packet_id, out));
+            }
+            Some(Awaited::Released(slot, packet_id)) => {
+                self.with_session(slot, |session, _, out| session.handle_released(packet_id, out));
+            }
+            _ => {}
         }
     }
 

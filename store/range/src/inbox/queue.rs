@@ -79,9 +79,10 @@ impl Queue {
         self.entries.get(&seq)
     }
 
-    /// Notes that PUBREC has arrived; false if that was known, or there is no such message.
+    /// Notes that PUBREC has arrived; false if that was known, or there is no such message of QoS 2.
     pub(super) fn hold(&mut self, seq: InboxSeq) -> bool {
-        self.entries.get_mut(&seq).is_some_and(|queued| !core::mem::replace(&mut queued.held, true))
+        let queued = self.entries.get_mut(&seq).filter(|queued| queued.message.qos == QoS::ExactlyOnce);
+        queued.is_some_and(|queued| !core::mem::replace(&mut queued.held, true))
     }
 
     /// Everything with its place, in order.

@@ -1,5 +1,6 @@
 //! Exact effects of the inbox machine, driven without any other.
 
+mod durable;
 mod lifecycle;
 mod queueing;
 mod subscribing;
