@@ -384,7 +384,9 @@ impl Drop for Broker {
             let tail = &lines[lines.len().saturating_sub(60)..];
             eprintln!("the broker's log ({} lines, the last ones):\n{}", lines.len(), tail.join("\n"));
         }
-        if !self.keeps_dir {
+        // `BIFRO_KEEP` keeps what a failed test leaves.
+        let is_evidence = std::thread::panicking() && std::env::var_os("BIFRO_KEEP").is_some();
+        if !self.keeps_dir && !is_evidence {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
     }

@@ -1,16 +1,16 @@
 //! A shard's host: turns of its groups carried out on the log and the key-value engine.
 
-use super::entry::{LOG_START, to_wal, write_hard_state, write_log_id};
+use super::entry::{LOG_START, from_wal, to_wal, write_hard_state, write_log_id};
 use super::error::HostError;
 use super::range::{Gate, HostedRange, RefusedAppend};
 use super::{Node, restore};
 use crate::fatal::{Fatal, Wake};
 use crate::kv::{KvDone, KvError, KvShard, Outcome, Page, Scan};
-use crate::wal::{GroupId, Record, Space, Token, WalBatch, WalEvent, WalPort};
+use crate::wal::{GroupId, Record, Space, Token, WalBatch, WalEntry, WalError, WalEvent, WalPort};
 use bifro_core::ids::RangeId;
 use bifro_core::time::{Instant, earlier};
 use bifro_raft::{
-    Config, Effect, Entry, EntryKind, FetchError, HardState, Index, LogWrite, Multi, ProposeError, WriteId,
+    Config, Effect, Entry, EntryKind, FetchError, FetchId, HardState, Index, LogWrite, Multi, ProposeError, WriteId,
 };
 use bifro_range::record::RecordError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -88,8 +88,10 @@ impl Host {
     }
 
     /// Waits until everything that the log holds of every range is applied. The wake given to [`Host::open`] must unpark this thread.
-    pub fn recover(&mut self, now: Instant) {
+    pub fn recover(&mut self, started_at: Instant) {
+        let clock = std::time::Instant::now();
         loop {
+            let now = started_at + clock.elapsed();
             self.poll(now);
             self.end_turn(now);
             if self.multi.groups().all(|group| group.applied() == group.last().index && group.leader().is_some()) {
@@ -134,13 +136,16 @@ impl Host {
         assert!(hosted.space.scan(0, scan), "nothing else reads at this time");
         loop {
             self.kv.poll(&mut self.kv_done);
+            let mut answer = None;
             for done in std::mem::take(&mut self.kv_done) {
-                let of = RangeId(done.space.0);
-                match self.complete(now, of, done) {
-                    Some(Outcome::Scanned { page, .. }) => return Ok(page),
-                    Some(Outcome::Failed { request: Some(_), error }) => return Err(error.into()),
+                match self.complete(now, RangeId(done.space.0), done) {
+                    Some(Outcome::Scanned { page, .. }) => answer = Some(Ok(page)),
+                    Some(Outcome::Failed { request: Some(_), error }) => answer = Some(Err(error.into())),
                     _ => {}
                 }
+            }
+            if let Some(answer) = answer {
+                return answer;
             }
             if self.kv.is_quiet() {
                 std::thread::park_timeout(RETRY);
@@ -269,10 +274,13 @@ impl Host {
             Effect::Apply { entries } => self.apply(now, range, &entries),
             Effect::RoleChanged { role, term, .. } => tracing::debug!(%range, ?role, term = term.0, "role changed"),
             Effect::Send { .. } | Effect::ReadReady { .. } | Effect::ReadFailed { .. } => {}
+            Effect::Fetch { fetch, first, last, bytes_max } => {
+                // Entries that memory had no room for, to be applied: after a start, typically.
+                if !self.wal.read(fetch.0, GroupId(range.0), first.0..last.0 + 1, bytes_max) {
+                    self.with_group(range, |group| group.handle_fetched(now, fetch, Err(FetchError::Failed)));
+                }
+            }
             // Only a peer that lags behind makes a group ask for these, and there is none: the honest answers all the same.
-            Effect::Fetch { fetch, .. } => self.with_group(range, |group| {
-                group.handle_fetched(now, fetch, Err(FetchError::Failed));
-            }),
             Effect::PrepareSnapshot { to, .. } => self.with_group(range, |group| {
                 group.handle_snapshot_unavailable(now, to);
             }),
@@ -362,9 +370,24 @@ impl Host {
                     self.swollen.insert(id);
                 }
             }
-            // Nobody reads, and space is asked for when it matters.
-            WalEvent::Entries { .. } | WalEvent::SpaceChanged(_) => {}
+            WalEvent::Entries { request, group, result } => {
+                self.handle_entries(now, RangeId(group.0), FetchId(request), result);
+            }
+            // It is asked for when it matters.
+            WalEvent::SpaceChanged(_) => {}
         }
+    }
+
+    fn handle_entries(&mut self, now: Instant, id: RangeId, fetch: FetchId, result: Result<Vec<WalEntry>, WalError>) {
+        let entries = match result {
+            Ok(entries) => entries.iter().map(from_wal).collect::<Option<Vec<_>>>().ok_or(FetchError::Failed),
+            Err(WalError::Compacted { .. }) => Err(FetchError::Compacted),
+            Err(_) => Err(FetchError::Failed),
+        };
+        if entries == Err(FetchError::Failed) {
+            tracing::error!(range = %id, "entries of the log cannot be read back; they are asked for again");
+        }
+        self.with_group(id, |group| group.handle_fetched(now, fetch, entries));
     }
 
     fn handle_durable(&mut self, now: Instant, id: RangeId, write: WriteId) {

@@ -162,6 +162,25 @@ fn what_was_applied_is_there_after_a_crash_with_and_without_checkpoints() {
 }
 
 #[test]
+fn a_log_larger_than_what_is_kept_in_memory_is_applied_at_the_start() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let all_hot = StoreConfig {
+        space: SpaceLimits { overlay_bytes: usize::MAX, ..SpaceLimits::default() },
+        ..config(dir.path())
+    };
+    let mut rig = Rig::open(all_hot.clone());
+    // More than `Config::pending_bytes_max`, in the range of one replica.
+    let value = vec![7; 1 << 20];
+    for key in 0..40 {
+        let gate = rig.record(A, &number(key), Some(&value));
+        rig.wait(A, gate);
+    }
+    drop(rig);
+    let mut rig = Rig::open(all_hot);
+    assert_eq!(rig.records(A).len(), 40);
+}
+
+#[test]
 fn appends_that_find_no_space_are_kept_and_written_when_there_is_some() {
     let dir = tempfile::tempdir().expect("a directory");
     let free = Arc::new(AtomicU64::new(u64::MAX));
