@@ -1,6 +1,8 @@
 //! What the broker has acknowledged survives `kill -9`, at whatever moment. Every test drives a real broker with its default storage.
 
+mod damage;
 mod kill_loop;
+mod power_loss;
 mod sessions;
 mod steps;
 
