@@ -52,6 +52,7 @@ install_packages() {
     command -v strace >/dev/null || missing+=(strace)
     command -v valgrind >/dev/null || missing+=(valgrind)
     command -v npm >/dev/null || missing+=(nodejs npm)
+    command -v mkfs.ext4 >/dev/null || missing+=(e2fsprogs)
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3 python3-venv)
     [ ${#missing[@]} -eq 0 ] && return 0
     export DEBIAN_FRONTEND=noninteractive

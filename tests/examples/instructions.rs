@@ -118,12 +118,13 @@ fn count(keep: Option<&Path>) -> Vec<(&'static str, u64)> {
 }
 
 /// Starts the broker under callgrind. valgrind lets no thread run while another one is inside `io_uring_enter`, asleep or not, so
-/// the shard has to be kept awake for the others to get ready.
+/// the shard has to be kept awake for the others to get ready. For the same reason nothing is kept on disk: the log's thread would wait for
+/// the shard, and the shard for it.
 fn start() -> Broker {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
     let config = format!(
-        "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:{port}\"\nauth = [\"anonymous\"]\n[tenant_defaults]\n\
-         inbox_messages_max = 100000\nsend_maximum = 1000\nreceive_maximum = 1000\n[log.events]\n\
+        "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:{port}\"\nauth = [\"anonymous\"]\n[store]\n\
+         durability = \"volatile\"\n[tenant_defaults]\ninbox_messages_max = 100000\nsend_maximum = 1000\nreceive_maximum = 1000\n[log.events]\n\
          client_connected = \"off\"\nby_client = \"off\"\nchannel_error = \"off\"\n"
     );
     let ready = AtomicBool::new(false);

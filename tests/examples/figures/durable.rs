@@ -24,6 +24,7 @@ fn away(n: u32) -> ConnectOptions {
 
 pub(crate) fn measure() -> Vec<Row> {
     let mut rows = recovery();
+    rows.push(subscribing());
     rows.push(amplification("consumed at once", true));
     rows.push(amplification("consumed later", false));
     rows
@@ -152,6 +153,41 @@ fn first_messages(broker: &Broker, sessions: u32) -> Vec<Duration> {
         .collect();
     waits.sort();
     waits
+}
+
+/// Persistent sessions that subscribe and unsubscribe, as many requests under way as the broker takes.
+fn subscribing() -> Row {
+    let each: u32 = choose(10_000, 500);
+    let broker = Broker::start(1, "[tenant_defaults]\nsubscriptions_per_session_max = 100000\n");
+    let mut swarm = Swarm::new(broker.tcp());
+    let first = (0..PUBLISHERS as u32).map(|n| swarm.connect(&away(n))).min().expect("some");
+    let (mut subscribed, mut unsubscribed, mut began) = (0, 0, None);
+    let total = each * PUBLISHERS as u32;
+    while unsubscribed < total {
+        swarm.turn(Duration::from_millis(5), |key, sender, incoming| match incoming {
+            Incoming::Packet(Packet::ConnAck(_)) => {
+                began.get_or_insert_with(Instant::now);
+                for n in 0..each {
+                    sender.subscribe([(&*format!("s/{}/{n}", key - first), QoS::AtLeastOnce)]);
+                }
+                for n in 0..each {
+                    sender.unsubscribe(&format!("s/{}/{n}", key - first));
+                }
+            }
+            Incoming::Packet(Packet::SubAck(suback)) => {
+                assert_eq!(suback.codes, [1]);
+                subscribed += 1;
+            }
+            Incoming::Packet(Packet::UnsubAck(_)) => unsubscribed += 1,
+            other => panic!("unexpected {other:?}"),
+        });
+    }
+    let rate = f64::from(subscribed + unsubscribed) / began.expect("connected").elapsed().as_secs_f64();
+    Row::new(
+        "SUBSCRIBE and UNSUBSCRIBE of persistent sessions, one core, durable",
+        format!("{rate:.0} filters/s"),
+        "≥ 20,000/s",
+    )
 }
 
 /// Bytes written to storage per byte of payload.

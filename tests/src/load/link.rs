@@ -3,7 +3,10 @@
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::codec::{AckKind, encode, encode_ack};
-use bifro_mqtt::packet::{Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter, SubscribeFilters};
+use bifro_mqtt::packet::{
+    Packet, PacketId, Publish, PublishProperties, Subscribe, SubscribeFilter, SubscribeFilters, Unsubscribe,
+    UnsubscribeFilters,
+};
 use bifro_mqtt::property::Properties;
 use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
@@ -71,6 +74,15 @@ impl Sender {
         });
         let filters = SubscribeFilters::encode(filters, &mut scratch);
         self.packet(&Packet::Subscribe(Subscribe { packet_id, properties: Properties::default(), filters }));
+        packet_id
+    }
+
+    /// Unsubscribes.
+    pub fn unsubscribe(&mut self, filter: &str) -> PacketId {
+        let packet_id = self.packet_id();
+        let mut scratch = Vec::new();
+        let filters = UnsubscribeFilters::encode([filter], &mut scratch);
+        self.packet(&Packet::Unsubscribe(Unsubscribe { packet_id, properties: Properties::default(), filters }));
         packet_id
     }
 }
