@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Memory for the base's blocks, as a share of the node's budget, and its bounds.
 const CACHE_SHARE: u64 = 32;
 const CACHE_BYTES: (u64, u64) = (8 << 20, 1 << 30);
+/// Memory for changes on their way to the base, as a share of the node's budget at most, and how little of it a range can do with.
+const CHANGES_SHARE: u64 = 4;
+const OVERLAY_BYTES_MIN: usize = 64 << 10;
 /// How often the start looks whether the shards have recovered.
 const RECOVERY_POLL: Duration = Duration::from_millis(1);
 
@@ -120,8 +123,9 @@ fn store_config(loaded: &Loaded, durability: Durability) -> StoreConfig {
     let store = &loaded.config.store;
     let reserve_bytes = u64::from(store.disk_reserve_mib) << 20;
     let budget = memory::budget_bytes(&loaded.config.node);
-    // Each range has an overlay that fills, and one that is being written.
-    let overlays = 4 * usize::from(store.ranges);
+    // Each range of either kind has an overlay that fills, and one that is being written.
+    let overlays = 4 * u64::from(store.ranges);
+    let changes = (u64::from(store.checkpoint_mib) << 20).min(budget / CHANGES_SHARE);
     StoreConfig {
         dir: loaded.config.node.data_dir.clone().into(),
         ranges: store.ranges,
@@ -132,7 +136,7 @@ fn store_config(loaded: &Loaded, durability: Durability) -> StoreConfig {
             ..FjallConfig::default()
         },
         space: SpaceLimits {
-            overlay_bytes: ((store.checkpoint_mib as usize) << 20) / overlays,
+            overlay_bytes: usize::try_from(changes / overlays).unwrap_or(usize::MAX).max(OVERLAY_BYTES_MIN),
             ..SpaceLimits::default()
         },
     }

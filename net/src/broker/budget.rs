@@ -21,7 +21,7 @@ pub(crate) struct Budget {
     held_bytes: u64,
     /// On the way: waiting for a match, for room in the mesh.
     moving_bytes: u64,
-    /// Stored: inboxes and retained messages.
+    /// Stored: inboxes, retained messages, and changes on their way to the disk.
     stored_bytes: u64,
 }
 
@@ -41,7 +41,8 @@ impl Budget {
     /// Notes what is on the way and what is stored, once per turn.
     pub(crate) fn observe(&mut self, moving_bytes: u64, metrics: &ShardMetrics) {
         self.moving_bytes = moving_bytes;
-        self.stored_bytes = metrics.inbox_bytes.read() + metrics.retained_bytes.read();
+        self.stored_bytes =
+            metrics.inbox_bytes.read() + metrics.retained_bytes.read() + metrics.store_held_bytes.read();
         metrics.write_buffer_bytes.set(self.held_bytes);
         metrics.memory_used_bytes.set(self.used_bytes());
     }

@@ -123,15 +123,16 @@ impl HostedRange {
         }
     }
 
-    /// Begins a checkpoint of what is applied, if it is due and not on its way. True if one was begun.
-    pub(super) fn checkpoint(&mut self, now: Instant, membership: &Membership) -> bool {
+    /// Whether a checkpoint is wanted and none is on its way.
+    pub(super) fn wants_checkpoint(&self) -> bool {
         let behind = self.applied_id.index.0 > self.space.checkpointed();
-        let due = self.space.wants_checkpoint() || (self.is_pinning && behind);
-        if !due || now < self.checkpoint_at || self.space.is_checkpointing() {
-            return false;
-        }
+        behind && !self.space.is_checkpointing() && (self.is_pinning || self.space.wants_checkpoint())
+    }
+
+    /// Begins a checkpoint of what is applied.
+    pub(super) fn checkpoint(&mut self, membership: &Membership) {
         self.is_pinning = false;
         let meta = SnapshotMeta { last: self.applied_id, membership: membership.clone() };
-        self.space.checkpoint(&write_meta(&meta))
+        self.space.checkpoint(&write_meta(&meta));
     }
 }

@@ -191,7 +191,8 @@ impl Host {
     /// When [`Host::poll`] wants to be called next, whatever happens.
     pub fn next_timeout(&self) -> Option<Instant> {
         let refused = self.refused.iter().filter_map(|range| self.ranges[range].refused);
-        let swollen = self.swollen.iter().map(|range| self.ranges[range].checkpoint_at);
+        let wanting = self.swollen.iter().map(|id| &self.ranges[id]).filter(|range| range.wants_checkpoint());
+        let swollen = wanting.map(|range| range.checkpoint_at);
         let retry = refused.map(|refused| refused.retry_at).chain(swollen).min();
         earlier(self.multi.next_timeout(), retry)
     }
@@ -214,7 +215,7 @@ impl Host {
                 self.complete(now, RangeId(done.space.0), done);
             }
         }
-        if !self.swollen.is_empty() || self.next_timeout().is_some_and(|at| at <= now) {
+        if self.next_timeout().is_some_and(|at| at <= now) {
             self.multi.handle_timeout(now);
             self.retry_refused(now);
             worked = true;
@@ -411,12 +412,17 @@ impl Host {
         }
     }
 
-    /// Begins the checkpoints that are due.
+    /// Begins the checkpoints that are due. A range that has one on its way is looked at again when that is done.
     fn checkpoint(&mut self, now: Instant) {
         for id in std::mem::take(&mut self.swollen) {
             let (Some(range), Some(group)) = (self.ranges.get_mut(&id), self.multi.group(id)) else { continue };
-            if !range.checkpoint(now, group.membership()) && (range.is_pinning || range.space.wants_checkpoint()) {
+            if !range.wants_checkpoint() {
+                continue;
+            }
+            if range.checkpoint_at > now {
                 self.swollen.insert(id);
+            } else {
+                range.checkpoint(group.membership());
             }
         }
     }
@@ -426,6 +432,7 @@ impl Host {
         let range = self.ranges.get_mut(&id)?;
         match range.space.complete(done) {
             Outcome::Checkpointed { applied, .. } => {
+                self.swollen.insert(id);
                 self.compact(id, Index(applied));
                 None
             }
@@ -452,6 +459,8 @@ impl Host {
                 tracing::error!(range = %id, %error, "a checkpoint failed; it is tried again, and the log grows meanwhile");
                 if let Some(range) = self.ranges.get_mut(&id) {
                     range.checkpoint_at = now + RETRY;
+                    // What was frozen is to be written whether or not more gathers.
+                    range.is_pinning = true;
                 }
                 self.swollen.insert(id);
             }

@@ -13,6 +13,5 @@ bifro_core::metric_cells! {
         kv_checkpoint_keys: Counter, "Keys written by checkpoints.";
         kv_checkpoint_bytes: Counter, "Overlay bytes written by checkpoints.";
         kv_checkpoint_micros: Counter, "Microseconds that checkpoints took on the committer.";
-        kv_overlay_bytes: Gauge, "Bytes of overlays in memory, as the owner last summed them.";
     }
 }

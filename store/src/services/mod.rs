@@ -379,6 +379,7 @@ impl Services for RangeServices {
             self.inboxes.iter_mut().for_each(|range| range.record(host));
             self.retained.iter_mut().for_each(|range| range.record(host));
             host.end_turn(now);
+            self.metrics.store_held_bytes.set(host.held_bytes());
         }
         if !self.is_recovered {
             for (range, effect) in std::mem::take(&mut self.recovered) {
