@@ -176,14 +176,16 @@ pub enum Effect {
     PublishWill(Arc<Message>),
     /// Tell the inbox that these are done with.
     Commit(Vec<InboxSeq>),
-    /// PUBREC has come for a message of a durable inbox: have the inbox remember, then call [`Session::handle_held`].
+    /// PUBREC has come for a message of a durable inbox: have the inbox remember, then call
+    /// [`Session::handle_held`](super::Session::handle_held).
     Hold {
         /// The message.
         seq: InboxSeq,
         /// The packet identifier it was sent with.
         packet_id: PacketId,
     },
-    /// PUBREL has come: have the durable inbox forget the identifier, then call [`Session::handle_released`].
+    /// PUBREL has come: have the durable inbox forget the identifier, then call
+    /// [`Session::handle_released`](super::Session::handle_released).
     Release {
         /// The identifier.
         packet_id: PacketId,
