@@ -42,6 +42,21 @@ pub(super) fn encode(state: &AdminState, tenant_metrics_max: usize, per_shard: b
     Ok(page)
 }
 
+/// Begins a metric of a cell.
+fn describe<'e>(
+    encoder: &'e mut DescriptorEncoder<'_>,
+    name: &'e str,
+    kind: Kind,
+    help: &'e str,
+) -> Result<MetricEncoder<'e>, fmt::Error> {
+    let metric_type = match kind {
+        Kind::Counter => MetricType::Counter,
+        Kind::Gauge => MetricType::Gauge,
+    };
+    // The encoder ends the sentence itself.
+    encoder.encode_descriptor(name, help.trim_end_matches('.'), None, metric_type)
+}
+
 /// The log's cells, and those of all shards' spaces together.
 #[derive(Debug)]
 struct StorageCollector(Arc<StorageCells>);
@@ -50,12 +65,7 @@ impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut result = Ok(());
         self.0.each(|name, kind, help, value| {
-            let metric_type = match kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-            };
-            let metric = encoder.encode_descriptor(name, help.trim_end_matches('.'), None, metric_type);
-            let encoded = metric.and_then(|metric| encode_value(kind, value, metric));
+            let encoded = describe(&mut encoder, name, kind, help).and_then(|metric| encode_value(kind, value, metric));
             if result.is_ok() {
                 result = encoded;
             }
@@ -85,13 +95,7 @@ impl Collector for ShardCollector {
             });
         }
         for (name, kind, help, values) in columns {
-            // The encoder ends the sentence itself.
-            let help = help.trim_end_matches('.');
-            let metric_type = match kind {
-                Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
-            };
-            let mut metric = encoder.encode_descriptor(name, help, None, metric_type)?;
+            let mut metric = describe(&mut encoder, name, kind, help)?;
             if self.per_shard {
                 for (shard, &value) in values.iter().enumerate() {
                     let labels = [("shard", shard.to_string())];

@@ -9,7 +9,7 @@ use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_core::time::Instant;
 use bifro_net::broker::TenantRegistry;
 use bifro_store::fatal::{Wake, exit_process};
-use bifro_store::host::{HostError, Node, StorageCells, StoreConfig};
+use bifro_store::host::{HostError, Node, StorageCells, StoreConfig, random};
 use bifro_store::kv::{FjallConfig, SpaceLimits};
 use bifro_store::services::{Placement, RangeServices};
 use bifro_store::wal::{Durability, WalConfig};
@@ -47,7 +47,7 @@ impl Storage {
         };
         let seed = match &node {
             Some(node) => node.genesis().seed,
-            None => rand_seed()?,
+            None => random()?,
         };
         Ok(Self {
             node,
@@ -140,11 +140,4 @@ fn store_config(loaded: &Loaded, durability: Durability) -> StoreConfig {
             ..SpaceLimits::default()
         },
     }
-}
-
-fn rand_seed() -> Result<u64, StartError> {
-    let mut bytes = [0; 8];
-    let mut random = std::fs::File::open("/dev/urandom")?;
-    std::io::Read::read_exact(&mut random, &mut bytes)?;
-    Ok(u64::from_ne_bytes(bytes))
 }

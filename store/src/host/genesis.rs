@@ -73,7 +73,11 @@ impl Genesis {
     }
 }
 
-fn random() -> io::Result<u64> {
+/// A number nobody outside can guess.
+///
+/// # Errors
+/// What the system says.
+pub fn random() -> io::Result<u64> {
     let mut bytes = [0; 8];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(u64::from_ne_bytes(bytes))

@@ -29,7 +29,7 @@ mod tests;
 
 pub use cells::StorageCells;
 pub use error::HostError;
-pub use genesis::Genesis;
+pub use genesis::{Genesis, random};
 pub use range::Gate;
 pub use shard::Host;
 

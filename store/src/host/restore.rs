@@ -25,11 +25,8 @@ pub(super) fn restore(
     let checkpoint = checkpoint_of(node.genesis(), range, space)?;
     let (hard_state, log_start) =
         recovered.as_ref().map_or(Ok(Default::default()), |found| records_of(range, found))?;
-    let entries = Entries { node, range, next: 0, end: 0, page: Vec::new().into_iter(), error: None };
-    let mut entries = match &recovered {
-        Some(found) => Entries { next: found.entries.start, end: found.entries.end, ..entries },
-        None => entries,
-    };
+    let std::ops::Range { start: next, end } = recovered.map_or(0..0, |found| found.entries);
+    let mut entries = Entries { node, range, next, end, page: Vec::new().into_iter(), error: None };
     let last = checkpoint.last;
     let restored = Restored { hard_state, checkpoint, log_start };
     let genesis = node.genesis();

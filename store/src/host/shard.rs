@@ -10,7 +10,8 @@ use crate::wal::{GroupId, Record, Space, Token, WalBatch, WalEntry, WalError, Wa
 use bifro_core::ids::RangeId;
 use bifro_core::time::{Instant, earlier};
 use bifro_raft::{
-    Config, Effect, Entry, EntryKind, FetchError, FetchId, HardState, Index, LogWrite, Multi, ProposeError, WriteId,
+    Config, Effect, Entry, EntryKind, FetchError, FetchId, HardState, Index, LogId, LogWrite, Multi, ProposeError,
+    WriteId,
 };
 use bifro_range::record::RecordError;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -304,8 +305,7 @@ impl Host {
             LogWrite::Nothing => {}
             LogWrite::Append(entries) => self.batch.append(group, entries.iter().map(to_wal).collect()),
             LogWrite::Restart { start, entries } => {
-                self.batch.compact_to(group, start.index.0 + 1);
-                self.batch.put_record(group, LOG_START, write_log_id(Vec::new(), *start));
+                self.begin_log(group, *start);
                 self.batch.append(group, entries.iter().map(to_wal).collect());
             }
         }
@@ -448,9 +448,14 @@ impl Host {
     fn compact(&mut self, id: RangeId, to: Index) {
         let Some(group) = self.multi.input(id) else { return };
         group.compact(to);
-        let start = write_log_id(Vec::new(), group.log_start());
-        self.batch.compact_to(GroupId(id.0), to.0 + 1);
-        self.batch.put_record(GroupId(id.0), LOG_START, start);
+        let start = group.log_start();
+        self.begin_log(GroupId(id.0), start);
+    }
+
+    /// The log goes on, or begins anew, behind `start`.
+    fn begin_log(&mut self, group: GroupId, start: LogId) {
+        self.batch.compact_to(group, start.index.0 + 1);
+        self.batch.put_record(group, LOG_START, write_log_id(Vec::new(), start));
     }
 
     fn checkpoint_failed(&mut self, now: Instant, id: RangeId, error: &KvError) {

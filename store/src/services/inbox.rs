@@ -15,6 +15,7 @@ use bifro_core::ports::{
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use bifro_range::ReplyTo;
+use bifro_range::changes::Changes;
 use bifro_range::inbox::{InboxEffect, InboxTable, OwnerRef};
 use std::sync::Arc;
 
@@ -23,12 +24,8 @@ impl Machine for InboxTable {
 
     const SERVICE: Service = Service::Inbox;
 
-    fn has_changes(&self) -> bool {
-        self.has_changes()
-    }
-
-    fn take_changes(&mut self) -> Vec<u8> {
-        self.take_changes()
+    fn changes(&mut self) -> Option<&mut Changes> {
+        self.changes()
     }
 }
 

@@ -78,6 +78,8 @@ pub struct RangeServices {
     /// Routes of the sessions that an earlier process left, to be added in the first turn, when all tenants are known.
     recovered: Vec<(RangeIdx, InboxEffect)>,
     is_recovered: bool,
+    /// Something may have changed since the last turn ended; most turns deliver messages and ask nothing of the services.
+    is_touched: bool,
     out: Out<Message>,
     /// Messages to this shard itself; empty between calls.
     local: VecDeque<Message>,
@@ -117,6 +119,13 @@ pub struct Placement {
     pub metrics: Arc<ShardMetrics>,
 }
 
+impl Placement {
+    /// The ranges of this shard, if there are so many on all shards together.
+    fn ranges(&self, ranges: u16) -> impl Iterator<Item = RangeIdx> + Clone + use<> {
+        (self.shard.0..ranges).step_by(self.shards.into()).map(RangeIdx)
+    }
+}
+
 impl RangeServices {
     /// Services that keep nothing. `seed` is the same on all shards of the process, and secret.
     ///
@@ -146,10 +155,9 @@ impl RangeServices {
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
     ) -> Result<Self, HostError> {
         let genesis = *node.genesis();
-        let here = (0..genesis.ranges).map(RangeIdx).filter(|range| range.0 % placement.shards == placement.shard.0);
-        let here: Vec<RangeIdx> = here.collect();
-        let both = |range: &RangeIdx| [Service::Inbox, Service::Retain].map(|service| range_id(service, *range));
-        let mut host = Host::open(node, here.iter().flat_map(both), wake, fatal, now)?;
+        let here = placement.ranges(genesis.ranges);
+        let both = |range| [Service::Inbox, Service::Retain].map(|service| range_id(service, range));
+        let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal, now)?;
         host.recover(now);
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
@@ -181,9 +189,9 @@ impl RangeServices {
     }
 
     fn new(placement: Placement, ranges: u16, seed: u64) -> Self {
+        let here = placement.ranges(ranges);
         let Placement { shard, shards, metrics } = placement;
         assert!(shard.0 < shards, "{shard:?} is not one of {shards} shards");
-        let here = || (0..ranges).map(RangeIdx).filter(|range| range.0 % shards == shard.0);
         Self {
             shard,
             shards,
@@ -195,13 +203,14 @@ impl RangeServices {
             routes: RoutePartition::new(),
             cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
             additions: Slab::new(),
-            inboxes: here().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
-            retained: here().map(|range| Range::new(range, RetainTable::new())).collect(),
+            inboxes: here.clone().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
+            retained: here.map(|range| Range::new(range, RetainTable::new())).collect(),
             settling: Slab::new(),
             searches: HashMap::new(),
             host: None,
             recovered: Vec::new(),
             is_recovered: false,
+            is_touched: true,
             out: Out::default(),
             local: VecDeque::new(),
             inbox_effects: Vec::new(),
@@ -257,6 +266,7 @@ impl RangeServices {
 
     /// Works off what this shard has told itself. Ends every call that may have sent something.
     fn settle(&mut self, now: Instant) {
+        self.is_touched = true;
         while let Some(message) = self.local.pop_front() {
             self.handle(now, self.shard, message);
         }
@@ -375,6 +385,9 @@ impl Services for RangeServices {
     }
 
     fn end_turn(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.is_touched) && self.is_recovered {
+            return;
+        }
         if let Some(host) = &mut self.host {
             self.inboxes.iter_mut().for_each(|range| range.record(host));
             self.retained.iter_mut().for_each(|range| range.record(host));

@@ -2,6 +2,7 @@
 
 use crate::host::{Gate, Host};
 use bifro_core::ids::{RangeId, RangeIdx};
+use bifro_range::changes::Changes;
 use std::collections::VecDeque;
 
 /// What a range is for; the upper half of its [`RangeId`].
@@ -24,11 +25,8 @@ pub(super) trait Machine {
     /// Which service it is.
     const SERVICE: Service;
 
-    /// Whether [`Self::take_changes`] would give something.
-    fn has_changes(&self) -> bool;
-
-    /// What has changed at rest since this was asked last.
-    fn take_changes(&mut self) -> Vec<u8>;
+    /// What has changed at rest and was not taken yet; none if nothing is to be kept.
+    fn changes(&mut self) -> Option<&mut Changes>;
 }
 
 /// A range: the machine, and the effects that depend on changes which are not durable yet, in order.
@@ -48,14 +46,14 @@ impl<M: Machine> Range<M> {
         range_id(M::SERVICE, self.idx)
     }
 
-    /// Holds effects back that must wait; the others stay in `effects`. True if any are held.
-    pub(super) fn gate(&mut self, host: &Host, effects: &mut Vec<M::Effect>) -> bool {
+    /// Holds effects back that must wait; the others stay in `effects`.
+    pub(super) fn gate(&mut self, host: &Host, effects: &mut Vec<M::Effect>) {
         let recorded = host.recorded(self.id());
-        let gate = if self.machine.has_changes() { Gate(recorded.0 + 1) } else { recorded };
+        let has_changed = self.machine.changes().is_some_and(|changes| !changes.is_empty());
+        let gate = if has_changed { Gate(recorded.0 + 1) } else { recorded };
         if gate > host.applied(self.id()) || !self.held.is_empty() {
             self.held.extend(effects.drain(..).map(|effect| (gate, effect)));
         }
-        !self.held.is_empty()
     }
 
     /// The effects whose changes are durable now.
@@ -68,8 +66,9 @@ impl<M: Machine> Range<M> {
 
     /// Hands the turn's changes to the host.
     pub(super) fn record(&mut self, host: &mut Host) {
-        if self.machine.has_changes() {
-            host.record(self.id(), self.machine.take_changes());
+        let id = self.id();
+        if let Some(changes) = self.machine.changes().filter(|changes| !changes.is_empty()) {
+            host.record(id, changes.take());
         }
     }
 }

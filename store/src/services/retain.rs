@@ -12,6 +12,7 @@ use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use bifro_range::ReplyTo;
+use bifro_range::changes::Changes;
 use bifro_range::retain::{FindLimits, RetainEffect, RetainTable};
 use std::sync::Arc;
 
@@ -20,12 +21,8 @@ impl Machine for RetainTable {
 
     const SERVICE: Service = Service::Retain;
 
-    fn has_changes(&self) -> bool {
-        self.has_changes()
-    }
-
-    fn take_changes(&mut self) -> Vec<u8> {
-        self.take_changes()
+    fn changes(&mut self) -> Option<&mut Changes> {
+        self.changes()
     }
 }
 
@@ -56,7 +53,8 @@ impl Retain for RangeServices {
         let ranges = if has_wildcard(filter) {
             0..self.ranges
         } else {
-            self.range_of(tenant, filter).0..self.range_of(tenant, filter).0 + 1
+            let RangeIdx(one) = self.range_of(tenant, filter);
+            one..one + 1
         };
         let filter: Arc<str> = filter.into();
         let (tenant, unanswered) = (tenant.idx, ranges.len());

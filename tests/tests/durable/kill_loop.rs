@@ -3,7 +3,6 @@
 use crate::persistent;
 use bifro_core::client::Version::V311;
 use bifro_core::message::QoS;
-
 use bifro_core::rng::Prng;
 use bifro_mqtt::packet::Packet;
 use bifro_tests::history::{Guarantee, Promise};
@@ -32,33 +31,38 @@ fn stream(number: u32) -> (String, QoS) {
     (format!("k/{}/{number}", number / 2), qos)
 }
 
-pub(crate) struct Killing {
-    pub(crate) world: World,
+struct Killing {
+    world: World,
     rng: Prng,
     promises: Vec<Promise>,
     retained: u32,
-    pub(crate) recoveries: Vec<Duration>,
+    recoveries: Vec<Duration>,
 }
 
 /// [MQTT-4.3.2-2] [MQTT-4.3.3-2] [MQTT-4.4.0-1] [MQTT-3.1.2-5] [MQTT5-3.1.2-23] [MQTT-3.3.1-5]
 #[test]
 fn nothing_acknowledged_is_lost_and_qos_2_comes_once_however_often_the_broker_is_killed() {
-    let mut broker = Broker::start(2, WIDE);
+    survive(Broker::start(2, WIDE), kills(), || {});
+}
+
+/// Kills the broker under load so many times; `meanwhile` happens before it starts again.
+pub(crate) fn survive(mut broker: Broker, rounds: u32, mut meanwhile: impl FnMut()) {
     let mut killing = Killing::begin(&broker);
-    for round in 0..kills() {
+    for round in 0..rounds {
         killing.load(round);
         let crashed = broker.crash();
+        meanwhile();
         killing.world.broker_died();
         let began = Instant::now();
         broker = crashed.restart();
         killing.recoveries.push(began.elapsed());
         killing.come_back(&broker, round);
     }
-    killing.end(&broker, kills());
+    killing.end(&broker, rounds);
 }
 
 impl Killing {
-    pub(crate) fn begin(broker: &Broker) -> Self {
+    fn begin(broker: &Broker) -> Self {
         let seed = seed();
         let mut world = World::new(broker.tcp(), seed);
         let mut promises = Vec::new();
@@ -93,7 +97,7 @@ impl Killing {
     }
 
     /// Some load, until a moment that nobody knows.
-    pub(crate) fn load(&mut self, round: u32) {
+    fn load(&mut self, round: u32) {
         if round % 3 != 2 {
             (PRESENT..PRESENT + ABSENT).for_each(|n| self.world.cut_subscriber(n as usize));
         }
@@ -103,7 +107,7 @@ impl Killing {
         }
     }
 
-    pub(crate) fn come_back(&mut self, broker: &Broker, round: u32) {
+    fn come_back(&mut self, broker: &Broker, round: u32) {
         let seed = self.world.seed;
         if round > 0 {
             assert_eq!(retained_value(broker), Some(self.retained), "seed {seed:#x}, round {round}");
@@ -118,7 +122,7 @@ impl Killing {
         self.world.run_until("all back", |world| world.subscribers.iter().all(Subscriber::is_ready));
     }
 
-    pub(crate) fn end(mut self, broker: &Broker, rounds: u32) {
+    fn end(mut self, broker: &Broker, rounds: u32) {
         self.world.publishers.iter_mut().for_each(Publisher::stop);
         self.world.run_until("all acknowledged", |world| world.publishers.iter().all(Publisher::is_done));
         self.world.run_until_silent(Duration::from_millis(500));

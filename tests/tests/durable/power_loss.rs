@@ -5,12 +5,11 @@
 //! copy, whose journal the kernel replays as after any power cut. Periodic write-back is kept out by `commit=600` and by runs shorter
 //! than the kernel's expiry of dirty pages (30 s).
 
-use crate::kill_loop::{Killing, WIDE};
+use crate::kill_loop::{WIDE, survive};
 use bifro_tests::Broker;
 use bifro_tests::process::fresh_dir;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::Instant;
 
 const ROUNDS: u32 = 8;
 
@@ -86,32 +85,21 @@ impl Drop for Disk {
     }
 }
 
-fn survive(disk: &mut Disk, durability: &str) {
-    let mut broker = Broker::start_with(2, &disk.config(durability, 1, WIDE), &[]);
-    let mut killing = Killing::begin(&broker);
-    for round in 0..ROUNDS {
-        killing.load(round);
-        let crashed = broker.crash();
-        disk.lose_power();
-        killing.world.broker_died();
-        let began = Instant::now();
-        broker = crashed.restart();
-        killing.recoveries.push(began.elapsed());
-        killing.come_back(&broker, round);
-    }
-    killing.end(&broker, ROUNDS);
+fn survive_on(disk: &mut Disk, durability: &str) {
+    let broker = Broker::start_with(2, &disk.config(durability, 1, WIDE), &[]);
+    survive(broker, ROUNDS, || disk.lose_power());
 }
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_power_goes() {
     let Some(mut disk) = Disk::sized("256M") else { return };
-    survive(&mut disk, "fsync");
+    survive_on(&mut disk, "fsync");
 }
 
 /// That the model bites: without syncing, acknowledged messages and whole sessions are lost.
 #[test]
 fn without_fsync_a_power_loss_does_lose_what_was_acknowledged() {
     let Some(mut disk) = Disk::sized("256M") else { return };
-    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| survive(&mut disk, "os")));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| survive_on(&mut disk, "os")));
     assert!(outcome.is_err(), "nothing was lost: the disk does not lose what it should");
 }

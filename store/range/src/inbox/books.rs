@@ -21,7 +21,7 @@ use super::subscriptions::Subscription;
 use super::table::Totals;
 use crate::changes::Changes;
 use crate::dist::RouteFilter;
-use crate::record::{Writer, write_client, write_message};
+use crate::record::{RecordError, Writer, write_client, write_message};
 use alloc::sync::Arc;
 use bifro_core::ids::{InboxSeq, Slot};
 use bifro_core::message::{Message, QoS};
@@ -43,6 +43,26 @@ pub(super) enum Kind {
     Received = 6,
     Held = 7,
     Origin = 8,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::Counter,
+        Self::Message,
+        Self::Session,
+        Self::Subscription,
+        Self::Queued,
+        Self::Received,
+        Self::Held,
+        Self::Origin,
+    ];
+
+    /// # Errors
+    /// If no key begins so.
+    pub(super) fn of(byte: u8) -> Result<Self, RecordError> {
+        let found = Self::ALL.into_iter().find(|kind| *kind as u8 == byte);
+        found.ok_or(RecordError::Value("kind of key"))
+    }
 }
 
 pub(super) type Key = SmallVec<[u8; 24]>;

@@ -68,35 +68,34 @@ impl<'a> Loader<'a> {
     ) -> Result<(), RecordError> {
         let (&kind, numbers) = key.split_first().ok_or(RecordError::Truncated)?;
         let (mut key, mut value) = (Key(numbers), Reader::new(value)?);
-        match kind {
-            kind if kind == Kind::Counter as u8 => self.last_generation = value.u32()?,
-            kind if kind == Kind::Message as u8 => {
+        match Kind::of(kind)? {
+            Kind::Counter => self.last_generation = value.u32()?,
+            Kind::Message => {
                 let number = u64::from_be_bytes(key.take()?);
                 self.messages.insert(number, read_message(&mut value)?);
             }
-            kind if kind == Kind::Session as u8 => self.session(key.slot()?, &mut value, tenant)?,
-            kind if kind == Kind::Subscription as u8 => {
+            Kind::Session => self.session(key.slot()?, &mut value, tenant)?,
+            Kind::Subscription => {
                 let (slot, place) = (key.slot()?, u32::from_be_bytes(key.take()?));
                 self.subscription(slot, place, &mut value)?;
             }
-            kind if kind == Kind::Queued as u8 => {
+            Kind::Queued => {
                 let (slot, seq) = (key.slot()?, key.seq()?);
                 self.queued(slot, seq, &mut value)?;
             }
-            kind if kind == Kind::Received as u8 => {
+            Kind::Received => {
                 let (slot, packet_id) = (key.slot()?, u16::from_be_bytes(key.take()?));
                 self.inbox(slot)?.received_qos2.push(packet_id);
             }
-            kind if kind == Kind::Held as u8 => {
+            Kind::Held => {
                 let (slot, seq) = (key.slot()?, key.seq()?);
                 self.inbox(slot)?.queue.hold(seq);
             }
-            kind if kind == Kind::Origin as u8 => {
+            Kind::Origin => {
                 let slot = key.slot()?;
                 let (range, packet_id) = (u16::from_be_bytes(key.take()?), u16::from_be_bytes(key.take()?));
                 self.table.books.origins.insert((range, slot, packet_id));
             }
-            _ => return Err(RecordError::Value("kind of key")),
         }
         if !key.0.is_empty() {
             return Err(RecordError::Trailing);

@@ -91,14 +91,9 @@ impl RetainTable {
         Self { changes: Some(Changes::new()), ..Self::default() }
     }
 
-    /// Whether anything has changed at rest since [`Self::take_changes`].
-    pub fn has_changes(&self) -> bool {
-        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
-    }
-
-    /// What has changed at rest since this was asked last.
-    pub fn take_changes(&mut self) -> Vec<u8> {
-        self.changes.as_mut().map(Changes::take).unwrap_or_default()
+    /// What has changed at rest and was not taken yet; none if nothing is to be kept.
+    pub const fn changes(&mut self) -> Option<&mut Changes> {
+        self.changes.as_mut()
     }
 
     /// Messages held.

@@ -4,7 +4,6 @@ use super::*;
 use crate::changes::{Change, Changes};
 use crate::record::RecordError;
 use alloc::collections::BTreeMap;
-use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::PublisherKey;
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::settings::{QuotaLimits, TenantSettings};
@@ -52,7 +51,7 @@ impl Driven {
     /// Writes what has changed; how many records that were.
     fn write(&mut self) -> usize {
         self.check();
-        let bytes = self.table.take_changes();
+        let bytes = self.table.changes().map(Changes::take).unwrap_or_default();
         let mut changed = 0;
         for change in Changes::read(&bytes) {
             match change.expect("just written") {
@@ -65,16 +64,6 @@ impl Driven {
     }
 
     fn set(&mut self, now: u64, topic: &str, payload: &[u8], expiry_at: Option<u64>) -> usize {
-        let publisher = Arc::new(ClientInfo {
-            tenant: "t".into(),
-            user: "ann".into(),
-            client_id: "c".into(),
-            version: Version::V5,
-            transport: Transport::Tcp,
-            peer: None,
-            rules: [].into(),
-            expires_at: None,
-        });
         let view = MessageView {
             topic,
             properties: &[],
@@ -84,7 +73,7 @@ impl Driven {
             expiry_at: expiry_at.map(at),
             publisher: PublisherKey(1),
         };
-        self.table.set(at(now), &self.tenant, &publisher, &view.to_message()).expect("no quota");
+        self.table.set(at(now), &self.tenant, &tests::publisher(), &view.to_message()).expect("no quota");
         self.write()
     }
 

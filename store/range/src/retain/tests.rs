@@ -22,7 +22,7 @@ fn message(topic: &str, payload: &str, expiry_at: Option<Instant>) -> Arc<Messag
         .to_message()
 }
 
-fn publisher() -> Client {
+pub(super) fn publisher() -> Client {
     Arc::new(ClientInfo {
         tenant: "t".into(),
         user: "ann".into(),

@@ -95,7 +95,7 @@ impl Kept {
     }
 
     fn write(&mut self) {
-        let bytes = self.table.take_changes();
+        let bytes = self.table.changes().map(Changes::take).unwrap_or_default();
         for change in Changes::read(&bytes) {
             match change.expect("just written") {
                 Change::Put { key, value, fresh } => {
