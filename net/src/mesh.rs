@@ -8,8 +8,8 @@
 //! No wake-up is lost, because both sides announce before they look (sequentially consistent fences between):
 //! - message: the sender pushes, then looks at the receiver's parked flag; the receiver sets the flag, then looks at its
 //!   inboxes;
-//! - room: a sender with overflow sets the pair's `starved` flag, then tries the queue; the receiver pops, then looks at
-//!   the flag.
+//! - room: a sender with overflow, or one that waits for a receiver which is behind, sets the pair's `starved` flag, then looks
+//!   at the queue; the receiver pops, and once it has caught up ([`CAUGHT_UP`]) looks at the flag.
 
 use crate::ring::Waker;
 use bifro_core::ids::ShardId;
@@ -20,6 +20,10 @@ use std::sync::{Arc, OnceLock};
 
 /// Messages taken from one peer before the next has its turn.
 const DRAIN_CHUNK: usize = 32;
+/// A receiver is behind if more messages than this wait for it in a queue, or half the queue if that is less.
+const BEHIND: usize = 64;
+/// A receiver that was behind has caught up when no more messages than this wait in the queue.
+const CAUGHT_UP: usize = 16;
 
 /// Whether a shard sleeps, and how to wake it. Alone on its cache lines: peers read it on every flush.
 #[derive(Debug, Default)]
@@ -59,8 +63,18 @@ impl Bell {
 #[derive(Debug)]
 struct Lane<M> {
     queue: ArrayQueue<M>,
-    /// The sender has overflow and wants to hear of room.
+    /// The sender has overflow, or waits for the receiver to catch up, and wants to hear of it.
     starved: AtomicBool,
+}
+
+impl<M> Lane<M> {
+    fn is_behind(&self) -> bool {
+        self.queue.len() > BEHIND.min(self.queue.capacity() / 2)
+    }
+
+    fn has_caught_up(&self) -> bool {
+        self.queue.len() <= CAUGHT_UP.min(self.queue.capacity() / 4)
+    }
 }
 
 /// A shard's outgoing side of a lane.
@@ -184,7 +198,7 @@ impl<M: Send> MeshEnd<M> {
         let from = self.outgoing[peer].bell.shard;
         out.extend(std::iter::from_fn(|| lane.queue.pop()).take(max).map(|message| (from, message)));
         fence(Ordering::SeqCst);
-        if lane.starved.load(Ordering::Relaxed) && lane.starved.swap(false, Ordering::SeqCst) {
+        if lane.starved.load(Ordering::Relaxed) && lane.has_caught_up() && lane.starved.swap(false, Ordering::SeqCst) {
             self.outgoing[peer].bell.ring();
         }
         true
@@ -195,33 +209,39 @@ impl<M: Send> MeshEnd<M> {
         self.overflow_len
     }
 
-    /// Announces that this shard is about to sleep. False, and not announced, if it must not: a message is waiting or
-    /// overflow could move. After true, look at every [`Inlet`] once more, then park, then call [`Self::unpark`].
+    /// Whether a peer has much to do already of what this shard sent it.
+    pub fn is_peer_behind(&self) -> bool {
+        let first = self.shard.index() * self.outgoing.len();
+        self.overflow_len > 0 || self.lanes[first..first + self.outgoing.len()].iter().any(Lane::is_behind)
+    }
+
+    /// Announces that this shard is about to sleep. False, and not announced, if it must not: a message is waiting, overflow
+    /// could move or, if it is waited for peers that are behind, none is any more. After true, look at every [`Inlet`] once
+    /// more, then park, then call [`Self::unpark`].
     ///
     /// # Panics
     /// If no waker was set.
-    pub fn prepare_park(&mut self) -> bool {
+    pub fn prepare_park(&mut self, waits_for_peers: bool) -> bool {
         let parked = self.outgoing[self.shard.index()].bell.parked();
         assert!(parked.waker.get().is_some(), "nobody could wake this shard");
         parked.flag.store(true, Ordering::SeqCst);
-        let peers = self.outgoing.len();
-        for (to, outgoing) in self.outgoing.iter().enumerate() {
-            if !outgoing.overflow.is_empty() {
-                self.lanes[self.shard.index() * peers + to].starved.store(true, Ordering::SeqCst);
+        let (own, peers) = (self.shard.index(), self.outgoing.len());
+        let lanes = &self.lanes[own * peers..(own + 1) * peers];
+        for (lane, outgoing) in lanes.iter().zip(&self.outgoing) {
+            if !outgoing.overflow.is_empty() || (waits_for_peers && lane.is_behind()) {
+                lane.starved.store(true, Ordering::SeqCst);
             }
         }
         fence(Ordering::SeqCst);
-        let own = self.shard.index();
         let inbox = (0..peers).any(|peer| !self.lanes[peer * peers + own].queue.is_empty());
-        let room =
-            self.overflow_len > 0
-                && self.outgoing.iter().enumerate().any(|(to, outgoing)| {
-                    !outgoing.overflow.is_empty() && !self.lanes[own * peers + to].queue.is_full()
-                });
-        if inbox || room {
+        let room = self.overflow_len > 0
+            && lanes.iter().zip(&self.outgoing).any(|(lane, out)| !out.overflow.is_empty() && !lane.queue.is_full());
+        let caught_up = waits_for_peers && !self.is_peer_behind();
+        let stays_awake = inbox || room || caught_up;
+        if stays_awake {
             self.unpark();
         }
-        !(inbox || room)
+        !stays_awake
     }
 
     /// Takes the announcement back: peers need not ring any more.

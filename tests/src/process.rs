@@ -338,14 +338,23 @@ impl Broker {
 
     /// The value of a metric, summed over its labels; zero if it is not there.
     pub fn metric(&self, name: &str) -> f64 {
-        let text = crate::http::get(self.address("admin"), "/metrics").body;
+        self.metric_values("/metrics", name).into_iter().sum()
+    }
+
+    /// The value of a metric on every shard; none if it is not there.
+    pub fn metric_by_shard(&self, name: &str) -> Vec<f64> {
+        self.metric_values("/metrics?per=shard", name)
+    }
+
+    fn metric_values(&self, page: &str, name: &str) -> Vec<f64> {
+        let text = crate::http::get(self.address("admin"), page).body;
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let values = lines.filter_map(|line| {
             let (key, value) = line.rsplit_once(' ')?;
             let bare = key.split('{').next()?;
             (bare == name).then(|| value.parse::<f64>().ok())?
         });
-        values.sum()
+        values.collect()
     }
 
     /// Waits until a metric satisfies `wanted`.

@@ -42,7 +42,7 @@ pub(crate) async fn serve(ring: Ring, mut end: MeshEnd<()>, inlet: Inlet<()>) ->
             echo.handle(event);
         }
         echo.flush();
-        if end.prepare_park() {
+        if end.prepare_park(false) {
             if inlet.is_empty() {
                 echo.ring.park(echo.backed_off.then_some(ACCEPT_PAUSE)).await?;
             }

@@ -1,7 +1,8 @@
 //! The loop of one shard: ring, mesh and [`Broker`] brought together.
 //!
 //! A turn takes from each source what is there, up to a bound ([`TURN_WORK`]), and leaves the rest, in order, to the next turn:
-//! first fresh bytes, then bytes of connections that send more than their share (the bulk queue), then the other shards.
+//! first fresh bytes, then bytes of connections that send more than their share (the bulk queue), then the other shards. The bulk queue
+//! also waits while another shard is behind ([`MeshEnd::is_peer_behind`]): a queue between shards is the same for everybody.
 
 use super::conn::{PauseReasons, RingOp};
 use super::{Broker, BrokerParts, BrokerSettings, Command, EventSink, ShardMessage, TenantRegistry};
@@ -20,8 +21,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Messages taken from the mesh per turn.
-const MESH_PER_TURN: usize = 4_096;
+/// Messages taken from the mesh at a time. What is left there tells its sender that this shard is behind.
+const MESH_CHUNK: usize = 64;
 /// Commands taken per turn.
 const COMMANDS_PER_TURN: usize = 1_024;
 /// What one turn does before everything produced is handed to the ring, in deliveries: some milliseconds.
@@ -29,6 +30,8 @@ pub(super) const TURN_WORK: usize = 32_768;
 /// What one turn does at most for connections that send more than their share. Everybody's latency has half of a turn in it, and
 /// a larger one would save them little: measured with a flood of 1 KiB messages, a turn costs 2 % of what this much work does.
 const BULK_WORK: usize = TURN_WORK / 4;
+/// Messages of other shards that a turn takes at least, if there are as many and they are not fan-outs worth half a turn.
+const PEER_MESSAGES: usize = 128;
 /// Bytes received that count as much as one delivery.
 const BYTES_PER_WORK: usize = 8;
 /// What a new connection counts as, in deliveries.
@@ -88,6 +91,8 @@ pub struct Shard<S: Services> {
     events: VecDeque<RingEvent>,
     /// Received buffers of connections that have used up their share of a turn.
     bulk: VecDeque<(Slot, BufferId, u32)>,
+    /// They wait until another shard has caught up.
+    bulk_waits: bool,
     peer_scratch: Vec<(ShardId, ShardMessage<S::Message>)>,
     /// Messages of other shards that wait for their turn.
     from_peers: VecDeque<(ShardId, ShardMessage<S::Message>)>,
@@ -138,6 +143,7 @@ impl<S: Services> Shard<S> {
             ring_events: Vec::new(),
             events: VecDeque::new(),
             bulk: VecDeque::new(),
+            bulk_waits: false,
             peer_scratch: Vec::new(),
             from_peers: VecDeque::new(),
             overflow_bytes: 0,
@@ -171,11 +177,10 @@ impl<S: Services> Shard<S> {
         self.broker.begin_turn(self.clock.now());
         self.ring.turn(&mut self.ring_events)?;
         self.events.extend(self.ring_events.drain(..));
-        let worked = !self.events.is_empty() || !self.bulk.is_empty() || !self.from_peers.is_empty();
+        let worked = !self.events.is_empty();
         let worked = self.broker.poll_services() || worked;
         self.handle_ring_events();
-        self.handle_bulk();
-        let heard = self.handle_peers() | self.handle_commands();
+        let heard = self.handle_bulk() | self.handle_peers() | self.handle_commands();
         self.accept_again();
         self.listen_when_recovered();
         let drained = self.broker.continue_drain();
@@ -252,11 +257,18 @@ impl<S: Services> Shard<S> {
         self.ring.recycle(buffer);
     }
 
-    /// Serves connections that send more than their share, in the order in which it came.
-    fn handle_bulk(&mut self) {
+    /// Serves connections that send more than their share, in the order in which it came. They wait while another shard is
+    /// behind: what others send there would have to wait behind theirs. True if any was served.
+    fn handle_bulk(&mut self) -> bool {
+        self.bulk_waits = !self.bulk.is_empty() && self.mesh.is_peer_behind();
+        if self.bulk_waits {
+            return false;
+        }
         let most = TURN_WORK.min(self.broker.work + BULK_WORK);
+        let mut worked = false;
         while self.broker.work < most {
-            let Some((slot, buffer, len)) = self.bulk.pop_front() else { return };
+            let Some((slot, buffer, len)) = self.bulk.pop_front() else { break };
+            worked = true;
             self.serve(slot, buffer, len);
             let Some(conn) = self.broker.conns.get_mut(slot) else { continue };
             conn.bulk -= 1;
@@ -265,22 +277,24 @@ impl<S: Services> Shard<S> {
                 self.broker.end_if_drained(slot);
             }
         }
+        worked
     }
 
     /// True if there was anything.
     fn handle_peers(&mut self) -> bool {
-        if self.from_peers.is_empty() {
-            self.mesh.drain(MESH_PER_TURN, &mut self.peer_scratch);
-            self.from_peers.extend(self.peer_scratch.drain(..));
-        }
-        let worked = !self.from_peers.is_empty();
+        let own = self.broker.work;
+        let mut handled = 0;
         // However busy the own connections are, the other shards get half as much.
-        let most = self.broker.work + TURN_WORK / 2;
-        while self.broker.work < most {
+        while self.broker.work < own + TURN_WORK / 2 && (handled < PEER_MESSAGES || self.broker.work < own + own / 2) {
+            if self.from_peers.is_empty() {
+                self.mesh.drain(MESH_CHUNK, &mut self.peer_scratch);
+                self.from_peers.extend(self.peer_scratch.drain(..));
+            }
             let Some((from, message)) = self.from_peers.pop_front() else { break };
             self.broker.handle_peer(from, message);
+            handled += 1;
         }
-        worked
+        handled > 0
     }
 
     /// True if there were any.
@@ -372,7 +386,7 @@ impl<S: Services> Shard<S> {
     }
 
     async fn park(&mut self) -> io::Result<()> {
-        if !self.mesh.prepare_park() {
+        if !self.mesh.prepare_park(self.bulk_waits) {
             return Ok(());
         }
         if self.inlet.is_empty() && self.broker.is_storage_quiet() {

@@ -31,7 +31,7 @@ where
 
 /// Sleeps unless there is something to do, then fills the inbox.
 async fn turn<M: Send>(end: &mut MeshEnd<M>, ring: &mut Ring, inbox: &mut Vec<(ShardId, M)>) {
-    if end.prepare_park() {
+    if end.prepare_park(false) {
         ring.park(None).await.expect("park");
         end.unpark();
     }
@@ -99,6 +99,46 @@ fn two_parking_shards_exchange_a_million_messages_and_no_wake_up_is_lost() {
 }
 
 #[test]
+fn whoever_waits_for_a_peer_to_catch_up_is_woken_and_never_far_ahead() {
+    const MESSAGES: u64 = 200_000;
+    const BURST: u64 = 8;
+    let sleeps = Arc::new(AtomicU64::new(0));
+    let total = sleeps.clone();
+    on_shards(mesh::<u64>(2, 1024), move |mut end, mut ring| {
+        let sleeps = sleeps.clone();
+        async move {
+            if end.shard().0 == 0 {
+                let mut sent = 0;
+                while sent < MESSAGES {
+                    let waits = end.is_peer_behind();
+                    if !waits {
+                        (sent..sent + BURST).for_each(|number| end.send(ShardId(1), number));
+                        sent += BURST;
+                        end.flush();
+                    } else if end.prepare_park(true) {
+                        ring.park(None).await.expect("park");
+                        end.unpark();
+                    }
+                    ring.turn(&mut Vec::new()).expect("turn");
+                    assert!(end.lanes[1].queue.len() <= BEHIND + BURST as usize);
+                }
+                sleeps.fetch_add(ring.counters().sleeps, Ordering::Relaxed);
+                return;
+            }
+            let (mut received, mut inbox) = (0, Vec::new());
+            while received < MESSAGES {
+                turn(&mut end, &mut ring, &mut inbox).await;
+                for (_, number) in inbox.drain(..) {
+                    assert_eq!(number, received);
+                    received += 1;
+                }
+            }
+        }
+    });
+    assert!(total.load(Ordering::Relaxed) > 100, "the sender must really have waited");
+}
+
+#[test]
 fn both_queues_full_in_both_directions_is_no_deadlock() {
     const EACH: u64 = 100_000;
     on_shards(mesh::<u64>(3, 4), |mut end, mut ring| async move {
@@ -144,7 +184,7 @@ fn an_inlet_wakes_its_parked_shard_and_refuses_when_full() {
             inlet.attach(end.bell());
             let mut expected = 0;
             while expected < MESSAGES {
-                if end.prepare_park() {
+                if end.prepare_park(false) {
                     if inlet.is_empty() {
                         ring.park(None).await.expect("park");
                     }

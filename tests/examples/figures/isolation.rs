@@ -20,27 +20,55 @@ const PER_SECOND: u32 = 50;
 const FLOOD_PAYLOAD_BYTES: usize = 1024;
 const FLOOD_WRITE_BYTES: usize = 64 << 10;
 
+/// Where the flooder's connection is, seen from its subscriber's.
+#[derive(Clone, Copy, PartialEq)]
+enum Layout {
+    OneCore,
+    SameShard,
+    OtherShard,
+}
+
+impl Layout {
+    const fn cores(self) -> u16 {
+        match self {
+            Self::OneCore => 1,
+            Self::SameShard | Self::OtherShard => 2,
+        }
+    }
+}
+
+impl Display for Layout {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::OneCore => "1 core",
+            Self::SameShard => "2 cores, both on one shard",
+            Self::OtherShard => "2 cores, each on its own shard",
+        })
+    }
+}
+
 pub(crate) fn measure() -> Vec<Row> {
     let mut rows = Vec::new();
-    for cores in [1, 2] {
+    for layout in [Layout::OneCore, Layout::SameShard, Layout::OtherShard] {
         for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
-            rows.extend(measure_on(cores, qos));
+            rows.extend(measure_on(layout, qos));
         }
     }
     rows
 }
 
-fn measure_on(cores: u16, qos: QoS) -> Vec<Row> {
+fn measure_on(layout: Layout, qos: QoS) -> Vec<Row> {
     let config = format!(
         "[node]\nmemory_budget_mib = {BUDGET_MIB}\n[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
          auth = [\"anonymous\"]\n"
     );
-    let start = || Broker::start_with(cores, &config, &[]);
-    let broker = if cores == 1 { pinned(start) } else { start() };
+    let start = || Broker::start_with(layout.cores(), &config, &[]);
+    let broker = if layout == Layout::OneCore { pinned(start) } else { start() };
     let mut pairs = Pairs::new(broker.tcp());
     pairs.run(Duration::from_secs(1));
-    let mut deaf = Client::connect(broker.tcp(), Version::V311, "deaf");
+    let (mut deaf, shard) = landing(&broker, || Client::connect(broker.tcp(), Version::V311, "deaf"));
     deaf.subscribe("flood", qos);
+    let flooder = connect_flooder(&broker, shard, layout != Layout::OtherShard);
     let flood = Flood::default();
     let sink = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let sink_address = sink.local_addr().expect("it is bound");
@@ -50,8 +78,8 @@ fn measure_on(cores: u16, qos: QoS) -> Vec<Row> {
         // Before anything can fail: the scope waits for the flooder.
         let _stop = (StopOnDrop(&flood.stop), StopOnDrop(&control.stop));
         scope.spawn(|| swallow(&sink));
-        scope.spawn(|| flood.run(broker.tcp(), qos));
-        scope.spawn(|| control.run(sink_address, qos));
+        scope.spawn(|| flood.run(flooder, qos));
+        scope.spawn(|| control.run(TcpStream::connect(sink_address).expect("the sink listens"), qos));
         precede_others();
         // In turn, so that whatever else the machine does falls on all alike.
         for round in 0..3 * choose(5, 3) {
@@ -67,11 +95,11 @@ fn measure_on(cores: u16, qos: QoS) -> Vec<Row> {
         }
     });
     unpin();
-    rows_of(cores, qos, quiet, &aside.summary(), loud)
+    rows_of(layout, qos, quiet, &aside.summary(), loud)
 }
 
-fn rows_of(cores: u16, qos: QoS, quiet: Phase, aside: &Summary, loud: Phase) -> Vec<Row> {
-    let name = format!("flood (QoS {}) to a subscriber that never reads, {cores} core(s)", qos as u8);
+fn rows_of(layout: Layout, qos: QoS, quiet: Phase, aside: &Summary, loud: Phase) -> Vec<Row> {
+    let name = format!("flood (QoS {}) to a subscriber that never reads, {layout}", qos as u8);
     let peak = loud.peak_bytes.max(quiet.peak_bytes);
     let (quiet, loud) = (quiet.summary(), loud.summary());
     let ratio = loud.p99.as_secs_f64() / quiet.p99.as_secs_f64();
@@ -83,6 +111,30 @@ fn rows_of(cores: u16, qos: QoS, quiet: Phase, aside: &Summary, loud: Phase) -> 
         ),
         Row::new(format!("{name}: peak resident memory"), format!("{} MiB", peak >> 20), "≤ 256 MiB"),
     ]
+}
+
+/// What `connect` made, and the shard on which its connection landed.
+fn landing<T>(broker: &Broker, connect: impl FnOnce() -> T) -> (T, usize) {
+    let before = broker.metric_by_shard("bifro_connections_accepted_total");
+    let connected = connect();
+    let deadline = Instant::now() + bifro_tests::PATIENCE;
+    loop {
+        let after = broker.metric_by_shard("bifro_connections_accepted_total");
+        if let Some(shard) = (0..after.len()).find(|&shard| after[shard] > before[shard]) {
+            return (connected, shard);
+        }
+        assert!(Instant::now() < deadline, "no shard accepted the connection");
+    }
+}
+
+/// The kernel chooses the shard: connects until it has chosen `shard`, or another one.
+fn connect_flooder(broker: &Broker, shard: usize, same: bool) -> TcpStream {
+    loop {
+        let (stream, landed) = landing(broker, || TcpStream::connect(broker.tcp()).expect("the broker listens"));
+        if (landed == shard) == same {
+            return stream;
+        }
+    }
 }
 
 /// What was measured in all phases of one kind.
@@ -168,9 +220,8 @@ struct Flood {
 
 impl Flood {
     /// On threads that give way to whoever else wants to run: the delay is to be the broker's, not the machine's.
-    fn run(&self, broker: SocketAddr, qos: QoS) {
+    fn run(&self, mut stream: TcpStream, qos: QoS) {
         schedule(libc::SCHED_IDLE, 0);
-        let mut stream = TcpStream::connect(broker).expect("the broker listens");
         stream.set_write_timeout(Some(Duration::from_millis(50))).expect("a timeout");
         let mut reader = stream.try_clone().expect("a second handle");
         std::thread::scope(|scope| {
