@@ -4,6 +4,7 @@
 
 use super::AdminState;
 use super::process::Reading;
+use bifro_cluster::UnderlayMetrics;
 use bifro_core::metrics::{Kind, ShardMetrics};
 use bifro_core::settings::Resource;
 use bifro_store::host::StorageCells;
@@ -35,6 +36,9 @@ pub(super) fn encode(state: &AdminState, tenant_metrics_max: usize, per_shard: b
     if let Some(storage) = &state.storage {
         node.register_collector(Box::new(StorageCollector(storage.clone())));
     }
+    if let Some(metrics) = state.cluster.metrics() {
+        node.sub_registry_with_prefix("cluster").register_collector(Box::new(ClusterCollector(metrics.clone())));
+    }
     node.register_collector(Box::new(EventCollector(state.clone())));
     node.register_collector(Box::new(TenantCollector::new(state, tenant_metrics_max)));
     let mut page = String::new();
@@ -64,14 +68,31 @@ struct StorageCollector(Arc<StorageCells>);
 impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut result = Ok(());
-        self.0.each(|name, kind, help, value| {
-            let encoded = describe(&mut encoder, name, kind, help).and_then(|metric| encode_value(kind, value, metric));
-            if result.is_ok() {
-                result = encoded;
-            }
-        });
+        self.0.each(|name, kind, help, value| result = result.and(encode_cell(&mut encoder, name, kind, help, value)));
         result
     }
+}
+
+/// The underlay's cells.
+#[derive(Debug)]
+struct ClusterCollector(Arc<UnderlayMetrics>);
+
+impl Collector for ClusterCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut result = Ok(());
+        self.0.each(|name, kind, help, value| result = result.and(encode_cell(&mut encoder, name, kind, help, value)));
+        result
+    }
+}
+
+fn encode_cell(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    kind: Kind,
+    help: &str,
+    value: u64,
+) -> Result<(), fmt::Error> {
+    describe(encoder, name, kind, help).and_then(|metric| encode_value(kind, value, metric))
 }
 
 #[derive(Debug)]

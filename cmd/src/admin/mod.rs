@@ -6,10 +6,12 @@
 //!   GET /metrics  OpenMetrics text; ?per=shard tells shards apart
 //!   GET /healthz  200 while every shard turns, else 503 and which does not
 //!   GET /readyz   200 while clients are welcome, else 503 and why not
+//!   GET /cluster  the nodes of the cluster, as JSON
 //! ```
 //! Nothing here can reach a shard: it reads cells that shards write. Connections are bounded in number, time and header
 //! size ([`server`]), so that the worst a client can do is to keep other operators waiting for seconds.
 
+mod cluster;
 mod health;
 mod metrics;
 mod process;
@@ -17,6 +19,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+pub use cluster::{ClusterCell, ClusterPage, NodePage};
 pub use health::{Phase, Readiness, ShardBeat};
 
 use crate::logging::EventLog;
@@ -61,6 +64,8 @@ pub struct AdminState {
     pub lines_dropped: Arc<AtomicU64>,
     /// Figures of the storage; none if nothing is kept.
     pub storage: Option<Arc<StorageCells>>,
+    /// The cluster, once the node has joined one.
+    pub cluster: ClusterCell,
 }
 
 /// The running admin thread; stops when dropped.
@@ -146,6 +151,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/metrics", get(metrics_page))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/cluster", get(cluster_page))
         .with_state(context)
 }
 
@@ -154,7 +160,7 @@ async fn index() -> &'static str {
         "bifro-uring ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics            OpenMetrics text\n/metrics?per=shard  the same for each shard\n/healthz            does every \
-         shard turn\n/readyz             are clients welcome\n"
+         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n"
     )
 }
 
@@ -188,6 +194,10 @@ async fn healthz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
         .map(|(shard, silence)| format!("shard {shard} has not turned for {} s\n", silence.as_secs()))
         .collect();
     if stalled.is_empty() { (StatusCode::OK, "ok\n".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, stalled) }
+}
+
+async fn cluster_page(State(context): State<Arc<Context>>) -> axum::Json<ClusterPage> {
+    cluster::page(&context.state.cluster)
 }
 
 async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {

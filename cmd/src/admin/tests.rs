@@ -28,6 +28,7 @@ fn state() -> AdminState {
         events: Arc::new(EventLog::new(2, &LogConfig::default())),
         lines_dropped: Arc::default(),
         storage: None,
+        cluster: ClusterCell::default(),
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) const BOUNDS: &[(&str, i64, i64)] = &[
     ("store.ranges", 1, 1_024),
     ("store.disk_reserve_mib", 0, 16 << 20),
     ("store.checkpoint_mib", 16, 1 << 20),
+    ("cluster.probe_interval_ms", 50, 60_000),
+    ("cluster.eviction_grace_s", 1, 86_400),
     ("admin.tenant_metrics_max", 0, 10_000),
     ("admin.stall_s", 1, 3_600),
     ("limits.ring_buffers", 16, 32_768),

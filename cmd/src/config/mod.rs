@@ -63,8 +63,8 @@ pub struct Loaded {
 }
 
 /// Every table a file may have.
-const TABLES: [&str; 10] =
-    ["node", "store", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
+const TABLES: [&str; 11] =
+    ["node", "store", "cluster", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
 
 impl Loaded {
     /// Reads the configuration from where it comes.
@@ -169,7 +169,8 @@ impl Loaded {
     fn resolve_paths(&mut self) {
         let Source::File(file) = &self.source else { return };
         let base = file.parent().unwrap_or(Path::new(""));
-        let node = std::iter::once(&mut self.config.node.data_dir);
+        let secret = self.config.cluster.iter_mut().flat_map(|cluster| &mut cluster.secret_file);
+        let node = std::iter::once(&mut self.config.node.data_dir).chain(secret);
         let listeners = self.config.listener.iter_mut().flat_map(|listener| {
             let tls = listener.tls.iter_mut().flat_map(|tls| {
                 let sni = tls.sni.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);

@@ -5,7 +5,7 @@
 use super::document::Document;
 use super::error::ConfigError;
 use crate::auth::AuthConfig;
-use bifro_core::config::{AuthMethod, ClientAuth, ListenerConfig, NodeConfig, Protocol, TenantConfig};
+use bifro_core::config::{AuthMethod, ClientAuth, ClusterConfig, ListenerConfig, NodeConfig, Protocol, TenantConfig};
 use bifro_core::event::EventKind;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,6 +34,9 @@ impl Report<'_, '_> {
 pub(super) fn check(document: &Document<'_>, config: &NodeConfig, auth: &AuthConfig) -> Vec<ConfigError> {
     let mut report = Report { document, errors: Vec::new() };
     check_process(&mut report, config);
+    if let Some(cluster) = &config.cluster {
+        check_cluster(&mut report, cluster);
+    }
     report.refuse(config.listener.is_empty(), "listener", "at least one listener is needed");
     for (index, listener) in config.listener.iter().enumerate() {
         let at = format!("listener[{index}]");
@@ -63,6 +66,31 @@ fn check_process(report: &mut Report<'_, '_>, config: &NodeConfig) {
     for kind in config.log.events.keys() {
         let known = EventKind::ALL.iter().any(|known| known.name() == kind);
         report.refuse(!known, &format!("log.events.{kind}"), "there is no such kind of event");
+    }
+}
+
+fn check_cluster(report: &mut Report<'_, '_>, cluster: &ClusterConfig) {
+    let reachable = !cluster.bind.ip().is_loopback();
+    report.refuse(
+        reachable && cluster.secret_file.is_none(),
+        "cluster.bind",
+        "other machines can reach it, so it needs cluster.secret_file: whoever knows the secret is a node",
+    );
+    let unspecified = cluster.bind.ip().is_unspecified();
+    report.refuse(
+        unspecified && cluster.advertise.is_none(),
+        "cluster.advertise",
+        format!("missing: others cannot be told {} as the address of this node", cluster.bind),
+    );
+    if let Some(advertise) = cluster.advertise.filter(|address| address.ip().is_unspecified() || address.port() == 0) {
+        report.refuse(true, "cluster.advertise", format!("nobody can reach {advertise}"));
+    }
+    let is_place = |seed: &str| {
+        let Some((host, port)) = seed.rsplit_once(':') else { return false };
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    if let Some(seed) = cluster.seeds.iter().find(|seed| !is_place(seed)) {
+        report.refuse(true, "cluster.seeds", format!("{seed:?} is not of the form \"host:port\""));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reference file against the code, and mistakes against the messages they must cause.
 
 use super::*;
-use bifro_core::config::{ClientAuth, ListenerConfig, Protocol, SniCertificate, TlsConfig};
+use bifro_core::config::{ClientAuth, ClusterConfig, ListenerConfig, Protocol, SniCertificate, TlsConfig};
 use std::collections::BTreeSet;
 
 fn load(text: &str) -> Result<Loaded, ConfigErrors> {
@@ -50,6 +50,11 @@ fn defaults() -> Loaded {
     }
 }
 
+fn every_cluster_key() -> ClusterConfig {
+    let cluster = ClusterConfig::default();
+    ClusterConfig { advertise: Some(cluster.bind), secret_file: Some(String::new()), ..cluster }
+}
+
 /// A configuration with every key there is, in order or not.
 fn everything() -> Loaded {
     let mut all = defaults();
@@ -64,6 +69,7 @@ fn everything() -> Loaded {
     let unix = ListenerConfig::new(Protocol::Unix);
     all.config.listener.push(ListenerConfig { path: Some(String::new()), tls: Some(tls), ..unix });
     all.acl.file = Some(PathBuf::new());
+    all.config.cluster = Some(every_cluster_key());
     // The providers' sections are spelt out by what they print once required and optional keys are given.
     let optional = load(&uncommented_reference()).expect("the optional keys are in order");
     all.auth = optional.auth;
@@ -96,7 +102,8 @@ fn the_reference_names_every_key() {
 
 #[test]
 fn every_number_has_a_bound_that_its_default_keeps_and_the_reference_states() {
-    let text = toml::to_string(&NodeConfig::default()).expect("a configuration is a table");
+    let config = NodeConfig { cluster: Some(ClusterConfig::default()), ..NodeConfig::default() };
+    let text = toml::to_string(&config).expect("a configuration is a table");
     let document = Document::parse("defaults", &text).expect("what is printed parses");
     let mut numbers = BTreeSet::new();
     for entry in document.entries() {
@@ -161,7 +168,7 @@ fn mistakes_are_told_with_line_and_key() {
     assert_refused("[node]\ncores = 2\ncoers = 3", "built-in defaults:3: node.coers: unknown field `coers`");
     assert_refused(
         "[nod]\ncores = 2",
-        "built-in defaults:1: nod: unknown table, expected one of node, store, listener, auth, acl",
+        "built-in defaults:1: nod: unknown table, expected one of node, store, cluster, listener, auth, acl",
     );
     assert_refused("\n[node]\ncores = \"two\"", ":3: node.cores: invalid type: string \"two\", expected u16");
     assert_refused("[node]\ncores = 70000", ":2: node.cores: 70000 is out of range: allowed is 0 to 1024");
@@ -183,6 +190,20 @@ fn mistakes_are_told_with_line_and_key() {
     );
     assert_refused("[log.events]\nby_client = \"loud\"", ":2: log.events.by_client: unknown variant `loud`");
     assert_refused("[admin]\nbind = \"9091\"", ":2: admin.bind: invalid socket address");
+}
+
+#[test]
+fn a_cluster_that_strangers_could_join_or_nobody_could_reach_is_refused() {
+    assert_refused("[cluster]\nbind = \"10.0.0.1:7946\"", ":2: cluster.bind: other machines can reach it");
+    let open = "[cluster]\nbind = \"0.0.0.0:7946\"\nsecret_file = \"s\"\n";
+    assert_refused(open, "cluster.advertise: missing");
+    assert_refused(&format!("{open}advertise = \"0.0.0.0:1\""), ":4: cluster.advertise: nobody can reach 0.0.0.0:1");
+    assert_refused("[cluster]\nadvertise = \"127.0.0.1:0\"", ":2: cluster.advertise: nobody can reach 127.0.0.1:0");
+    assert_refused("[cluster]\nseeds = [\"a:1\", \"b\"]", ":2: cluster.seeds: \"b\" is not of the form \"host:port\"");
+    assert_refused("[cluster]\nseeds = [\":7946\"]", "cluster.seeds: \":7946\" is not");
+    assert_refused("[cluster]\nprobe_interval_ms = 49", "cluster.probe_interval_ms: 49 is out of range");
+    parse(&format!("{open}advertise = \"10.0.0.1:7946\"\nseeds = [\"[::1]:7946\", \"a.b:1\"]"))
+        .expect("this is in order");
 }
 
 #[test]

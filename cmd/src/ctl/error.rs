@@ -61,6 +61,14 @@ pub enum CtlError {
     /// Standard output could not be written.
     #[error("cannot write to standard output ({0})")]
     Output(#[source] io::Error),
+    /// An admin endpoint does not say what it was asked.
+    #[error("{server}: {problem}; is this the address in admin.bind of a node?")]
+    Admin {
+        /// Host and port.
+        server: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// No connection.
     #[error("{server}: cannot connect ({source}); check host and port, and that the broker listens there")]
     Connect {

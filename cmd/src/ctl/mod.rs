@@ -1,8 +1,9 @@
-//! `bifroctl`, the operator's tool: credential files, and a first message without other tools.
+//! `bifroctl`, the operator's tool: credential files, the cluster, and a first message without other tools.
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage. Secrets are never written to standard output or
 //! error.
 
+mod cluster;
 mod connection;
 mod credential_file;
 mod error;
@@ -34,6 +35,8 @@ pub struct Cli {
 enum Command {
     /// Change or check a file of passwords or SCRAM credentials.
     Passwd(passwd::PasswdArgs),
+    /// Show the nodes of the cluster.
+    Cluster(cluster::ClusterArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.
@@ -66,6 +69,7 @@ impl Cli {
     pub fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
         match &self.command {
             Command::Passwd(args) => args.run(console),
+            Command::Cluster(args) => args.run(console),
             Command::Pub(args) => args.run(console),
             Command::Sub(args) => args.run(console),
         }

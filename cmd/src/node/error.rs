@@ -3,6 +3,7 @@
 use super::listeners::ListenerError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
+use bifro_cluster::UnderlayError;
 use bifro_net::cores::SpawnError;
 use bifro_store::host::HostError;
 use thiserror::Error;
@@ -23,6 +24,17 @@ pub enum StartError {
     /// The storage.
     #[error(transparent)]
     Store(#[from] HostError),
+    /// The cluster.
+    #[error(transparent)]
+    Cluster(#[from] UnderlayError),
+    /// The cluster's secret.
+    #[error("cluster.secret_file = \"{file}\": {problem}")]
+    Secret {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The shards' executors.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

@@ -3,6 +3,7 @@
 //! Order of the start: what can be refused (configuration, machine, files, addresses) comes before anything runs. Order of
 //! the end: readiness goes first, then listeners, then sessions, then the shards, then the admin thread.
 
+mod cluster;
 mod error;
 mod listeners;
 mod policy;
@@ -12,12 +13,13 @@ mod storage;
 pub use error::StartError;
 
 use crate::acl::AclAuthorizer;
-use crate::admin::{self, AdminHandle, AdminState, Phase, Readiness, ShardBeat};
+use crate::admin::{self, AdminHandle, AdminState, ClusterCell, Phase, Readiness, ShardBeat};
 use crate::auth::AuthPlane;
 use crate::config::Loaded;
 use crate::logging::Logging;
 use crate::signals::{self, Request};
 use crate::{config, selfcheck};
+use bifro_cluster::Underlay;
 use bifro_core::ids::ShardId;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::ports::Services;
@@ -50,6 +52,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(1);
 pub fn check(loaded: &Loaded) -> Result<(), StartError> {
     for listener in &loaded.config.listener {
         listeners::settings(listener, listeners::frame_bytes_max(&loaded.config))?;
+    }
+    if let Some(cluster) = &loaded.config.cluster {
+        cluster::secret(cluster)?;
     }
     AclAuthorizer::load(&loaded.acl)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -95,6 +100,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let readiness = Arc::new(Readiness::default());
     let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
     let beats: Vec<_> = (0..shards).map(|_| Arc::new(ShardBeat::default())).collect();
+    let cluster_cell = ClusterCell::default();
     let admin = admin::start(
         &loaded.config.admin,
         AdminState {
@@ -105,6 +111,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             events: logging.events().clone(),
             lines_dropped: logging.lines_dropped(),
             storage: storage.cells(),
+            cluster: cluster_cell.clone(),
         },
     )?;
     let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
@@ -132,9 +139,13 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         executors.join();
         return Err(error);
     }
-    announce(&loaded, &addresses, &admin, shards, findings.connections_fit);
+    let underlay = cluster::join(&loaded, &storage, &beats, &cluster_cell)?;
+    announce(&loaded, &addresses, &admin, underlay.as_ref(), shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
     executors.join();
+    if let Some(underlay) = underlay {
+        underlay.leave();
+    }
     tracing::info!("the node has ended");
     Ok(())
 }
@@ -303,13 +314,23 @@ fn exit_after(patience: Duration, logging: Arc<Logging>) {
     });
 }
 
-fn announce(loaded: &Loaded, addresses: &[String], admin: &AdminHandle, shards: u16, connections_fit: u64) {
+fn announce(
+    loaded: &Loaded,
+    addresses: &[String],
+    admin: &AdminHandle,
+    underlay: Option<&Underlay>,
+    shards: u16,
+    connections_fit: u64,
+) {
     for (listener, address) in loaded.config.listener.iter().zip(addresses) {
         let protocol = listeners::protocol_name(listener.protocol);
         tracing::info!(protocol, %address, "listening");
     }
     if let Some(address) = admin.address() {
         tracing::info!(protocol = "admin", %address, "listening");
+    }
+    if let Some(underlay) = underlay {
+        tracing::info!(protocol = "cluster", address = %underlay.address(), "listening");
     }
     let version = env!("CARGO_PKG_VERSION");
     tracing::info!(version, shards, connections_fit, configuration = %loaded.source, "ready");

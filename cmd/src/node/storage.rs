@@ -3,7 +3,7 @@
 use super::StartError;
 use crate::config::{Loaded, memory};
 use bifro_core::config::StoreDurability;
-use bifro_core::ids::ShardId;
+use bifro_core::ids::{NodeId, ShardId};
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_core::time::Instant;
@@ -62,6 +62,11 @@ impl Storage {
     /// A key nobody outside can guess, for hashing client identifiers and topics.
     pub(super) const fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// Who this node is; none if nothing is kept.
+    pub(super) fn node_id(&self) -> Option<NodeId> {
+        self.node.as_ref().map(|node| node.genesis().node)
     }
 
     pub(super) fn cells(&self) -> Option<Arc<StorageCells>> {

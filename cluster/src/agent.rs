@@ -1,0 +1,321 @@
+//! The underlay's thread: drives the machine, tells the rest of the process, keeps what the next process needs.
+
+use crate::error::UnderlayError;
+use crate::identity::Identity;
+use crate::links::Links;
+use crate::secret::Secret;
+use crate::view::{UnderlayMetrics, View, ViewCell};
+use bifro_core::ids::NodeId;
+use bifro_core::rng::Prng;
+use bifro_core::time::Instant;
+use bifro_net::clock::Clock;
+use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Message, Peer, Status, Swim};
+use ring::rand::{SecureRandom, SystemRandom};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+/// Messages that wait for the machine.
+const INBOX: usize = 8_192;
+/// Messages fed to the machine before it looks at the clock.
+const BATCH: usize = 1_024;
+/// How often the node looks how it is.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the seeds' names are looked up.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a look-up may take.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long this node waits at most until others know that it leaves.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How long what was said at last is given to arrive.
+const LINGER: Duration = Duration::from_millis(200);
+
+/// What an underlay is made of.
+pub struct Settings {
+    /// Who this node is.
+    pub id: NodeId,
+    /// Starts and peers.
+    pub identity: Identity,
+    /// Where it listens.
+    pub bind: SocketAddr,
+    /// Where others reach it; none: where it listens.
+    pub advertise: Option<SocketAddr>,
+    /// Whom it asks to be let in: `host:port`. Names are looked up again and again.
+    pub seeds: Vec<String>,
+    /// What all nodes of the cluster know.
+    pub secret: Secret,
+    /// Timings.
+    pub swim: Config,
+    /// Shards of this node.
+    pub shards: u16,
+    /// How the node is. Called once a second, on the underlay's thread.
+    pub health: Box<dyn Fn() -> Health + Send>,
+    /// Called when this process must not go on, with the reason.
+    pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+/// The running underlay. Dropping it ends it without a word; see [`Self::leave`].
+pub struct Underlay {
+    address: SocketAddr,
+    view: ViewCell,
+    metrics: Arc<UnderlayMetrics>,
+    leave: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Underlay {
+    /// Binds the port and starts.
+    ///
+    /// # Errors
+    /// The port cannot be bound, or the thread not be started.
+    pub fn start(settings: Settings) -> Result<Self, UnderlayError> {
+        let bind = |error| UnderlayError::Bind { address: settings.bind, error };
+        let socket = UdpSocket::bind(settings.bind).map_err(bind)?;
+        let address = socket.local_addr().map_err(bind)?;
+        let me = Announcement {
+            id: settings.id,
+            incarnation: Incarnation { start: settings.identity.starts(), word: 0 },
+            nonce: random()?,
+            address: settings.advertise.unwrap_or(address),
+            shards: settings.shards,
+            health: Health::Well,
+        };
+        let view = ViewCell::new(View { me: me.clone(), members: Vec::new() });
+        let metrics = Arc::new(UnderlayMetrics::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (leave, told_to_leave) = oneshot::channel();
+        let (inbox, messages) = mpsc::channel(INBOX);
+        let links = {
+            let _entered = runtime.enter();
+            Links::start(socket, me.address, settings.secret, inbox, metrics.clone())?
+        };
+        let clock = Clock::start();
+        let peers = settings.identity.peers().to_vec();
+        let mut agent = Agent {
+            swim: Swim::new(settings.swim, me, peers, Prng::new(random()?), clock.now()),
+            clock,
+            links,
+            view: view.clone(),
+            metrics: metrics.clone(),
+            keeper: Keeper::new(settings.identity),
+            health: settings.health,
+            fatal: settings.fatal,
+        };
+        let seeds = settings.seeds;
+        let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
+            runtime.block_on(agent.run(messages, seeds, told_to_leave));
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { address, view, metrics, leave: Some(leave), thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What is known of the cluster.
+    pub const fn view(&self) -> &ViewCell {
+        &self.view
+    }
+
+    /// Figures.
+    pub const fn metrics(&self) -> &Arc<UnderlayMetrics> {
+        &self.metrics
+    }
+
+    /// Tells the others that this node goes, and ends.
+    pub fn leave(mut self) {
+        if let Some(leave) = self.leave.take() {
+            let _ = leave.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Underlay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Underlay").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+fn random() -> Result<u64, UnderlayError> {
+    let mut bytes = [0; 8];
+    let filled = SystemRandom::new().fill(&mut bytes);
+    filled.map_err(|_| UnderlayError::Tls("the system has no random numbers".to_owned()))?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// What the thread owns.
+struct Agent {
+    swim: Swim,
+    clock: Clock,
+    links: Links,
+    view: ViewCell,
+    metrics: Arc<UnderlayMetrics>,
+    keeper: Keeper,
+    health: Box<dyn Fn() -> Health + Send>,
+    fatal: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Agent {
+    async fn run(
+        &mut self,
+        mut messages: mpsc::Receiver<Message>,
+        seeds: Vec<String>,
+        mut told_to_leave: oneshot::Receiver<()>,
+    ) {
+        let (resolved, mut addresses) = mpsc::channel(1);
+        tokio::spawn(look_up(seeds, resolved));
+        let mut look = interval(HEALTH_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut leaving: Option<Instant> = None;
+        loop {
+            let due = self.swim.next_timeout().map(|due| due.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
+                Some(seeds) = addresses.recv() => self.swim.set_seeds(seeds, self.clock.now()),
+                told = &mut told_to_leave, if leaving.is_none() => {
+                    if told.is_err() {
+                        return;
+                    }
+                    self.swim.leave();
+                    leaving = Some(self.clock.now() + FAREWELL);
+                }
+                _ = look.tick() => self.swim.set_health((self.health)()),
+                () = sleep(due.unwrap_or(HEALTH_INTERVAL)), if due.is_some() => {}
+            }
+            // What has come is heard before anybody is judged by not having been heard.
+            for _ in 0..BATCH {
+                let Ok(message) = messages.try_recv() else { break };
+                self.swim.handle_message(message, self.clock.now());
+            }
+            let now = self.clock.now();
+            if self.swim.next_timeout().is_some_and(|due| due <= now) {
+                self.swim.handle_timeout(now);
+            }
+            self.carry_out();
+            if leaving.is_some_and(|deadline| self.swim.has_told() || now >= deadline) {
+                sleep(LINGER).await;
+                self.links.close().await;
+                return;
+            }
+        }
+    }
+
+    fn carry_out(&mut self) {
+        let mut happened = false;
+        while let Some(effect) = self.swim.poll_effect() {
+            match effect {
+                Effect::Send { address, message } => self.links.send(address, &message),
+                Effect::Event(event) => {
+                    happened = true;
+                    self.report(event);
+                }
+            }
+        }
+        if happened || self.view.get().me != *self.swim.me() {
+            let members = self.swim.members().cloned().collect();
+            self.view.set(View { me: self.swim.me().clone(), members });
+            self.keeper.changed = true;
+        }
+        self.keeper.keep(self.swim.me().incarnation.start, || self.swim.peers());
+        let count = |status| self.swim.members().filter(|member| member.status == status).count() as u64;
+        self.metrics.members_present.set(self.swim.present() as u64);
+        self.metrics.members_suspect.set(count(Status::Suspect));
+        self.metrics.members_dead.set(count(Status::Dead));
+        self.metrics.addresses_lost.set(self.swim.lost() as u64);
+        self.metrics.local_health.set(self.swim.local_health().into());
+    }
+
+    /// Says what happened, and does what has to be done about it.
+    fn report(&self, event: Event) {
+        let address = |id: NodeId| self.swim.member(id).map(|member| member.announcement.address);
+        let place = |id: NodeId| address(id).map_or_else(String::new, |address| address.to_string());
+        match event {
+            Event::Joined(id) => tracing::info!(node = %id, address = place(id), "a node has joined"),
+            Event::Changed(id) => {
+                tracing::info!(node = %id, address = place(id), "a node has something new to say of itself")
+            }
+            Event::Suspected(id) => {
+                self.metrics.suspicions.add(1);
+                tracing::info!(node = %id, address = place(id), "a node does not answer");
+                // A process that was replaced does not answer on its predecessor's connection.
+                if let Some(address) = address(id) {
+                    self.links.renew(address);
+                }
+            }
+            Event::Refuted(id) => tracing::info!(node = %id, "the node lives"),
+            Event::Died(id) => {
+                self.metrics.deaths.add(1);
+                tracing::warn!(node = %id, address = place(id), "a node is dead; it will be asked whether it is back");
+            }
+            Event::Evicted(id) => tracing::warn!(node = %id, "a node is dead for so long that others take its place"),
+            Event::Left(id) => tracing::info!(node = %id, "a node has left"),
+            Event::AddressTaken(old, new) => {
+                tracing::warn!(%old, %new, address = place(new), "two nodes say that they are at one address: the later one is believed");
+            }
+            Event::Superseded => (self.fatal)(
+                "another process with this node's identity was started after this one: is its data directory a copy of this one's? \
+                 Each node needs its own",
+            ),
+        }
+    }
+}
+
+/// Writes peers down, off the thread: a disk that stalls must not make the node seem dead.
+struct Keeper {
+    identity: Arc<Mutex<Identity>>,
+    writing: Arc<AtomicBool>,
+    changed: bool,
+}
+
+impl Keeper {
+    fn new(identity: Identity) -> Self {
+        Self { identity: Arc::new(Mutex::new(identity)), writing: Arc::default(), changed: false }
+    }
+
+    fn keep(&mut self, starts: u32, peers: impl FnOnce() -> Vec<Peer>) {
+        if !self.changed || self.writing.swap(true, Ordering::Acquire) {
+            return;
+        }
+        self.changed = false;
+        let (peers, identity, writing) = (peers(), self.identity.clone(), self.writing.clone());
+        tokio::task::spawn_blocking(move || {
+            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).save(starts, peers);
+            if let Err(error) = saved {
+                tracing::error!(%error, "the peers of this node are not remembered");
+            }
+            writing.store(false, Ordering::Release);
+        });
+    }
+}
+
+/// Looks the seeds up again and again, for names come to mean other addresses.
+async fn look_up(seeds: Vec<String>, resolved: mpsc::Sender<Vec<SocketAddr>>) {
+    let mut before = None;
+    loop {
+        let mut addresses = Vec::new();
+        for seed in &seeds {
+            match timeout(LOOKUP_PATIENCE, tokio::net::lookup_host(seed)).await {
+                Ok(Ok(found)) => addresses.extend(found),
+                Ok(Err(error)) => tracing::warn!(seed, %error, "a seed's name cannot be looked up; trying again"),
+                Err(_) => tracing::warn!(seed, "looking a seed's name up takes too long; trying again"),
+            }
+        }
+        if before.as_ref() != Some(&addresses) {
+            before = Some(addresses.clone());
+            if resolved.send(addresses).await.is_err() {
+                return;
+            }
+        }
+        sleep(LOOKUP_INTERVAL).await;
+    }
+}

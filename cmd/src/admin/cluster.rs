@@ -1,0 +1,87 @@
+//! The cluster as the admin endpoint shows it.
+
+use axum::Json;
+use bifro_cluster::{UnderlayMetrics, View, ViewCell};
+use bifro_swim::{Announcement, Health, Status};
+use serde::{Deserialize, Serialize};
+use std::sync::{Arc, OnceLock};
+
+/// The cluster, once the node has joined one.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterCell(Arc<OnceLock<(ViewCell, Arc<UnderlayMetrics>)>>);
+
+impl ClusterCell {
+    /// The node has joined.
+    pub fn show(&self, view: ViewCell, metrics: Arc<UnderlayMetrics>) {
+        // A node joins once; a second call would be of the same cluster.
+        let _ = self.0.set((view, metrics));
+    }
+
+    fn view(&self) -> Option<Arc<View>> {
+        self.0.get().map(|(view, _)| view.get())
+    }
+
+    pub(super) fn metrics(&self) -> Option<&Arc<UnderlayMetrics>> {
+        self.0.get().map(|(_, metrics)| metrics)
+    }
+}
+
+/// What `GET /cluster` answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClusterPage {
+    /// This node; none if it is alone.
+    pub local: Option<String>,
+    /// All nodes, this one included, by id.
+    pub nodes: Vec<NodePage>,
+}
+
+/// One node.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct NodePage {
+    /// Its id.
+    pub id: String,
+    /// Where its underlay listens.
+    pub address: String,
+    /// `alive`, `suspect`, `dead`, `evicted` or `left`.
+    pub status: String,
+    /// `well` or `impaired`, as it says itself.
+    pub health: String,
+    /// How often it was started.
+    pub starts: u32,
+    /// Its shards.
+    pub shards: u16,
+}
+
+impl NodePage {
+    fn new(announcement: &Announcement, status: &str) -> Self {
+        let health = match announcement.health {
+            Health::Well => "well",
+            Health::Impaired => "impaired",
+        };
+        Self {
+            id: announcement.id.to_string(),
+            address: announcement.address.to_string(),
+            status: status.to_owned(),
+            health: health.to_owned(),
+            starts: announcement.incarnation.start,
+            shards: announcement.shards,
+        }
+    }
+}
+
+pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
+    let Some(view) = cell.view() else { return Json(ClusterPage { local: None, nodes: Vec::new() }) };
+    let mut nodes = vec![NodePage::new(&view.me, "alive")];
+    nodes.extend(view.members.iter().map(|member| {
+        let status = match member.status {
+            Status::Alive => "alive",
+            Status::Suspect => "suspect",
+            Status::Dead if member.evicted => "evicted",
+            Status::Dead => "dead",
+            Status::Left => "left",
+        };
+        NodePage::new(&member.announcement, status)
+    }));
+    nodes.sort_by(|one, other| one.id.cmp(&other.id));
+    Json(ClusterPage { local: Some(view.me.id.to_string()), nodes })
+}
