@@ -29,10 +29,24 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("core/mqtt", &["bifro-core"]),
     ("net", &["bifro-core", "bifro-mqtt"]),
+    ("cluster/swim", &["bifro-core"]),
+    ("cluster", &["bifro-core", "bifro-net", "bifro-swim"]),
     ("store/raft", &["bifro-core"]),
     ("store/range", &["bifro-core", "bifro-mqtt"]),
     ("store", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net"]),
-    ("cmd", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store"]),
+    (
+        "cmd",
+        &[
+            "bifro-core",
+            "bifro-mqtt",
+            "bifro-raft",
+            "bifro-range",
+            "bifro-net",
+            "bifro-store",
+            "bifro-swim",
+            "bifro-cluster",
+        ],
+    ),
     ("bench", &["bifro-core", "bifro-mqtt"]),
     ("tests", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
     ("tests/sim", &["bifro-core", "bifro-raft"]),
@@ -42,7 +56,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const TESTS_MAY_DEPEND_ON: &[(&str, &[&str])] = &[("net", &["bifro-store"])];
 
 /// Crates below the sans-IO line.
-const PURE: [&str; 4] = ["core", "core/mqtt", "store/raft", "store/range"];
+const PURE: [&str; 5] = ["core", "core/mqtt", "cluster/swim", "store/raft", "store/range"];
 
 /// Reports every finding at once.
 #[track_caller]

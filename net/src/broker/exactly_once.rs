@@ -3,6 +3,7 @@
 //! ```text
 //! Taking ──all inboxes have it──► Noting ──the client's inbox has noted the identifier──► Forgetting ──all ranges have──► PUBREC
 //!    └── failed, the client may use the identifier for something else ──────────────────────────┘ (PUBREC with an error)
+//! At the publish's deadline a client of MQTT 5 gets PUBREC with an error too, and the notes are forgotten behind its back.
 //! ```
 //! While *taking*, each range that stores the message notes whose publish it is. If the process ends then, the client repeats the publish
 //! (it has no PUBREC), and ranges that have it already do not store it again. Once the client's own inbox has noted the identifier the
@@ -86,6 +87,23 @@ impl<S: Services> Broker<S> {
                 u32::try_from(ranges.len()).ok().filter(|&parts| parts > 0)
             }
             Phase::Forgetting => None,
+        }
+    }
+
+    /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once: whoever was asked
+    /// to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
+    pub(super) fn abandon_exchange(&mut self, exchange: &Exchange) {
+        if exchange.repeats || exchange.is_noted() {
+            return;
+        }
+        // Nobody waits for these.
+        for &range in &exchange.ranges {
+            let req = self.next_req_id();
+            self.services.ask().forget(self.now, req, range, exchange.origin);
+        }
+        if exchange.phase == Phase::Noting {
+            let req = self.next_req_id();
+            self.services.ask().release(self.now, req, exchange.origin);
         }
     }
 }

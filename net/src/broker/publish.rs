@@ -459,6 +459,9 @@ impl<S: Services> Broker<S> {
                     None if is_noted => Published::Done { matched: waiting.matched },
                     _ => Published::Failed(PortError::Unavailable),
                 };
+                if let Some(exchange) = &waiting.exchange {
+                    self.abandon_exchange(exchange);
+                }
                 self.publish_decided(&waiting, outcome);
             }
         }

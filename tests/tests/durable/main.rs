@@ -1,6 +1,7 @@
 //! What the broker has acknowledged survives `kill -9`, at whatever moment. Every test drives a real broker with its default storage.
 
 mod damage;
+mod deadline;
 mod kill_loop;
 mod power_loss;
 mod sessions;

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# A cluster on this machine, to play with: build with `cargo build --release` first.
+#
+#   scripts/cluster.sh up N          start nodes 1 to N: as root each in a network namespace of its own, else on loopback ports
+#   scripts/cluster.sh status        what each node sees
+#   scripts/cluster.sh kill I        kill -9 node I
+#   scripts/cluster.sh start I       start node I again
+#   scripts/cluster.sh pause I       stop node I as it is; `resume I` lets it go on
+#   scripts/cluster.sh cut A B       nothing gets from A to B or back (network namespaces only)
+#   scripts/cluster.sh heal          everything gets everywhere again
+#   scripts/cluster.sh down          end everything; the data stays until the next `up`
+#
+# Node I: MQTT on 10.77.0.I:1883 and admin on 10.77.0.I:9091, or on loopback MQTT on port 18830+I and admin on 19090+I.
+# Everything is below target/cluster; BIFRO_URING and BIFROCTL name other binaries than those in target/release.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+readonly STATE=$PWD/target/cluster
+readonly BROKER=${BIFRO_URING:-$PWD/target/release/bifro-uring}
+readonly CTL=${BIFROCTL:-$PWD/target/release/bifroctl}
+readonly BRIDGE=bifro0 NETWORK=10.77.0
+
+fail() { echo "cluster.sh: $*" >&2; exit 1; }
+in_namespaces() { [ "$(cat "$STATE/mode")" = namespaces ]; }
+address() { if in_namespaces; then echo "$NETWORK.$1"; else echo 127.0.0.1; fi; }
+port() { if in_namespaces; then echo "$2"; else echo "$(($3 + $1))"; fi; } # port I NORMAL LOOPBACK
+mqtt() { echo "$(address "$1"):$(port "$1" 1883 18830)"; }
+admin() { echo "$(address "$1"):$(port "$1" 9091 19090)"; }
+underlay() { echo "$(address "$1"):$(port "$1" 7946 17946)"; }
+inside() { local i=$1; shift; if in_namespaces; then ip netns exec "bifro$i" "$@"; else "$@"; fi; }
+nodes() { find "$STATE" -maxdepth 1 -name 'n[0-9]*' -printf '%f\n' 2>/dev/null | tr -d n | sort -n; }
+pid() { cat "$STATE/n$1/pid" 2>/dev/null || fail "there is no node $1"; }
+
+make_network() {
+    ip link add "$BRIDGE" type bridge && ip addr add "$NETWORK.254/24" dev "$BRIDGE" && ip link set "$BRIDGE" up
+    for i in $(seq "$1"); do
+        ip netns add "bifro$i"
+        ip link add "bifro$i" type veth peer name eth0 netns "bifro$i"
+        ip link set "bifro$i" master "$BRIDGE" up
+        ip -n "bifro$i" addr add "$NETWORK.$i/24" dev eth0
+        ip -n "bifro$i" link set eth0 up
+        ip -n "bifro$i" link set lo up
+    done
+}
+
+remove_network() {
+    for i in $(ip netns list 2>/dev/null | grep -o '^bifro[0-9]*' | tr -d a-z); do ip netns del "bifro$i"; done
+    ip link del "$BRIDGE" 2>/dev/null || true
+}
+
+configure() {
+    local i=$1 seeds=$2
+    mkdir -p "$STATE/n$i"
+    cat > "$STATE/n$i/node.toml" <<END
+[node]
+data_dir = "data"
+memory_budget_mib = 256
+[admin]
+bind = "$(admin "$i")"
+[[listener]]
+protocol = "tcp"
+bind = "$(mqtt "$i")"
+auth = ["anonymous"]
+[auth.anonymous]
+loopback_only = false
+[cluster]
+bind = "$(underlay "$i")"
+seeds = [$seeds]
+secret_file = "$STATE/secret"
+END
+}
+
+start() {
+    local i=$1
+    [ -d "$STATE/n$i" ] || fail "there is no node $i"
+    local command=(setsid "$BROKER" --cores 1 --config node.toml)
+    if in_namespaces; then command=(ip netns exec "bifro$i" "${command[@]}"); fi
+    # Each of these programs becomes the next one: the process id is the broker's.
+    (cd "$STATE/n$i" && exec "${command[@]}" >> log 2>&1 < /dev/null) &
+    echo $! > "$STATE/n$i/pid"
+    for _ in $(seq 100); do
+        if inside "$i" "$CTL" cluster --admin "$(admin "$i")" > /dev/null 2>&1; then
+            echo "node $i: MQTT $(mqtt "$i"), admin $(admin "$i")"
+            return
+        fi
+        kill -0 "$(pid "$i")" 2>/dev/null || fail "node $i has ended: see $STATE/n$i/log"
+        sleep 0.1
+    done
+    fail "node $i does not answer: see $STATE/n$i/log"
+}
+
+up() {
+    local count=${1:?how many nodes?} seeds=
+    [ -x "$BROKER" ] && [ -x "$CTL" ] || fail "build first: cargo build --release"
+    down 2>/dev/null || true
+    rm -rf "$STATE"
+    mkdir -p "$STATE"
+    head -c 32 /dev/urandom | base64 > "$STATE/secret"
+    if [ "$(id -u)" -eq 0 ] && command -v ip > /dev/null && ip netns list > /dev/null 2>&1; then
+        echo namespaces > "$STATE/mode"
+        remove_network
+        make_network "$count"
+    else
+        echo loopback > "$STATE/mode"
+    fi
+    for i in $(seq "$count"); do seeds+="${seeds:+, }\"$(underlay "$i")\""; done
+    for i in $(seq "$count"); do configure "$i" "$seeds"; done
+    for i in $(seq "$count"); do start "$i"; done
+}
+
+route() { in_namespaces || fail "cutting needs network namespaces: run \`up\` as root"; ip -n "bifro$1" route "$2" blackhole "$NETWORK.$3/32"; }
+
+heal() {
+    for a in $(nodes); do
+        for b in $(nodes); do route "$a" del "$b" 2>/dev/null || true; done
+    done
+}
+
+down() {
+    for i in $(nodes); do
+        # They may have ended, or stand still.
+        kill -CONT "$(pid "$i")" 2>/dev/null && kill "$(pid "$i")" 2>/dev/null || true
+    done
+    for i in $(nodes); do
+        for _ in $(seq 100); do kill -0 "$(pid "$i")" 2>/dev/null || break; sleep 0.1; done
+    done
+    if in_namespaces 2>/dev/null; then remove_network; fi
+}
+
+case ${1:-} in
+    up) up "${2:-3}" ;;
+    status) for i in $(nodes); do echo "--- node $i"; inside "$i" "$CTL" cluster --admin "$(admin "$i")" || true; done ;;
+    kill) kill -KILL "$(pid "${2:?which node?}")" ;;
+    start) start "${2:?which node?}" ;;
+    pause) kill -STOP "$(pid "${2:?which node?}")" ;;
+    resume) kill -CONT "$(pid "${2:?which node?}")" ;;
+    cut) route "${2:?which nodes?}" add "${3:?which nodes?}"; route "$3" add "$2" ;;
+    heal) heal ;;
+    down) down ;;
+    *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
