@@ -7,18 +7,21 @@
 #   scripts/cluster.sh start I       start node I again
 #   scripts/cluster.sh pause I       stop node I as it is; `resume I` lets it go on
 #   scripts/cluster.sh cut A B       nothing gets from A to B or back (network namespaces only)
+#   scripts/cluster.sh mute A B      nothing gets from A to B (network namespaces only)
 #   scripts/cluster.sh heal          everything gets everywhere again
 #   scripts/cluster.sh down          end everything; the data stays until the next `up`
 #
 # Node I: MQTT on 10.77.0.I:1883 and admin on 10.77.0.I:9091, or on loopback MQTT on port 18830+I and admin on 19090+I.
-# Everything is below target/cluster; BIFRO_URING and BIFROCTL name other binaries than those in target/release.
+# Everything is below target/cluster. BIFRO_URING and BIFROCTL name other binaries than those in target/release; BIFRO_CLUSTER names
+# another cluster than "cluster", which needs another BIFRO_CLUSTER_NETWORK than 10.77.0.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly STATE=$PWD/target/cluster
+readonly NAME=${BIFRO_CLUSTER:-cluster}
+readonly STATE=$PWD/target/$NAME
 readonly BROKER=${BIFRO_URING:-$PWD/target/release/bifro-uring}
 readonly CTL=${BIFROCTL:-$PWD/target/release/bifroctl}
-readonly BRIDGE=bifro0 NETWORK=10.77.0
+readonly BRIDGE=$NAME-br NETWORK=${BIFRO_CLUSTER_NETWORK:-10.77.0}
 
 fail() { echo "cluster.sh: $*" >&2; exit 1; }
 in_namespaces() { [ "$(cat "$STATE/mode")" = namespaces ]; }
@@ -27,24 +30,24 @@ port() { if in_namespaces; then echo "$2"; else echo "$(($3 + $1))"; fi; } # por
 mqtt() { echo "$(address "$1"):$(port "$1" 1883 18830)"; }
 admin() { echo "$(address "$1"):$(port "$1" 9091 19090)"; }
 underlay() { echo "$(address "$1"):$(port "$1" 7946 17946)"; }
-inside() { local i=$1; shift; if in_namespaces; then ip netns exec "bifro$i" "$@"; else "$@"; fi; }
+inside() { local i=$1; shift; if in_namespaces; then ip netns exec "$NAME$i" "$@"; else "$@"; fi; }
 nodes() { find "$STATE" -maxdepth 1 -name 'n[0-9]*' -printf '%f\n' 2>/dev/null | tr -d n | sort -n; }
 pid() { cat "$STATE/n$1/pid" 2>/dev/null || fail "there is no node $1"; }
 
 make_network() {
     ip link add "$BRIDGE" type bridge && ip addr add "$NETWORK.254/24" dev "$BRIDGE" && ip link set "$BRIDGE" up
     for i in $(seq "$1"); do
-        ip netns add "bifro$i"
-        ip link add "bifro$i" type veth peer name eth0 netns "bifro$i"
-        ip link set "bifro$i" master "$BRIDGE" up
-        ip -n "bifro$i" addr add "$NETWORK.$i/24" dev eth0
-        ip -n "bifro$i" link set eth0 up
-        ip -n "bifro$i" link set lo up
+        ip netns add "$NAME$i"
+        ip link add "$NAME$i" type veth peer name eth0 netns "$NAME$i"
+        ip link set "$NAME$i" master "$BRIDGE" up
+        ip -n "$NAME$i" addr add "$NETWORK.$i/24" dev eth0
+        ip -n "$NAME$i" link set eth0 up
+        ip -n "$NAME$i" link set lo up
     done
 }
 
 remove_network() {
-    for i in $(ip netns list 2>/dev/null | grep -o '^bifro[0-9]*' | tr -d a-z); do ip netns del "bifro$i"; done
+    for i in $(ip netns list 2>/dev/null | sed -n "s/^$NAME\([0-9]*\).*/\1/p"); do ip netns del "$NAME$i"; done
     ip link del "$BRIDGE" 2>/dev/null || true
 }
 
@@ -74,7 +77,7 @@ start() {
     local i=$1
     [ -d "$STATE/n$i" ] || fail "there is no node $i"
     local command=(setsid "$BROKER" --cores 1 --config node.toml)
-    if in_namespaces; then command=(ip netns exec "bifro$i" "${command[@]}"); fi
+    if in_namespaces; then command=(ip netns exec "$NAME$i" "${command[@]}"); fi
     # Each of these programs becomes the next one: the process id is the broker's.
     (cd "$STATE/n$i" && exec "${command[@]}" >> log 2>&1 < /dev/null) &
     echo $! > "$STATE/n$i/pid"
@@ -108,7 +111,7 @@ up() {
     for i in $(seq "$count"); do start "$i"; done
 }
 
-route() { in_namespaces || fail "cutting needs network namespaces: run \`up\` as root"; ip -n "bifro$1" route "$2" blackhole "$NETWORK.$3/32"; }
+route() { in_namespaces || fail "cutting needs network namespaces: run \`up\` as root"; ip -n "$NAME$1" route "$2" blackhole "$NETWORK.$3/32"; }
 
 heal() {
     for a in $(nodes); do
@@ -135,6 +138,7 @@ case ${1:-} in
     pause) kill -STOP "$(pid "${2:?which node?}")" ;;
     resume) kill -CONT "$(pid "${2:?which node?}")" ;;
     cut) route "${2:?which nodes?}" add "${3:?which nodes?}"; route "$3" add "$2" ;;
+    mute) route "${2:?which nodes?}" add "${3:?which nodes?}" ;;
     heal) heal ;;
     down) down ;;
     *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0"; exit 2 ;;

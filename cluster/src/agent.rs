@@ -21,6 +21,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Messages that wait for the machine.
 const INBOX: usize = 8_192;
+/// Requests of operators that wait.
+const REQUESTS: usize = 16;
 /// Messages fed to the machine before it looks at the clock.
 const BATCH: usize = 1_024;
 /// How often the node looks how it is.
@@ -58,11 +60,37 @@ pub struct Settings {
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
+/// What the rest of the process has to do with a running underlay. Copies share everything.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What is known of the cluster.
+    pub view: ViewCell,
+    /// Figures.
+    pub metrics: Arc<UnderlayMetrics>,
+    requests: mpsc::Sender<Forget>,
+}
+
+impl Handle {
+    /// A dead member does not come back, an operator says: it is asked no more, and shown as one that has left. False if there is no
+    /// such dead member.
+    pub async fn forget(&self, id: NodeId) -> bool {
+        let (done, outcome) = oneshot::channel();
+        // If the underlay has ended there is nobody left to forget.
+        self.requests.send(Forget { id, done }).await.is_ok() && outcome.await.unwrap_or_default()
+    }
+}
+
+/// See [`Handle::forget`].
+#[derive(Debug)]
+struct Forget {
+    id: NodeId,
+    done: oneshot::Sender<bool>,
+}
+
 /// The running underlay. Dropping it ends it without a word; see [`Self::leave`].
 pub struct Underlay {
     address: SocketAddr,
-    view: ViewCell,
-    metrics: Arc<UnderlayMetrics>,
+    handle: Handle,
     leave: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -84,14 +112,15 @@ impl Underlay {
             shards: settings.shards,
             health: Health::Well,
         };
+        let (requests, asked) = mpsc::channel(REQUESTS);
         let view = ViewCell::new(View { me: me.clone(), members: Vec::new() });
-        let metrics = Arc::new(UnderlayMetrics::default());
+        let handle = Handle { view, metrics: Arc::default(), requests };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (leave, told_to_leave) = oneshot::channel();
         let (inbox, messages) = mpsc::channel(INBOX);
         let links = {
             let _entered = runtime.enter();
-            Links::start(socket, me.address, settings.secret, inbox, metrics.clone())?
+            Links::start(socket, me.address, settings.secret, inbox, handle.metrics.clone())?
         };
         let clock = Clock::start();
         let peers = settings.identity.peers().to_vec();
@@ -99,18 +128,18 @@ impl Underlay {
             swim: Swim::new(settings.swim, me, peers, Prng::new(random()?), clock.now()),
             clock,
             links,
-            view: view.clone(),
-            metrics: metrics.clone(),
+            view: handle.view.clone(),
+            metrics: handle.metrics.clone(),
             keeper: Keeper::new(settings.identity),
             health: settings.health,
             fatal: settings.fatal,
         };
-        let seeds = settings.seeds;
+        let (seeds, inputs) = (settings.seeds, Inputs { messages, asked, told_to_leave });
         let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            runtime.block_on(agent.run(messages, seeds, told_to_leave));
+            runtime.block_on(agent.run(seeds, inputs));
             runtime.shutdown_background();
         })?;
-        Ok(Self { address, view, metrics, leave: Some(leave), thread: Some(thread) })
+        Ok(Self { address, handle, leave: Some(leave), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -118,14 +147,9 @@ impl Underlay {
         self.address
     }
 
-    /// What is known of the cluster.
-    pub const fn view(&self) -> &ViewCell {
-        &self.view
-    }
-
-    /// Figures.
-    pub const fn metrics(&self) -> &Arc<UnderlayMetrics> {
-        &self.metrics
+    /// What is known of the cluster, and what can be asked of it.
+    pub const fn handle(&self) -> &Handle {
+        &self.handle
     }
 
     /// Tells the others that this node goes, and ends.
@@ -152,6 +176,13 @@ fn random() -> Result<u64, UnderlayError> {
     Ok(u64::from_le_bytes(bytes))
 }
 
+/// What comes to the thread.
+struct Inputs {
+    messages: mpsc::Receiver<Message>,
+    asked: mpsc::Receiver<Forget>,
+    told_to_leave: oneshot::Receiver<()>,
+}
+
 /// What the thread owns.
 struct Agent {
     swim: Swim,
@@ -165,12 +196,8 @@ struct Agent {
 }
 
 impl Agent {
-    async fn run(
-        &mut self,
-        mut messages: mpsc::Receiver<Message>,
-        seeds: Vec<String>,
-        mut told_to_leave: oneshot::Receiver<()>,
-    ) {
+    async fn run(&mut self, seeds: Vec<String>, inputs: Inputs) {
+        let Inputs { mut messages, mut asked, mut told_to_leave } = inputs;
         let (resolved, mut addresses) = mpsc::channel(1);
         tokio::spawn(look_up(seeds, resolved));
         let mut look = interval(HEALTH_INTERVAL);
@@ -180,8 +207,6 @@ impl Agent {
             let due = self.swim.next_timeout().map(|due| due.since(self.clock.now()));
             tokio::select! {
                 biased;
-                Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
-                Some(seeds) = addresses.recv() => self.swim.set_seeds(seeds, self.clock.now()),
                 told = &mut told_to_leave, if leaving.is_none() => {
                     if told.is_err() {
                         return;
@@ -189,6 +214,12 @@ impl Agent {
                     self.swim.leave();
                     leaving = Some(self.clock.now() + FAREWELL);
                 }
+                Some(Forget { id, done }) = asked.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = done.send(self.swim.forget(id, self.clock.now()));
+                }
+                Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
+                Some(seeds) = addresses.recv() => self.swim.set_seeds(seeds, self.clock.now()),
                 _ = look.tick() => self.swim.set_health((self.health)()),
                 () = sleep(due.unwrap_or(HEALTH_INTERVAL)), if due.is_some() => {}
             }

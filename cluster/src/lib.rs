@@ -19,7 +19,7 @@ mod secret;
 mod tls;
 mod view;
 
-pub use agent::{Settings, Underlay};
+pub use agent::{Handle, Settings, Underlay};
 pub use error::UnderlayError;
 pub use secret::Secret;
 pub use view::{UnderlayMetrics, View, ViewCell};

@@ -2,6 +2,7 @@
 //! can, and everything it must not.
 
 pub mod client;
+pub mod cluster;
 pub mod history;
 pub mod http;
 pub mod load;

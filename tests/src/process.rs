@@ -91,6 +91,18 @@ pub struct Crashed {
 }
 
 impl Crashed {
+    /// What it has left, twice.
+    ///
+    /// # Panics
+    /// If it cannot be copied.
+    pub fn copy(&self) -> Self {
+        let dir = fresh_dir("copy");
+        let source = self.dir.join(".");
+        let copied = Command::new("cp").arg("-a").arg(source).arg(&dir).status().expect("cp runs");
+        assert!(copied.success(), "the directory cannot be copied");
+        Self { dir, cores: self.cores }
+    }
+
     /// Starts a broker in the directory again.
     pub fn restart(self) -> Broker {
         Broker::start_in(self.cores, self.dir)

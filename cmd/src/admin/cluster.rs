@@ -1,28 +1,26 @@
 //! The cluster as the admin endpoint shows it.
 
 use axum::Json;
-use bifro_cluster::{UnderlayMetrics, View, ViewCell};
+use axum::http::StatusCode;
+use bifro_cluster::{Handle, UnderlayMetrics};
+use bifro_core::ids::NodeId;
 use bifro_swim::{Announcement, Health, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 
 /// The cluster, once the node has joined one.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterCell(Arc<OnceLock<(ViewCell, Arc<UnderlayMetrics>)>>);
+pub struct ClusterCell(Arc<OnceLock<Handle>>);
 
 impl ClusterCell {
     /// The node has joined.
-    pub fn show(&self, view: ViewCell, metrics: Arc<UnderlayMetrics>) {
+    pub fn show(&self, handle: Handle) {
         // A node joins once; a second call would be of the same cluster.
-        let _ = self.0.set((view, metrics));
-    }
-
-    fn view(&self) -> Option<Arc<View>> {
-        self.0.get().map(|(view, _)| view.get())
+        let _ = self.0.set(handle);
     }
 
     pub(super) fn metrics(&self) -> Option<&Arc<UnderlayMetrics>> {
-        self.0.get().map(|(_, metrics)| metrics)
+        self.0.get().map(|handle| &handle.metrics)
     }
 }
 
@@ -70,7 +68,8 @@ impl NodePage {
 }
 
 pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
-    let Some(view) = cell.view() else { return Json(ClusterPage { local: None, nodes: Vec::new() }) };
+    let Some(handle) = cell.0.get() else { return Json(ClusterPage { local: None, nodes: Vec::new() }) };
+    let view = handle.view.get();
     let mut nodes = vec![NodePage::new(&view.me, "alive")];
     nodes.extend(view.members.iter().map(|member| {
         let status = match member.status {
@@ -84,4 +83,18 @@ pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
     }));
     nodes.sort_by(|one, other| one.id.cmp(&other.id));
     Json(ClusterPage { local: Some(view.me.id.to_string()), nodes })
+}
+
+/// Forgets a dead node.
+pub(super) async fn forget(cell: &ClusterCell, node: &str) -> (StatusCode, String) {
+    let id = node.strip_prefix('n').unwrap_or(node).parse().map(NodeId);
+    let Ok(id) = id else { return (StatusCode::BAD_REQUEST, format!("{node} is no id of a node\n")) };
+    let forgotten = match cell.0.get() {
+        Some(handle) => handle.forget(id).await,
+        None => false,
+    };
+    match forgotten {
+        true => (StatusCode::OK, format!("{id} is forgotten\n")),
+        false => (StatusCode::NOT_FOUND, format!("there is no dead node {id}: only dead ones can be forgotten\n")),
+    }
 }

@@ -7,8 +7,9 @@
 //!   GET /healthz  200 while every shard turns, else 503 and which does not
 //!   GET /readyz   200 while clients are welcome, else 503 and why not
 //!   GET /cluster  the nodes of the cluster, as JSON
+//!   POST /cluster/forget/ID  a dead node does not come back
 //! ```
-//! Nothing here can reach a shard: it reads cells that shards write. Connections are bounded in number, time and header
+//! Nothing here can reach a shard: it reads cells that shards and the cluster's thread write. Connections are bounded in number, time and header
 //! size ([`server`]), so that the worst a client can do is to keep other operators waiting for seconds.
 
 mod cluster;
@@ -24,10 +25,10 @@ pub use health::{Phase, Readiness, ShardBeat};
 
 use crate::logging::EventLog;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bifro_core::config::AdminConfig;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::settings::Quota;
@@ -152,6 +153,7 @@ fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cluster", get(cluster_page))
+        .route("/cluster/forget/{node}", post(forget_node))
         .with_state(context)
 }
 
@@ -160,7 +162,7 @@ async fn index() -> &'static str {
         "bifro-uring ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics            OpenMetrics text\n/metrics?per=shard  the same for each shard\n/healthz            does every \
-         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n"
+         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster; POST /cluster/forget/ID for a dead one that does not come back\n"
     )
 }
 
@@ -198,6 +200,10 @@ async fn healthz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
 
 async fn cluster_page(State(context): State<Arc<Context>>) -> axum::Json<ClusterPage> {
     cluster::page(&context.state.cluster)
+}
+
+async fn forget_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> (StatusCode, String) {
+    cluster::forget(&context.state.cluster, &node).await
 }
 
 async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {

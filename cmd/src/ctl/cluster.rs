@@ -1,9 +1,9 @@
-//! `bifroctl cluster`: the nodes as one of them sees them.
+//! `bifroctl cluster` and `bifroctl node`: the nodes as one of them sees them, and what an operator knows better.
 
 use super::Console;
 use super::error::CtlError;
 use crate::admin::ClusterPage;
-use clap::Args;
+use clap::{Args, Subcommand};
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
@@ -24,24 +24,52 @@ pub(super) struct ClusterArgs {
     json: bool,
 }
 
+/// Tells the cluster about one of its nodes.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    #[command(subcommand)]
+    command: NodeCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// A dead node does not come back: it is not asked for any more.
+    Forget {
+        /// Id of the node, as `bifroctl cluster` shows it.
+        node: String,
+        /// Admin endpoint of any node that lives: host and port.
+        #[arg(long, default_value = "127.0.0.1:9091")]
+        admin: String,
+    },
+}
+
 impl ClusterArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
-        let body = get(&self.admin, "/cluster")?;
-        let text = if self.json { format!("{body}\n") } else { table(&self.parse(&body)?) };
-        match console.output.write_all(text.as_bytes()) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CtlError::OutputClosed),
-            Err(error) => Err(CtlError::Output(error)),
+        let body = ask(&self.admin, "GET", "/cluster")?;
+        let page = || serde_json::from_str(&body).map_err(|error| format!("its answer is no list of nodes ({error})"));
+        let refuse = |problem| CtlError::Admin { server: self.admin.clone(), problem };
+        let text = if self.json { format!("{body}\n") } else { table(&page().map_err(refuse)?) };
+        print(console, &text)
+    }
+}
+
+impl NodeArgs {
+    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
+        let NodeCommand::Forget { node, admin } = &self.command;
+        let is_id = node.strip_prefix('n').unwrap_or(node).parse::<u64>().is_ok();
+        if !is_id {
+            return Err(CtlError::Usage(format!("{node:?} is no id of a node: `bifroctl cluster` shows them")));
         }
+        let told = ask(admin, "POST", &format!("/cluster/forget/{node}"))?;
+        print(console, &told)
     }
+}
 
-    fn parse(&self, body: &str) -> Result<ClusterPage, CtlError> {
-        serde_json::from_str(body)
-            .map_err(|error| self.unexpected(&format!("its answer is no list of nodes ({error})")))
-    }
-
-    fn unexpected(&self, problem: &str) -> CtlError {
-        CtlError::Admin { server: self.admin.clone(), problem: problem.to_owned() }
+fn print(console: &mut Console<'_>, text: &str) -> Result<(), CtlError> {
+    match console.output.write_all(text.as_bytes()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CtlError::OutputClosed),
+        Err(error) => Err(CtlError::Output(error)),
     }
 }
 
@@ -64,7 +92,7 @@ fn table(page: &ClusterPage) -> String {
 }
 
 /// The body of what a node's admin endpoint answers.
-fn get(server: &str, path: &str) -> Result<String, CtlError> {
+fn ask(server: &str, method: &str, path: &str) -> Result<String, CtlError> {
     let refuse = |problem: String| CtlError::Admin { server: server.to_owned(), problem };
     let address = server
         .to_socket_addrs()
@@ -74,7 +102,8 @@ fn get(server: &str, path: &str) -> Result<String, CtlError> {
     let connect = |source| CtlError::Connect { server: server.to_owned(), source };
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(connect)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(connect)?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {server}\r\nConnection: close\r\n\r\n");
+    let request =
+        format!("{method} {path} HTTP/1.0\r\nHost: {server}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let mut answer = String::new();
     stream
         .write_all(request.as_bytes())
@@ -83,6 +112,7 @@ fn get(server: &str, path: &str) -> Result<String, CtlError> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
+        Some("404") if method == "POST" && !body.is_empty() => Err(CtlError::Usage(body.trim().to_owned())),
         Some(status) => Err(refuse(format!("answers {path} with status {status}: is it an older version?"))),
         None => Err(refuse("does not speak HTTP: is it another port?".to_owned())),
     }

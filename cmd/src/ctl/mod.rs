@@ -37,6 +37,8 @@ enum Command {
     Passwd(passwd::PasswdArgs),
     /// Show the nodes of the cluster.
     Cluster(cluster::ClusterArgs),
+    /// Tell the cluster about one of its nodes.
+    Node(cluster::NodeArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.
@@ -70,6 +72,7 @@ impl Cli {
         match &self.command {
             Command::Passwd(args) => args.run(console),
             Command::Cluster(args) => args.run(console),
+            Command::Node(args) => args.run(console),
             Command::Pub(args) => args.run(console),
             Command::Sub(args) => args.run(console),
         }

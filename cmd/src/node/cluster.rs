@@ -44,6 +44,7 @@ pub(super) fn join(
         None => (bifro_core::ids::NodeId(bifro_store::host::random()?), Identity::volatile()),
     };
     let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
+    let cells = storage.cells();
     let shards = u16::try_from(beats.len()).expect("shards are counted in 16 bits");
     let underlay = Underlay::start(Settings {
         id,
@@ -54,13 +55,14 @@ pub(super) fn join(
         secret: secret(config)?,
         swim: timings(config),
         shards,
-        health: Box::new(move || match beats.iter().all(|beat| beat.silence() < stall) {
-            true => Health::Well,
-            false => Health::Impaired,
+        health: Box::new(move || {
+            let turns = beats.iter().all(|beat| beat.silence() < stall);
+            let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
+            if turns && has_space { Health::Well } else { Health::Impaired }
         }),
         fatal: exit_process(),
     })?;
-    cell.show(underlay.view().clone(), underlay.metrics().clone());
+    cell.show(underlay.handle().clone());
     Ok(Some(underlay))
 }
 

@@ -17,6 +17,11 @@ impl StorageCells {
         Self { wal, kv: Mutex::new(Vec::new()) }
     }
 
+    /// Whether the log refuses new proposals for want of space.
+    pub fn is_space_short(&self) -> bool {
+        self.wal.wal_space_short.read() > 0
+    }
+
     /// Another shard's spaces.
     pub(super) fn add(&self, metrics: Arc<KvMetrics>) {
         self.kv.lock().unwrap_or_else(PoisonError::into_inner).push(metrics);

@@ -1,4 +1,4 @@
 //! Nodes as real processes that find each other, lose each other and meet again.
 
-mod stand;
+mod partitions;
 mod underlay;

@@ -1,7 +1,7 @@
 //! Construction, failure detection, leaving, coming back; strangers.
 
-use crate::stand::{SECRET, cluster, free_address, id, node, page, wait_for};
 use bifro_tests::Broker;
+use bifro_tests::cluster::{SECRET, cluster, free_address, id, node, page, wait_for};
 use std::net::UdpSocket;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -132,6 +132,50 @@ fn bifroctl_shows_the_nodes() {
     assert!(told.contains("alone"), "{told}");
     let (_, told) = run(&["--admin", &nodes[0].tcp().to_string()]);
     assert!(told.contains("admin.bind"), "{told}");
+}
+
+#[test]
+fn a_dead_node_that_an_operator_forgets_is_asked_no_more() {
+    let mut nodes = cluster(3);
+    let last = nodes.pop().expect("three");
+    let gone = id(&last);
+    drop(last.crash());
+    for node in &nodes {
+        wait_for(node, &["alive", "alive", "dead"]);
+    }
+    let admin = nodes[0].address("admin").to_string();
+    let forget = |node: &str| {
+        let tool = bifro_tests::process::binaries().join("bifroctl");
+        let output = Command::new(tool).args(["node", "forget", node, "--admin", &admin]).output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert!(!forget("somebody").0);
+    let (done, told) = forget(&id(&nodes[1]));
+    assert!(!done && told.contains("only dead ones can be forgotten"), "{told}");
+    assert_eq!(forget(&gone), (true, String::new()));
+    for node in &nodes {
+        wait_for(node, &["alive", "alive", "left"]);
+        node.wait_for_metric("bifro_cluster_addresses_lost", |lost| lost == 0.0);
+    }
+}
+
+#[test]
+fn a_copy_of_a_nodes_directory_ends_when_the_node_has_been_started_more_often() {
+    let seed = node(free_address(), &[], "", SECRET);
+    let any = "127.0.0.1:0".parse().expect("an address");
+    let crashed = node(any, &[seed.address("cluster")], "", SECRET).crash();
+    // Nobody removes the copy's directory; it is below the target directory.
+    let copy = crashed.copy();
+    let again = crashed.restart().crash().restart();
+    wait_for(&again, &["alive", "alive"]);
+    let mut command = Command::new("timeout");
+    command.arg("20").arg(bifro_tests::process::binaries().join("bifro-uring")).arg("--cores").arg("1");
+    let output = command.arg("--config").arg(copy.dir.join("node.toml")).output().expect("it runs");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(74), "{told}");
+    assert!(told.contains("another process with this node's identity"), "{told}");
+    wait_for(&seed, &["alive", "alive"]);
+    wait_for(&again, &["alive", "alive"]);
 }
 
 #[test]

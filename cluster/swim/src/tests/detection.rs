@@ -43,21 +43,16 @@ fn false_deaths(seed: u64, count: u64, span: Duration) -> (usize, usize) {
     (world.count(|event| matches!(event, Event::Suspected(_))), died)
 }
 
+/// `BIFRO_SWIM_HOURS` makes it as many hours of ten nodes: 168 are ten node-weeks, in some minutes.
 #[test]
-fn five_percent_loss_kills_nobody_in_hours() {
-    let (suspected, died) = false_deaths(1, 3, Duration::from_secs(3_600));
+fn five_percent_loss_kills_fewer_than_one_in_a_node_week() {
+    let hours = std::env::var("BIFRO_SWIM_HOURS").map_or(1, |hours| hours.parse().expect("a number of hours"));
+    let (suspected, died) = false_deaths(1, 10, Duration::from_secs(hours * 3_600));
+    std::eprintln!("10 nodes, {hours} hours: {suspected} suspicions, {died} deaths");
     assert!(suspected > 0, "otherwise this shows nothing");
-    assert_eq!(died, 0, "of {suspected} suspicions");
-    let (_, died) = false_deaths(2, 30, Duration::from_secs(600));
+    assert!(died as u64 * 168 <= hours * 10, "{died} deaths");
+    let (_, died) = false_deaths(2, 3, Duration::from_secs(3_600));
     assert_eq!(died, 0);
-}
-
-#[test]
-#[ignore = "a minute in a release build: fewer than one false death per node-week"]
-fn five_percent_loss_kills_nobody_in_ten_node_weeks() {
-    let (suspected, died) = false_deaths(3, 10, Duration::from_secs(7 * 24 * 3_600));
-    std::eprintln!("10 nodes, a week: {suspected} suspicions, {died} deaths");
-    assert!(died < 10, "{died} of {suspected}");
 }
 
 /// Bytes per node and second in a quiet cluster.

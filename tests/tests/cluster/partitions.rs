@@ -1,0 +1,114 @@
+//! Cut networks, by `scripts/cluster.sh` in network namespaces. Needs root.
+
+use bifro_tests::PATIENCE;
+use bifro_tests::process::binaries;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// So many nodes, each in a namespace of its own. They end with this.
+struct Network(u32);
+
+impl Network {
+    /// None without root: said, not failed.
+    fn up(nodes: u32) -> Option<Self> {
+        // SAFETY: it only returns a number.
+        if unsafe { libc::geteuid() } != 0 {
+            eprintln!("skipped: network namespaces need root");
+            return None;
+        }
+        let network = Self(nodes);
+        network.script(&["up", &nodes.to_string()]);
+        network.wait_for(|_| nodes as usize, |_| 0);
+        Some(network)
+    }
+
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command.env("BIFRO_CLUSTER", "bfrtest").env("BIFRO_CLUSTER_NETWORK", "10.78.0");
+        command.env("BIFRO_URING", binaries().join("bifro-uring")).env("BIFROCTL", binaries().join("bifroctl"));
+        command
+    }
+
+    fn script(&self, arguments: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster.sh");
+        let output = self.command(script).args(arguments).output().expect("the script runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Cuts every node of one list off from every one of the other.
+    fn cut(&self, one: &[u32], other: &[u32]) {
+        for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
+            self.script(&["cut", &a.to_string(), &b.to_string()]);
+        }
+    }
+
+    /// How many members node `number` sees with this status.
+    fn count(&self, number: u32, status: &str) -> usize {
+        let (namespace, admin) = (format!("bfrtest{number}"), format!("10.78.0.{number}:9091"));
+        let tool = binaries().join("bifroctl");
+        let mut command = self.command("ip");
+        command.args(["netns", "exec", &namespace]).arg(tool).args(["cluster", "--json", "--admin", &admin]);
+        let output = command.output().expect("ip runs");
+        let page: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));
+        page["nodes"].as_array().expect("a list").iter().filter(|node| node["status"] == status).count()
+    }
+
+    /// Waits until every node sees so many alive and so many dead.
+    fn wait_for(&self, alive: impl Fn(u32) -> usize, dead: impl Fn(u32) -> usize) -> Duration {
+        let start = Instant::now();
+        for number in 1..=self.0 {
+            loop {
+                let seen = (self.count(number, "alive"), self.count(number, "dead"));
+                if seen == (alive(number), dead(number)) {
+                    break;
+                }
+                assert!(start.elapsed() < 4 * PATIENCE, "node {number} sees {} alive and {} dead", seen.0, seen.1);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        start.elapsed()
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.script(&["down"]);
+    }
+}
+
+#[test]
+fn cut_networks_make_halves_and_healed_ones_one_cluster() {
+    let Some(network) = Network::up(5) else { return };
+    let whole = || network.wait_for(|_| 5, |_| 0);
+
+    network.cut(&[1], &[2]);
+    std::thread::sleep(Duration::from_secs(3));
+    whole();
+    network.script(&["heal"]);
+
+    network.cut(&[1, 2], &[3, 4, 5]);
+    let half = |number| if number <= 2 { 2 } else { 3 };
+    network.wait_for(half, |number| 5 - half(number));
+    // Until they ask each other only now and then.
+    std::thread::sleep(Duration::from_secs(10));
+    network.script(&["heal"]);
+    eprintln!("halves are one cluster {:?} after the cut", whole());
+
+    for other in ["2", "3", "4", "5"] {
+        network.script(&["mute", "1", other]);
+    }
+    network.wait_for(|number| if number == 1 { 1 } else { 4 }, |number| if number == 1 { 4 } else { 1 });
+    network.script(&["heal"]);
+    eprintln!("a node nobody heard is back {:?} after the cut", whole());
+
+    for _ in 0..5 {
+        network.cut(&[1, 2], &[3, 4, 5]);
+        std::thread::sleep(Duration::from_secs(2));
+        network.script(&["heal"]);
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    eprintln!("one cluster {:?} after cuts that came and went", whole());
+}
