@@ -25,7 +25,7 @@ pub(crate) fn measure() -> Vec<Row> {
     }
     detections.sort_unstable();
     let (median, worst) = (detections[detections.len() / 2], detections[detections.len() - 1]);
-    let figure = format!("{median:.0?}, worst of {} {worst:.0?}", detections.len());
+    let figure = format!("{median:.2?}, worst of {} {worst:.2?}", detections.len());
     vec![Row::new("a killed process is known to be dead on both other nodes: median", figure, "< 2 s")]
 }
 
