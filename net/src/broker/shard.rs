@@ -289,6 +289,8 @@ impl<S: Services> Shard<S> {
             if self.from_peers.is_empty() {
                 self.mesh.drain(MESH_CHUNK, &mut self.peer_scratch);
                 self.from_peers.extend(self.peer_scratch.drain(..));
+                // What a peer has sent is not from the future: else a message would have longer to live than it was given.
+                self.broker.now = self.clock.now();
             }
             let Some((from, message)) = self.from_peers.pop_front() else { break };
             self.broker.handle_peer(from, message);
