@@ -9,8 +9,7 @@ use bifro_core::ids::NodeId;
 use bifro_core::rng::Prng;
 use bifro_core::time::Instant;
 use bifro_net::clock::Clock;
-use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Message, Peer, Status, Swim};
-use ring::rand::{SecureRandom, SystemRandom};
+use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Member, Message, Peer, Status, Swim};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +41,8 @@ pub struct Settings {
     pub id: NodeId,
     /// Starts and peers.
     pub identity: Identity,
+    /// A random number that no other process has: tells it from one with a copy of its data directory.
+    pub nonce: u64,
     /// Where it listens.
     pub bind: SocketAddr,
     /// Where others reach it; none: where it listens.
@@ -107,7 +108,7 @@ impl Underlay {
         let me = Announcement {
             id: settings.id,
             incarnation: Incarnation { start: settings.identity.starts(), word: 0 },
-            nonce: random()?,
+            nonce: settings.nonce,
             address: settings.advertise.unwrap_or(address),
             shards: settings.shards,
             health: Health::Well,
@@ -125,7 +126,7 @@ impl Underlay {
         let clock = Clock::start();
         let peers = settings.identity.peers().to_vec();
         let mut agent = Agent {
-            swim: Swim::new(settings.swim, me, peers, Prng::new(random()?), clock.now()),
+            swim: Swim::new(settings.swim, me, peers, Prng::new(settings.nonce), clock.now()),
             clock,
             links,
             view: handle.view.clone(),
@@ -169,13 +170,6 @@ impl std::fmt::Debug for Underlay {
     }
 }
 
-fn random() -> Result<u64, UnderlayError> {
-    let mut bytes = [0; 8];
-    let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| UnderlayError::Tls("the system has no random numbers".to_owned()))?;
-    Ok(u64::from_le_bytes(bytes))
-}
-
 /// What comes to the thread.
 struct Inputs {
     messages: mpsc::Receiver<Message>,
@@ -205,6 +199,7 @@ impl Agent {
         let mut leaving: Option<Instant> = None;
         loop {
             let due = self.swim.next_timeout().map(|due| due.since(self.clock.now()));
+            let mut looked = false;
             tokio::select! {
                 biased;
                 told = &mut told_to_leave, if leaving.is_none() => {
@@ -220,7 +215,10 @@ impl Agent {
                 }
                 Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
                 Some(seeds) = addresses.recv() => self.swim.set_seeds(seeds, self.clock.now()),
-                _ = look.tick() => self.swim.set_health((self.health)()),
+                _ = look.tick() => {
+                    looked = true;
+                    self.swim.set_health((self.health)());
+                }
                 () = sleep(due.unwrap_or(HEALTH_INTERVAL)), if due.is_some() => {}
             }
             // What has come is heard before anybody is judged by not having been heard.
@@ -232,7 +230,7 @@ impl Agent {
             if self.swim.next_timeout().is_some_and(|due| due <= now) {
                 self.swim.handle_timeout(now);
             }
-            self.carry_out();
+            self.carry_out(looked);
             if leaving.is_some_and(|deadline| self.swim.has_told() || now >= deadline) {
                 sleep(LINGER).await;
                 self.links.close().await;
@@ -241,7 +239,8 @@ impl Agent {
         }
     }
 
-    fn carry_out(&mut self) {
+    /// `looked`: a second is over, so that what changes without an event is seen as well.
+    fn carry_out(&mut self, looked: bool) {
         let mut happened = false;
         while let Some(effect) = self.swim.poll_effect() {
             match effect {
@@ -252,18 +251,24 @@ impl Agent {
                 }
             }
         }
-        if happened || self.view.get().me != *self.swim.me() {
-            let members = self.swim.members().cloned().collect();
-            self.view.set(View { me: self.swim.me().clone(), members });
-            self.keeper.changed = true;
+        self.metrics.addresses_lost.set(self.swim.lost() as u64);
+        self.metrics.local_health.set(self.swim.local_health().into());
+        let is_new = happened || self.view.get().me != *self.swim.me();
+        self.keeper.changed |= is_new;
+        if is_new || looked {
+            self.show();
         }
         self.keeper.keep(self.swim.me().incarnation.start, || self.swim.peers());
-        let count = |status| self.swim.members().filter(|member| member.status == status).count() as u64;
+    }
+
+    /// Lets the rest of the process see the members.
+    fn show(&self) {
+        let members: Vec<Member> = self.swim.members().cloned().collect();
+        let count = |status| members.iter().filter(|member| member.status == status).count() as u64;
         self.metrics.members_present.set(self.swim.present() as u64);
         self.metrics.members_suspect.set(count(Status::Suspect));
         self.metrics.members_dead.set(count(Status::Dead));
-        self.metrics.addresses_lost.set(self.swim.lost() as u64);
-        self.metrics.local_health.set(self.swim.local_health().into());
+        self.view.set(View { me: self.swim.me().clone(), members });
     }
 
     /// Says what happened, and does what has to be done about it.

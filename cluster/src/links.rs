@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 /// How long a connection may take to be made and proven.
@@ -64,7 +64,7 @@ struct Inner {
     /// Where others reach this node.
     advertised: SocketAddr,
     links: Mutex<HashMap<SocketAddr, Link>>,
-    strangers: Mutex<usize>,
+    strangers: Arc<Semaphore>,
     inbox: mpsc::Sender<Message>,
     metrics: Arc<UnderlayMetrics>,
 }
@@ -87,7 +87,8 @@ impl Links {
         let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
         endpoint.set_default_client_config(client);
         let links = Mutex::new(HashMap::new());
-        let inner = Inner { endpoint, secret, advertised, links, strangers: Mutex::new(0), inbox, metrics };
+        let strangers = Arc::new(Semaphore::new(STRANGERS));
+        let inner = Inner { endpoint, secret, advertised, links, strangers, inbox, metrics };
         let links = Self(Arc::new(inner));
         tokio::spawn(links.clone().accept());
         Ok(links)
@@ -109,16 +110,15 @@ impl Links {
         } else {
             self.0.metrics.messages_dropped.add(1);
         }
-        if !link.dialling {
-            link.dialling = true;
-            tokio::spawn(self.clone().dial(address));
-        }
+        self.start_to_dial(address, link);
     }
 
     /// Makes another connection, to be used instead of the one there is: that may lead to a process that is gone.
     pub(crate) fn renew(&self, address: SocketAddr) {
-        let mut links = self.links();
-        let link = links.entry(address).or_default();
+        self.start_to_dial(address, self.links().entry(address).or_default());
+    }
+
+    fn start_to_dial(&self, address: SocketAddr, link: &mut Link) {
         if !link.dialling {
             link.dialling = true;
             tokio::spawn(self.clone().dial(address));
@@ -209,18 +209,14 @@ impl Links {
 
     async fn accept(self) {
         while let Some(incoming) = self.0.endpoint.accept().await {
-            {
-                let mut strangers = self.0.strangers.lock().unwrap_or_else(PoisonError::into_inner);
-                if *strangers >= STRANGERS {
-                    incoming.refuse();
-                    continue;
-                }
-                *strangers += 1;
-            }
+            let Ok(stranger) = self.0.strangers.clone().try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
             let links = self.clone();
             tokio::spawn(async move {
                 let welcomed = timeout(HANDSHAKE, links.welcome(incoming)).await;
-                *links.0.strangers.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+                drop(stranger);
                 if let Ok(Some((address, connection))) = welcomed {
                     links.register(address, &connection);
                     links.receive(address, connection).await;

@@ -25,6 +25,15 @@ impl fmt::Display for NodeId {
     }
 }
 
+impl core::str::FromStr for NodeId {
+    type Err = core::num::ParseIntError;
+
+    /// As it is displayed, or the number alone.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.strip_prefix('n').unwrap_or(text).parse().map(Self)
+    }
+}
+
 /// A range of the key space with its replicas, which are one Raft group; never reused for another range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RangeId(pub u64);

@@ -1,5 +1,6 @@
 //! Shards, mesh, the network ring, listener stages and the MQTT driver.
 
+pub mod any_server;
 pub mod broker;
 pub mod clock;
 pub mod cores;

@@ -87,8 +87,9 @@ pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
 
 /// Forgets a dead node.
 pub(super) async fn forget(cell: &ClusterCell, node: &str) -> (StatusCode, String) {
-    let id = node.strip_prefix('n').unwrap_or(node).parse().map(NodeId);
-    let Ok(id) = id else { return (StatusCode::BAD_REQUEST, format!("{node} is no id of a node\n")) };
+    let Ok(id) = node.parse::<NodeId>() else {
+        return (StatusCode::BAD_REQUEST, format!("{node} is no id of a node\n"));
+    };
     let forgotten = match cell.0.get() {
         Some(handle) => handle.forget(id).await,
         None => false,

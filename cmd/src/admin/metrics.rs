@@ -67,9 +67,7 @@ struct StorageCollector(Arc<StorageCells>);
 
 impl Collector for StorageCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut result = Ok(());
-        self.0.each(|name, kind, help, value| result = result.and(encode_cell(&mut encoder, name, kind, help, value)));
-        result
+        encode_cells(&mut encoder, |visit| self.0.each(visit))
     }
 }
 
@@ -79,20 +77,21 @@ struct ClusterCollector(Arc<UnderlayMetrics>);
 
 impl Collector for ClusterCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut result = Ok(());
-        self.0.each(|name, kind, help, value| result = result.and(encode_cell(&mut encoder, name, kind, help, value)));
-        result
+        encode_cells(&mut encoder, |visit| self.0.each(visit))
     }
 }
 
-fn encode_cell(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    kind: Kind,
-    help: &str,
-    value: u64,
-) -> Result<(), fmt::Error> {
-    describe(encoder, name, kind, help).and_then(|metric| encode_value(kind, value, metric))
+/// Name, kind, help and value of a cell.
+type VisitCell<'v> = &'v mut dyn FnMut(&'static str, Kind, &'static str, u64);
+
+/// Encodes a table of cells, which `each` visits.
+fn encode_cells(encoder: &mut DescriptorEncoder<'_>, each: impl FnOnce(VisitCell<'_>)) -> fmt::Result {
+    let mut result = Ok(());
+    each(&mut |name, kind, help, value| {
+        let encoded = describe(encoder, name, kind, help).and_then(|metric| encode_value(kind, value, metric));
+        result = result.and(encoded);
+    });
+    result
 }
 
 #[derive(Debug)]

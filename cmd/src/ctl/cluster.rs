@@ -3,8 +3,9 @@
 use super::Console;
 use super::error::CtlError;
 use crate::admin::ClusterPage;
+use bifro_core::ids::NodeId;
 use clap::{Args, Subcommand};
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -56,8 +57,7 @@ impl ClusterArgs {
 impl NodeArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
         let NodeCommand::Forget { node, admin } = &self.command;
-        let is_id = node.strip_prefix('n').unwrap_or(node).parse::<u64>().is_ok();
-        if !is_id {
+        if node.parse::<NodeId>().is_err() {
             return Err(CtlError::Usage(format!("{node:?} is no id of a node: `bifroctl cluster` shows them")));
         }
         let told = ask(admin, "POST", &format!("/cluster/forget/{node}"))?;
@@ -66,11 +66,7 @@ impl NodeArgs {
 }
 
 fn print(console: &mut Console<'_>, text: &str) -> Result<(), CtlError> {
-    match console.output.write_all(text.as_bytes()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(CtlError::OutputClosed),
-        Err(error) => Err(CtlError::Output(error)),
-    }
+    console.output.write_all(text.as_bytes()).map_err(CtlError::output)
 }
 
 fn table(page: &ClusterPage) -> String {

@@ -4,11 +4,10 @@ use super::error::CtlError;
 use super::options::ConnectOptions;
 use crate::auth::LoadError;
 use crate::auth::source;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use bifro_net::any_server::AnyServer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -30,7 +29,7 @@ pub(super) fn wrap(
         .with_safe_default_protocol_versions()
         .map_err(|error| fail(error.to_string()))?;
     let builder = if options.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer { provider }))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer::new(provider)))
     } else {
         builder.with_root_certificates(roots(options.cafile.as_deref())?)
     };
@@ -73,45 +72,4 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, LoadError> {
     let pem = source::read(path, PEM_BYTES_MAX)?;
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|error| LoadError::content(path, format!("no private key in PEM in it ({error})")))
-}
-
-/// Accepts any certificate, for `--insecure`; that its owner has the key is still checked.
-#[derive(Debug)]
-struct AnyServer {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -7,7 +7,9 @@ use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
 use bifro_cluster::{Secret, Settings, Underlay};
 use bifro_core::config::ClusterConfig;
+use bifro_core::ids::NodeId;
 use bifro_store::fatal::exit_process;
+use bifro_store::host::random;
 use bifro_swim::{Config, Health};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +43,7 @@ pub(super) fn join(
     let Some(config) = &loaded.config.cluster else { return Ok(None) };
     let (id, identity) = match storage.node_id() {
         Some(id) => (id, Identity::open(Path::new(&loaded.config.node.data_dir))?),
-        None => (bifro_core::ids::NodeId(bifro_store::host::random()?), Identity::volatile()),
+        None => (NodeId(random()?), Identity::volatile()),
     };
     let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
     let cells = storage.cells();
@@ -49,6 +51,7 @@ pub(super) fn join(
     let underlay = Underlay::start(Settings {
         id,
         identity,
+        nonce: random()?,
         bind: config.bind,
         advertise: config.advertise,
         seeds: config.seeds.clone(),

@@ -1,6 +1,6 @@
 //! What a client may do after it has been told that a publish was not taken over in time.
 
-use crate::persistent;
+use crate::{payload, persistent};
 use bifro_core::client::Version::V5;
 use bifro_core::message::QoS::ExactlyOnce;
 use bifro_mqtt::codec::AckKind;
@@ -78,14 +78,8 @@ fn an_identifier_is_free_for_another_message_once_its_publish_has_missed_the_dea
 
     let (mut client, _) = Client::connect_with(broker.tcp(), &subscriber);
     let received = client.recv_publishes(3);
-    let payloads: Vec<&[u8]> = received
-        .iter()
-        .map(|received| match received.packet() {
-            Packet::Publish(publish) => publish.payload,
-            other => panic!("not a PUBLISH: {other:?}"),
-        })
-        .collect();
-    assert_eq!(payloads, [&b"before"[..], b"late", b"another"], "what was refused late may have been stored");
+    let payloads: Vec<String> = received.iter().map(payload).collect();
+    assert_eq!(payloads, ["before", "late", "another"], "what was refused late may have been stored");
 }
 
 /// The reason in the next PUBREC.

@@ -8,8 +8,9 @@ mod sessions;
 mod steps;
 
 use bifro_core::client::Version;
+use bifro_mqtt::packet::Packet;
 use bifro_mqtt::property::{PropertyId, PropertyWriter};
-use bifro_tests::ConnectOptions;
+use bifro_tests::{ConnectOptions, Received};
 
 /// A persistent session of this version; an MQTT 5 one lasts for an hour.
 fn persistent(version: Version, client_id: &str) -> ConnectOptions {
@@ -22,4 +23,10 @@ fn lasting(version: Version, client_id: &str, expiry_s: u32) -> ConnectOptions {
         PropertyWriter::new(&mut options.properties).u32(PropertyId::SessionExpiryInterval, expiry_s);
     }
     options
+}
+
+/// What a PUBLISH carries, as text.
+fn payload(received: &Received) -> String {
+    let Packet::Publish(publish) = received.packet() else { panic!("not a PUBLISH: {received:?}") };
+    String::from_utf8_lossy(publish.payload).into_owned()
 }

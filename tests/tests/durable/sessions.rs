@@ -1,16 +1,11 @@
 //! What of a session a killed broker still knows.
 
-use crate::{lasting, persistent};
+use crate::{lasting, payload, persistent};
 use bifro_core::client::Version::{V5, V311};
 use bifro_core::message::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
 use bifro_mqtt::packet::Packet;
 use bifro_tests::{Broker, Client, ConnectOptions, Received};
 use std::time::Duration;
-
-fn payload(received: &Received) -> String {
-    let Packet::Publish(publish) = received.packet() else { panic!("not a PUBLISH: {received:?}") };
-    String::from_utf8_lossy(publish.payload).into_owned()
-}
 
 fn is_present(connack: &Received) -> bool {
     matches!(connack.packet(), Packet::ConnAck(connack) if connack.session_present)

@@ -2,8 +2,10 @@
 
 use super::world::{World, address, announcement};
 use crate::{Event, Health, Status};
+use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
 use core::time::Duration;
+use std::net::SocketAddr;
 
 #[test]
 fn a_process_restarted_at_once_is_back_at_once() {
@@ -43,6 +45,12 @@ fn another_node_on_the_address_of_a_dead_one_is_not_taken_for_it() {
     assert!(world.nodes.values().all(|node| node.lost() == 0), "nobody asks for the old one where the new one is");
 }
 
+/// Where processes have been told to end.
+fn superseded(world: &World) -> Vec<SocketAddr> {
+    let ended = world.events.iter().filter(|(_, _, event)| *event == Event::Superseded);
+    ended.map(|(_, at, _)| *at).collect()
+}
+
 #[test]
 fn of_two_processes_with_one_identity_the_older_ends() {
     let mut world = World::cluster(4, 4);
@@ -50,9 +58,7 @@ fn of_two_processes_with_one_identity_the_older_ends() {
     copy.address = address(50);
     world.start(copy, &[address(1)]);
     world.run(Duration::from_secs(5));
-    let ended: alloc::vec::Vec<_> =
-        world.events.iter().filter(|(_, _, event)| *event == Event::Superseded).map(|(_, at, _)| *at).collect();
-    assert_eq!(ended, [address(2)]);
+    assert_eq!(superseded(&world), [address(2)]);
     world.kill(address(2));
     world.run_until(Duration::from_secs(10), "the younger goes on", World::is_whole);
 }
@@ -64,9 +70,7 @@ fn of_two_processes_from_one_copied_directory_one_ends() {
     copy.address = address(50);
     world.start(copy, &[address(1)]);
     world.run(Duration::from_secs(5));
-    let ended: alloc::vec::Vec<_> =
-        world.events.iter().filter(|(_, _, event)| *event == Event::Superseded).map(|(_, at, _)| *at).collect();
-    assert_eq!(ended, [address(50)], "the one with the lower nonce");
+    assert_eq!(superseded(&world), [address(50)], "the one with the lower nonce");
 }
 
 #[test]
