@@ -75,9 +75,21 @@ impl fmt::Display for Slot {
     }
 }
 
+/// A process that is or was a node of the cluster, as this process counts them: from 1; [`NodeIdx::HERE`] is this process. A node that
+/// was started again is counted anew, so nothing said to its predecessor is ever taken for its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeIdx(pub u16);
+
+impl NodeIdx {
+    /// This process.
+    pub const HERE: Self = Self(0);
+}
+
 /// A connection on some shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConnRef {
+    /// Node whose shard that is.
+    pub node: NodeIdx,
     /// Shard that accepted the connection and owns it for its whole life.
     pub shard: ShardId,
     /// Place in that shard's connection table.

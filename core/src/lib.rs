@@ -14,6 +14,7 @@ pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod metrics;
+pub mod nodes;
 pub mod plugin;
 pub mod ports;
 pub mod rng;

@@ -14,3 +14,10 @@ pub const INBOX_PUSH_WINDOW: usize = 128;
 
 /// Bytes one connection may have served per turn before the next one gets its share.
 pub const TURN_BYTES_PER_CONN: usize = 64 << 10;
+
+/// A link between two nodes over which nothing has come for so long is over. Keep-alives come six times as often.
+pub const LINK_IDLE: core::time::Duration = core::time::Duration::from_secs(3);
+
+/// After so long both ends of a link know that it is over: whichever notices first, the other does within [`LINK_IDLE`], and its shard may take as long
+/// to act on it.
+pub const LINK_LEASE: core::time::Duration = core::time::Duration::from_secs(6);

@@ -102,6 +102,13 @@ metric_cells! {
         routes: Gauge, "Routes held.";
         wills_published: Counter, "Wills published.";
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
+        links: Gauge, "Links of this shard to other nodes.";
+        nodes_unheard: Gauge, "Live nodes that have not told this one yet what they listen to: they are sent everything.";
+        forwarded: Counter, "Messages handed to other nodes.";
+        forwards_received: Counter, "Messages of other nodes taken in.";
+        forwards_failed: Counter, "Messages that could not be handed to another node, or whose node did not answer.";
+        link_sent_bytes: Counter, "Bytes sent to other nodes.";
+        link_received_bytes: Counter, "Bytes received from other nodes.";
         auth_failures: Counter, "Authentications refused.";
         handshake_failures: Counter, "Connections closed during a PROXY, TLS or WebSocket handshake.";
     }

@@ -5,8 +5,9 @@
 //! it puts into [`Out::sends`], and the driver carries it over the mesh, first in first out per pair of shards.
 
 use crate::client::Client;
-use crate::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use crate::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
+use crate::nodes::Nodes;
 use crate::tenant::TenantCtx;
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -57,6 +58,15 @@ pub enum Receiver {
         /// The subscription's place in the inbox.
         subscription: u32,
     },
+    /// Subscribers of a shard of another node, which fans out there.
+    Remote {
+        /// The node.
+        node: NodeIdx,
+        /// The shard of it that has announced them.
+        shard: ShardId,
+        /// Which of its members, if it is a group that they listen as; else 0.
+        nth: u32,
+    },
 }
 
 /// A group that matched, with all its members.
@@ -83,6 +93,8 @@ pub struct Matches {
     pub live: Vec<(ShardId, LivePlaces)>,
     /// Persistent sessions: per range the (inbox, subscription) places, ranges ascending.
     pub inboxes: Vec<(RangeIdx, InboxPlaces)>,
+    /// Other nodes with subscribers, ascending: each gets the message once.
+    pub nodes: Vec<NodeIdx>,
     /// Shared groups: one member of each gets the message.
     pub groups: Vec<Arc<GroupMatch>>,
 }
@@ -90,7 +102,7 @@ pub struct Matches {
 impl Matches {
     /// Nobody listens.
     pub const fn is_empty(&self) -> bool {
-        self.live.is_empty() && self.inboxes.is_empty() && self.groups.is_empty()
+        self.live.is_empty() && self.inboxes.is_empty() && self.nodes.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -105,18 +117,40 @@ pub enum PortError {
     Unavailable,
 }
 
+/// A way to another node. Messages that take the same way arrive in order, each once, or the way ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Via {
+    /// The link that this shard has to the node.
+    To(NodeIdx),
+    /// The link that a shard of the node has to this shard.
+    From(NodeIdx, ShardId),
+}
+
+/// A message of the services for the services of another node.
+#[derive(Debug)]
+pub struct RemoteSend {
+    /// Which way.
+    pub via: Via,
+    /// The tenant it concerns, which has another number there.
+    pub tenant: Option<TenantIdx>,
+    /// What it says, as the services write it.
+    pub bytes: Vec<u8>,
+}
+
 /// Where two networks meet: what a machine wants sent, and what it has answered.
 #[derive(Debug)]
 pub struct Out<M> {
     /// Messages for the same service on other shards, in order.
     pub sends: Vec<(ShardId, M)>,
+    /// Messages for other nodes, in order.
+    pub remote: Vec<RemoteSend>,
     /// Answers and notifications for the local driver, in order.
     pub completions: Vec<Completion>,
 }
 
 impl<M> Default for Out<M> {
     fn default() -> Self {
-        Self { sends: Vec::new(), completions: Vec::new() }
+        Self { sends: Vec::new(), remote: Vec::new(), completions: Vec::new() }
     }
 }
 
@@ -506,4 +540,19 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
 
     /// Tenant settings and quotas have changed.
     fn set_tenant(&mut self, tenant: Arc<TenantCtx>);
+
+    /// Other nodes have come or gone.
+    fn set_nodes(&mut self, now: Instant, nodes: &Arc<Nodes>);
+
+    /// A way to or from another node is there, or is there again: whatever was said over it before counts as forgotten.
+    fn link_up(&mut self, now: Instant, via: Via);
+
+    /// A way to or from another node has ended.
+    fn link_down(&mut self, now: Instant, via: Via);
+
+    /// Takes what the services of another node sent. False if it cannot be read: then the link is of no use.
+    fn receive_remote(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, bytes: &[u8]) -> bool;
+
+    /// Live nodes that have not told yet what all of their shards listen to: every message may concern them.
+    fn unheard_nodes(&self) -> &[NodeIdx];
 }

@@ -5,7 +5,7 @@ use super::completion::Awaited;
 use super::conn::{Conn, Deadline, PauseReasons};
 use super::fanout::{Entry, Route, Subscriber};
 use bifro_core::event::Event;
-use bifro_core::ids::{ConnRef, Slot};
+use bifro_core::ids::{ConnRef, NodeIdx, Slot};
 use bifro_core::plugin::{AuthOutcome, AuthRequest};
 use bifro_core::ports::{AttachTerms, GroupName, InboxOwner, Origin, Receiver, Services, SubOptions};
 use bifro_core::tenant::{TenantCtx, TenantName};
@@ -336,7 +336,7 @@ impl<S: Services> Broker<S> {
     }
 
     pub(super) const fn conn_ref(&self, slot: Slot) -> ConnRef {
-        ConnRef { shard: self.shard, slot }
+        ConnRef { node: NodeIdx::HERE, shard: self.shard, slot }
     }
 
     pub(super) fn next_req_id(&mut self) -> bifro_core::ids::ReqId {

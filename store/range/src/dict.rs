@@ -16,7 +16,7 @@ use crate::limits::{TAKEOVER_DEADLINE, TAKEOVERS_WAITING_MAX};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, ReqId, TenantIdx};
+use bifro_core::ids::{ConnRef, NodeIdx, ReqId, TenantIdx};
 use bifro_core::time::Instant;
 use core::hash::{Hash, Hasher};
 use hashbrown::{Equivalent, HashMap, HashSet};
@@ -150,6 +150,36 @@ impl OwnerTable {
             && let Some(unserved) = contest.waiting.pop_front()
         {
             effects.push(DictEffect::Kick { conn: unserved.conn });
+        }
+    }
+
+    /// `conn`, registered elsewhere before, names its client id here. If somebody owns it or waits for it here, that is the newer
+    /// connection, and `conn` is kicked.
+    pub fn reregister(
+        &mut self,
+        tenant: TenantIdx,
+        client: &Client,
+        conn: ConnRef,
+        effects: &mut Vec<DictEffect>,
+    ) {
+        match self.owner(TenantKeyRef { tenant, name: &client.client_id }) {
+            None => {
+                self.owners.insert(Owned { client: client.clone(), tenant, conn });
+            }
+            Some(owner) if owner == conn => {}
+            Some(_) => effects.push(DictEffect::Kick { conn }),
+        }
+    }
+
+    /// All connections of a node have gone with it.
+    pub fn remove_node(&mut self, now: Instant, node: NodeIdx, effects: &mut Vec<DictEffect>) {
+        for contest in self.contests.values_mut() {
+            contest.waiting.retain(|claim| claim.conn.node != node);
+        }
+        let gone = self.owners.iter().filter(|owned| owned.conn.node == node);
+        let gone: Vec<_> = gone.map(|owned| (owned.key().to_key(), owned.conn)).collect();
+        for (key, conn) in gone {
+            self.unregister(now, TenantKeyRef { tenant: key.tenant, name: &key.name }, conn, effects);
         }
     }
 

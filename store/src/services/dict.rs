@@ -2,9 +2,10 @@
 
 use super::RangeServices;
 use super::message::{Dict, Message};
+use super::wire::Remote;
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, ReqId};
-use bifro_core::ports::{Completion, SessionDict};
+use bifro_core::ids::{ConnRef, NodeIdx, ReqId};
+use bifro_core::ports::{Completion, SessionDict, Via};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use bifro_range::TenantKeyRef;
@@ -12,14 +13,12 @@ use bifro_range::dict::DictEffect;
 
 impl SessionDict for RangeServices {
     fn register(&mut self, now: Instant, req: ReqId, conn: ConnRef, client: &Client, tenant: &TenantCtx) {
-        let to = self.home(self.range_of(tenant, &client.client_id));
-        self.send(to, Message::Dict(Dict::Register { req, conn, tenant: tenant.idx, client: client.clone() }));
+        self.register_mine(conn, client, tenant.idx, req);
         self.settle(now);
     }
 
     fn unregister(&mut self, now: Instant, conn: ConnRef, client: &Client, tenant: &TenantCtx) {
-        let to = self.home(self.range_of(tenant, &client.client_id));
-        self.send(to, Message::Dict(Dict::Unregister { conn, tenant: tenant.idx, client: client.clone() }));
+        self.unregister_mine(conn, client, tenant.idx);
         self.settle(now);
     }
 }
@@ -31,11 +30,17 @@ impl RangeServices {
             Dict::Register { req, conn, tenant, client } => {
                 self.owners.register(now, tenant, &client, conn, req, &mut effects);
             }
+            Dict::Reregister { conn, tenant, client } => {
+                self.owners.reregister(tenant, &client, conn, &mut effects);
+            }
             Dict::Unregister { conn, tenant, client } => {
                 let client = TenantKeyRef { tenant, name: &client.client_id };
                 self.owners.unregister(now, client, conn, &mut effects);
             }
-            Dict::Registered { req } => self.complete(Completion::Registered { req }),
+            Dict::Registered { conn, req } => {
+                self.registered(conn, req);
+                self.complete(Completion::Registered { req });
+            }
             Dict::Kick { conn } => self.complete(Completion::Kick { conn }),
         }
         self.carry_out_dict(effects);
@@ -47,13 +52,19 @@ impl RangeServices {
         self.carry_out_dict(effects);
     }
 
-    fn carry_out_dict(&mut self, effects: Vec<DictEffect>) {
+    pub(super) fn carry_out_dict(&mut self, effects: Vec<DictEffect>) {
         for effect in effects {
-            let (to, message) = match effect {
-                DictEffect::Registered { conn, req } => (conn.shard, Dict::Registered { req }),
-                DictEffect::Kick { conn } => (conn.shard, Dict::Kick { conn }),
+            let (conn, message, remote) = match effect {
+                DictEffect::Registered { conn, req } => {
+                    (conn, Dict::Registered { conn, req }, Remote::Registered { conn: conn.into(), req: req.0 })
+                }
+                DictEffect::Kick { conn } => (conn, Dict::Kick { conn }, Remote::Kick { conn: conn.into() }),
             };
-            self.send(to, Message::Dict(message));
+            if conn.node == NodeIdx::HERE {
+                self.send(conn.shard, Message::Dict(message));
+            } else {
+                self.send_remote(Via::To(conn.node), None, &remote);
+            }
         }
     }
 }

@@ -2,8 +2,9 @@
 //! never answers a publish with what was true before a SUBACK, is described in [`bifro_range::dist`].
 
 use super::RangeServices;
+use super::cluster::Unanswered;
 use super::message::{Dist as DistMessage, Message};
-use bifro_core::ids::{RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::ports::{Completion, Dist, GroupName, Matches, PortError, Receiver};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -19,16 +20,21 @@ pub(super) enum Origin {
     Request(ReqId),
     /// An inbox here, for one of its subscriptions.
     Inbox { range: RangeIdx, inbox: Slot, subscription: u32 },
+    /// A shard of another node, over its `session`th link.
+    Node { node: NodeIdx, shard: ShardId, session: u32, token: Option<u32> },
 }
 
 /// A route on its way into its partitions.
 #[derive(Debug)]
 pub(super) struct Addition {
     origin: Origin,
-    tenant: TenantIdx,
-    route: Arc<RouteFilter>,
+    pub(super) tenant: TenantIdx,
+    pub(super) route: Arc<RouteFilter>,
     receiver: Receiver,
+    /// Partitions here that have not answered.
     unanswered: usize,
+    /// Other nodes that have not.
+    pub(super) unanswered_nodes: Unanswered,
     refusal: Option<PortError>,
 }
 
@@ -55,7 +61,7 @@ impl Dist for RangeServices {
         group: Option<&GroupName>,
         receiver: Receiver,
     ) {
-        self.remove_from_partitions(tenant, &Arc::new(RouteFilter::new(filter, group)), receiver);
+        self.remove_everywhere(tenant, &Arc::new(RouteFilter::new(filter, group)), receiver);
         self.settle(now);
     }
 
@@ -93,12 +99,23 @@ impl RangeServices {
     ) {
         let partitions = self.partitions(tenant, &route.filter);
         let unanswered = partitions.len();
-        let addition = Addition { origin, tenant, route: route.clone(), receiver, unanswered, refusal: None };
+        let unanswered_nodes = Unanswered::new();
+        let addition =
+            Addition { origin, tenant, route: route.clone(), receiver, unanswered, unanswered_nodes, refusal: None };
         let token = u32::try_from(self.additions.insert(addition)).expect("fewer than 2^32 routes are being added");
+        if !matches!(origin, Origin::Node { .. }) {
+            self.additions[token as usize].unanswered_nodes = self.announce(token, tenant, &route, receiver);
+        }
         for partition in partitions {
             let route = route.clone();
             self.send(partition, Message::Dist(DistMessage::AddRoute { token, tenant, route, receiver }));
         }
+    }
+
+    /// Removes a route of this node's, here and on the others.
+    pub(super) fn remove_everywhere(&mut self, tenant: TenantIdx, route: &Arc<RouteFilter>, receiver: Receiver) {
+        self.remove_from_partitions(tenant, route, receiver);
+        self.withdraw(tenant, route, receiver);
     }
 
     pub(super) fn remove_from_partitions(&mut self, tenant: TenantIdx, route: &Arc<RouteFilter>, receiver: Receiver) {
@@ -148,6 +165,7 @@ impl RangeServices {
                 let matches = Box::new(self.routes.match_group(tenant, &route));
                 self.send(from, Message::Dist(DistMessage::GroupMatched { req, matches }));
             }
+            DistMessage::Heard { node, shard, complete } => self.handle_heard(node, shard, complete),
             DistMessage::GroupMatched { req, matches } => {
                 self.complete(Completion::Matched { req, matches: Rc::new(*matches) });
             }
@@ -168,25 +186,32 @@ impl RangeServices {
         }
     }
 
-    /// One partition has answered. When all have, the route is added; if one has refused, it is taken out of the others,
-    /// behind the addition on the same channels.
+    /// One partition has answered.
     fn handle_route_added(&mut self, token: u32, result: Result<(), PortError>) {
         let Some(addition) = self.additions.get_mut(token as usize) else { return };
         addition.unanswered -= 1;
         addition.refusal = addition.refusal.or(result.err());
-        if addition.unanswered > 0 {
+        self.finish_addition(token as usize);
+    }
+
+    /// When all have answered, the route is added; if a partition has refused, it is taken out of the others, behind the addition on the
+    /// same channels.
+    pub(super) fn finish_addition(&mut self, token: usize) {
+        let is_done = |addition: &Addition| addition.unanswered == 0 && addition.unanswered_nodes.is_empty();
+        if !self.additions.get(token).is_some_and(is_done) {
             return;
         }
-        let Addition { origin, tenant, route, receiver, refusal, .. } = self.additions.remove(token as usize);
-        if refusal.is_some() {
-            self.remove_from_partitions(tenant, &route, receiver);
-        }
+        let Addition { origin, tenant, route, receiver, refusal, .. } = self.additions.remove(token);
         let result = refusal.map_or(Ok(()), Err);
+        if result.is_err() {
+            self.remove_everywhere(tenant, &route, receiver);
+        }
         match origin {
             Origin::Request(req) => self.complete(Completion::RouteAdded { req, result }),
             Origin::Inbox { range, inbox, subscription } => {
                 self.handle_inbox_route(range, inbox, subscription, result);
             }
+            Origin::Node { node, shard, session, token } => self.heard_added(node, shard, session, token),
         }
     }
 }

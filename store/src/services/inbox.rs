@@ -249,7 +249,7 @@ impl RangeServices {
                     }
                 }
                 InboxEffect::RemoveRoute { tenant, route, receiver } => {
-                    self.remove_from_partitions(tenant, &route, receiver);
+                    self.remove_everywhere(tenant, &route, receiver);
                 }
                 InboxEffect::WillDue { client, will } => self.complete(Completion::WillDue { client, will }),
                 InboxEffect::Redeliver { tenant, route, message } => {

@@ -4,7 +4,7 @@
 //! every shard has been told of a tenant before the first of its clients was admitted.
 
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message as Published;
 use bifro_core::ports::{
     AttachTerms, Attached, DetachState, InboxMessage, InboxPlaces, Matches, Origin, PortError, Receiver,
@@ -50,8 +50,19 @@ pub enum Dict {
         /// Whose id it is about.
         client: Client,
     },
+    /// `conn` was the owner on another node, and is named here now.
+    Reregister {
+        /// Who was.
+        conn: ConnRef,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Whose id it is about.
+        client: Client,
+    },
     /// To the connection's shard: it is the owner.
     Registered {
+        /// The connection.
+        conn: ConnRef,
         /// The request.
         req: ReqId,
     },
@@ -125,6 +136,15 @@ pub enum Dist {
         topic: Arc<str>,
         /// The receivers.
         matches: Box<Matches>,
+    },
+    /// To every shard: what a shard of another node listens to is known here, or not any more.
+    Heard {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard.
+        shard: ShardId,
+        /// Known.
+        complete: bool,
     },
     /// Who is a member of a group?
     MatchGroup {

@@ -7,6 +7,7 @@
 //! | a client's inbox | in range hash(tenant, client id) | in the range's log and key-value space |
 //! | owner of a client id | on the shard of the client's range, so that a detach, the unregistration behind it and the successor's attach meet in their order | no: connections end with the process |
 //! | retained messages | in range hash(tenant, topic) | as an inbox |
+//! | owner of a client id, in a cluster | as above, on the node that is responsible for it ([`cluster`]) | no |
 //! | routes | on shard hash(tenant, first level of the filter); on every shard if that level is a wildcard | no: they follow from the inboxes' subscriptions |
 //! | remembered matches | every shard, for its own publishers | no |
 //!
@@ -18,6 +19,7 @@
 //! shard and no storage everything is done within the call. Over storage, whatever a machine answers waits in its range until the changes it
 //! rests on are committed, durable and applied ([`ranges::Range`]).
 
+mod cluster;
 mod dict;
 mod dist;
 mod inbox;
@@ -26,16 +28,18 @@ mod ranges;
 mod retain;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use message::Message;
 
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
 use crate::wal::Space;
-use bifro_core::ids::{RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
 use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
-use bifro_core::ports::{Completion, Out, Services};
+use bifro_core::nodes::Nodes;
+use bifro_core::ports::{Completion, Out, Services, Via};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::{Instant, earlier};
 use bifro_range::dict::OwnerTable;
@@ -64,6 +68,8 @@ pub struct RangeServices {
     owners: OwnerTable,
     routes: RoutePartition,
     cache: MatchCache,
+    /// Other nodes; none if the node stands alone.
+    cluster: Option<Box<cluster::Cluster>>,
     /// Routes this shard is having added, by the token it gave them.
     additions: Slab<dist::Addition>,
     /// The ranges here, in order.
@@ -202,6 +208,7 @@ impl RangeServices {
             owners: OwnerTable::new(),
             routes: RoutePartition::new(),
             cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
+            cluster: None,
             additions: Slab::new(),
             inboxes: here.clone().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
             retained: here.map(|range| Range::new(range, RetainTable::new())).collect(),
@@ -364,6 +371,7 @@ impl Services for RangeServices {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_dict_timeout(now);
+        self.lapse_links(now);
         self.handle_inbox_timeout(now);
         self.handle_retain_timeout(now);
         self.settle(now);
@@ -373,7 +381,8 @@ impl Services for RangeServices {
         let inboxes = self.inboxes.iter().filter_map(|range| range.machine.next_timeout()).min();
         let retained = self.retained.iter().filter_map(|range| range.machine.next_timeout()).min();
         let host = self.host.as_ref().and_then(Host::next_timeout);
-        earlier(earlier(self.owners.next_timeout(), host), earlier(inboxes, retained))
+        let links = self.cluster.as_ref().and_then(|cluster| cluster.next_timeout());
+        earlier(links, earlier(earlier(self.owners.next_timeout(), host), earlier(inboxes, retained)))
     }
 
     fn poll(&mut self, now: Instant) -> bool {
@@ -415,10 +424,31 @@ impl Services for RangeServices {
     fn drain(&mut self, out: &mut Out<Message>) {
         debug_assert!(self.local.is_empty(), "every call settles");
         out.sends.append(&mut self.out.sends);
+        out.remote.append(&mut self.out.remote);
         out.completions.append(&mut self.out.completions);
     }
 
     fn set_tenant(&mut self, tenant: Arc<TenantCtx>) {
         self.tenants.set(tenant);
+    }
+
+    fn set_nodes(&mut self, now: Instant, nodes: &Arc<Nodes>) {
+        self.replace_nodes(now, nodes);
+    }
+
+    fn link_up(&mut self, now: Instant, via: Via) {
+        self.begin_link(now, via);
+    }
+
+    fn link_down(&mut self, now: Instant, via: Via) {
+        self.end_link(now, via);
+    }
+
+    fn receive_remote(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, bytes: &[u8]) -> bool {
+        self.handle_remote(now, via, tenant, bytes)
+    }
+
+    fn unheard_nodes(&self) -> &[NodeIdx] {
+        self.cluster.as_ref().map_or(&[], |cluster| cluster.unheard())
     }
 }

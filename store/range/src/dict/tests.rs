@@ -24,7 +24,7 @@ fn client() -> Client {
 }
 
 fn conn(index: u32) -> ConnRef {
-    ConnRef { shard: ShardId(0), slot: Slot { index, generation: 0 } }
+    ConnRef { node: NodeIdx::HERE, shard: ShardId(0), slot: Slot { index, generation: 0 } }
 }
 
 fn at(millis: u64) -> Instant {

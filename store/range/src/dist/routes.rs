@@ -4,7 +4,7 @@ use super::RouteFilter;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bifro_core::ids::{RangeIdx, ShardId};
+use bifro_core::ids::{NodeIdx, RangeIdx, ShardId};
 use bifro_core::ports::{GroupMatch, GroupName, InboxPlaces, LivePlaces, Matches, PortError, Receiver};
 use bifro_mqtt::topic::FilterIndex;
 
@@ -78,8 +78,8 @@ impl RouteTable {
         // Runs that are sorted already, one per filter: the stable sort merges them.
         direct.sort();
         direct.dedup();
-        let (live, inboxes) = grouped(&direct);
-        Matches { live, inboxes, groups }
+        let (live, inboxes, nodes) = grouped(&direct);
+        Matches { live, inboxes, nodes, groups }
     }
 
     /// The members of one group.
@@ -127,30 +127,33 @@ fn remove_member(routes: &mut FilterRoutes, name: &GroupName, receiver: Receiver
     true
 }
 
-type Grouped = (Vec<(ShardId, LivePlaces)>, Vec<(RangeIdx, InboxPlaces)>);
+type Grouped = (Vec<(ShardId, LivePlaces)>, Vec<(RangeIdx, InboxPlaces)>, Vec<NodeIdx>);
 
-/// Groups sorted receivers: live ones, which come first, by shard, inboxes by range.
+/// Groups sorted receivers: live ones, which come first, by shard, inboxes by range, the others by node.
 fn grouped(sorted: &[Receiver]) -> Grouped {
     let home = |receiver: &Receiver| match receiver {
         Receiver::Live { shard, .. } => shard.0,
         Receiver::Inbox { range, .. } => range.0,
+        Receiver::Remote { node, .. } => node.0,
     };
     let first_inbox = sorted.partition_point(|receiver| matches!(receiver, Receiver::Live { .. }));
-    let (live, inboxes) = sorted.split_at(first_inbox);
+    let first_remote = sorted.partition_point(|receiver| !matches!(receiver, Receiver::Remote { .. }));
+    let (live, inboxes) = (&sorted[..first_inbox], &sorted[first_inbox..first_remote]);
     let same_home = |one: &Receiver, other: &Receiver| home(one) == home(other);
     let live = live.chunk_by(same_home).map(|run| {
         let slots = run.iter().filter_map(|receiver| match receiver {
             Receiver::Live { slot, .. } => Some(*slot),
-            Receiver::Inbox { .. } => None,
+            Receiver::Inbox { .. } | Receiver::Remote { .. } => None,
         });
         (ShardId(home(&run[0])), slots.collect())
     });
     let inboxes = inboxes.chunk_by(same_home).map(|run| {
         let places = run.iter().filter_map(|receiver| match receiver {
             Receiver::Inbox { inbox, subscription, .. } => Some((*inbox, *subscription)),
-            Receiver::Live { .. } => None,
+            Receiver::Live { .. } | Receiver::Remote { .. } => None,
         });
         (RangeIdx(home(&run[0])), places.collect())
     });
-    (live.collect(), inboxes.collect())
+    let nodes = sorted[first_remote..].chunk_by(same_home).map(|run| NodeIdx(home(&run[0])));
+    (live.collect(), inboxes.collect(), nodes.collect())
 }

@@ -76,6 +76,7 @@ impl World {
         let shard = match receiver {
             Receiver::Live { shard, .. } => shard,
             Receiver::Inbox { range, .. } => ShardId(range.0),
+            Receiver::Remote { .. } => panic!("there is one node"),
         };
         self.sim.call(shard, |services, now, tenant| services.remove_route(now, tenant.idx, filter, None, receiver));
     }

@@ -2,6 +2,7 @@
 //! from one seed. Whatever the mesh may do, the simulation does for some seed.
 
 mod matching;
+mod nodes;
 mod retained;
 mod sessions;
 mod single;
@@ -9,9 +10,9 @@ mod takeover;
 
 use super::*;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
-use bifro_core::ids::{ConnRef, PublisherKey, Slot};
+use bifro_core::ids::{ConnRef, NodeIdx, PublisherKey, Slot};
 use bifro_core::message::{Message as Published, MessageView, QoS};
-use bifro_core::ports::{AttachTerms, SubOptions};
+use bifro_core::ports::{AttachTerms, RemoteSend, SubOptions};
 use bifro_core::rng::Prng;
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ struct Sim {
     shards: Vec<RangeServices>,
     mesh: BTreeMap<(ShardId, ShardId), VecDeque<Message>>,
     heard: VecDeque<(ShardId, Completion)>,
+    /// For other nodes.
+    remote: VecDeque<(ShardId, RemoteSend)>,
     rng: Prng,
     now: Instant,
     tenant: Arc<TenantCtx>,
@@ -50,6 +53,7 @@ impl Sim {
             shards: (0..shards).map(services).collect(),
             mesh: BTreeMap::new(),
             heard: VecDeque::new(),
+            remote: VecDeque::new(),
             rng: Prng::new(seed),
             now: Instant::from_micros(1_000_000),
             tenant,
@@ -84,6 +88,7 @@ impl Sim {
             self.trace.push(format!("{}→{} {message:?}", shard.0, to.0));
             self.mesh.entry((shard, to)).or_default().push_back(message);
         }
+        self.remote.extend(out.remote.into_iter().map(|send| (shard, send)));
         for completion in out.completions {
             self.trace.push(format!("{} {completion:?}", shard.0));
             self.heard.push_back((shard, completion));
@@ -158,7 +163,7 @@ fn client(id: &str) -> Client {
 }
 
 fn conn(shard: ShardId, index: u32) -> ConnRef {
-    ConnRef { shard, slot: slot(index) }
+    ConnRef { node: NodeIdx::HERE, shard, slot: slot(index) }
 }
 
 const fn slot(index: u32) -> Slot {

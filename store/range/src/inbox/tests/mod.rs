@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
-use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key};
+use bifro_core::ids::{ConnRef, NodeIdx, InboxSeq, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{AttachTerms, Attached, DetachState, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
@@ -40,7 +40,7 @@ fn at(secs: u64) -> Instant {
 }
 
 fn conn(index: u32) -> ConnRef {
-    ConnRef { shard: ShardId(1), slot: Slot { index, generation: 0 } }
+    ConnRef { node: NodeIdx::HERE, shard: ShardId(1), slot: Slot { index, generation: 0 } }
 }
 
 fn client(id: &str) -> Client {

@@ -1,0 +1,543 @@
+//! The services among those of other nodes: what each listens to, and who owns which client id.
+//!
+//! # How a publish after SUBACK matches on every node
+//! Each shard *announces* what it listens to, over the link it has to each live node: a filter when it gets its first subscriber, each
+//! member of a group. The node that hears it adds a route ([`Receiver::Remote`]) as it adds those of its own clients, and
+//! answers when no cache of its own contradicts it any more; only then SUBACK leaves. Routes of persistent sessions are announced likewise.
+//!
+//! A link that ends may have lost announcements. So a node whose shards have not all said [`Remote::Told`] since their links are up is *unheard*: it is
+//! sent every message, and finds out itself who listens. A subscriber waits for every live node, but for those whose link has been down for
+//! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard.
+//!
+//! # Who owns a client id
+//! The node that [`Nodes::responsible`] names. When nodes come and go responsibility moves, and each shard names the client ids of its connections
+//! again where they belong now. Two connections with one id, made while nodes disagreed or could not reach each other, meet there, and one has to go.
+
+use super::RangeServices;
+use super::dist::Origin;
+use super::message::{Dict, Dist, Message};
+use super::wire::{Remote, Route};
+use bifro_core::client::{Client, ClientInfo, Transport, Version};
+use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::limits::LINK_LEASE;
+use bifro_core::nodes::Nodes;
+use bifro_core::ports::{Receiver, RemoteSend, Via};
+use bifro_core::time::Instant;
+use bifro_range::dist::RouteFilter;
+use hashbrown::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// A route as a node announces it.
+type Announced = (TenantIdx, Arc<RouteFilter>);
+
+/// The link of this shard to a live node.
+#[derive(Clone, Copy, Debug)]
+enum Link {
+    Up,
+    /// The other end may not have noticed yet, and still rely on what it was told.
+    Down { since: Instant },
+    /// It has noticed.
+    Lapsed,
+}
+
+impl Link {
+    /// When the other end will have noticed that the link is down.
+    fn lapses_at(self) -> Option<Instant> {
+        match self {
+            Self::Down { since } => Some(since + LINK_LEASE),
+            Self::Up | Self::Lapsed => None,
+        }
+    }
+}
+
+/// What a shard of another node has told over its link.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Counts its links; routes of earlier ones are stale once it has told everything.
+    session: u32,
+    routes: HashMap<(Announced, u32), u32>,
+    /// Routes of this session on their way into the partitions here.
+    adding: usize,
+    told: bool,
+}
+
+/// A connection of this shard that owns its client id, or wants to.
+#[derive(Debug)]
+struct Mine {
+    client: Client,
+    tenant: TenantIdx,
+    /// Where it is registered.
+    node: NodeIdx,
+    /// Nobody has answered it yet.
+    req: Option<ReqId>,
+}
+
+/// A node of the cluster that a route waits for.
+pub(super) type Unanswered = smallvec::SmallVec<[NodeIdx; 4]>;
+
+/// One shard's part in the cluster.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    nodes: Arc<Nodes>,
+    links: BTreeMap<NodeIdx, Link>,
+    /// Who listens on this shard.
+    announced: HashMap<Announced, HashSet<Receiver>>,
+    heard: HashMap<(NodeIdx, ShardId), Heard>,
+    /// Shards of live nodes that have told everything; the same on all shards here, some messages later.
+    complete: HashMap<NodeIdx, BTreeSet<ShardId>>,
+    unheard: Vec<NodeIdx>,
+    mine: HashMap<Slot, Mine>,
+}
+
+impl Cluster {
+    pub(super) fn new(me: NodeId) -> Self {
+        Self {
+            nodes: Arc::new(Nodes::alone(me)),
+            links: BTreeMap::new(),
+            announced: HashMap::new(),
+            heard: HashMap::new(),
+            complete: HashMap::new(),
+            unheard: Vec::new(),
+            mine: HashMap::new(),
+        }
+    }
+
+    pub(super) fn unheard(&self) -> &[NodeIdx] {
+        &self.unheard
+    }
+
+    fn is_up(&self, node: NodeIdx) -> bool {
+        matches!(self.links.get(&node), Some(Link::Up))
+    }
+
+    /// Nodes that a subscriber has to wait for: which rely on what this shard told them.
+    fn relying(&self) -> Unanswered {
+        self.links.iter().filter(|(_, link)| !matches!(link, Link::Lapsed)).map(|(&node, _)| node).collect()
+    }
+
+    fn linked(&self) -> Unanswered {
+        self.links.iter().filter(|(_, link)| matches!(link, Link::Up)).map(|(&node, _)| node).collect()
+    }
+
+    /// When the first of the links that are down lapses.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        self.links.values().filter_map(|link| link.lapses_at()).min()
+    }
+
+    fn find_unheard(&mut self) {
+        let told = |idx| self.complete.get(&idx).map_or(0, BTreeSet::len);
+        let unheard = self.nodes.others.iter().filter(|node| told(node.idx) < usize::from(node.shards));
+        self.unheard = unheard.map(|node| node.idx).collect();
+    }
+}
+
+impl RangeServices {
+    /// Takes part in a cluster, as `me`. Before anything is asked of the services.
+    #[must_use]
+    pub fn join(mut self, me: NodeId) -> Self {
+        self.cluster = Some(Box::new(Cluster::new(me)));
+        self
+    }
+
+    pub(super) fn send_remote(&mut self, via: Via, tenant: Option<TenantIdx>, message: &Remote) {
+        self.out.remote.push(RemoteSend { via, tenant, bytes: message.encode() });
+    }
+
+    /// Tells the other nodes of a subscriber. Returns those that have to answer before it can rely on them.
+    pub(super) fn announce(
+        &mut self,
+        token: u32,
+        tenant: TenantIdx,
+        route: &Arc<RouteFilter>,
+        receiver: Receiver,
+    ) -> Unanswered {
+        let Some(cluster) = &mut self.cluster else { return Unanswered::new() };
+        let receivers = cluster.announced.entry((tenant, route.clone())).or_default();
+        let before = receivers.len();
+        // One that is there already, or not the first of its filter, may come before anybody has answered to the first: it asks again.
+        let nth = if receivers.insert(receiver) { nth(route, before) } else { 0 };
+        let (unanswered, linked) = (cluster.relying(), cluster.linked());
+        let message = Remote::Add { token: Some(token), route: Route::from(&**route), nth };
+        for node in linked {
+            self.send_remote(Via::To(node), Some(tenant), &message);
+        }
+        unanswered
+    }
+
+    /// A subscriber has gone, or never came to be.
+    pub(super) fn withdraw(&mut self, tenant: TenantIdx, route: &Arc<RouteFilter>, receiver: Receiver) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let key = (tenant, route.clone());
+        let Some(receivers) = cluster.announced.get_mut(&key) else { return };
+        if !receivers.remove(&receiver) {
+            return;
+        }
+        let left = receivers.len();
+        if left == 0 {
+            cluster.announced.remove(&key);
+        }
+        if left > 0 && route.group.is_none() {
+            return;
+        }
+        let linked = cluster.linked();
+        let message = Remote::Remove { route: Route::from(&**route), nth: nth(route, left) };
+        for node in linked {
+            self.send_remote(Via::To(node), Some(tenant), &message);
+        }
+    }
+
+    pub(super) fn replace_nodes(&mut self, now: Instant, nodes: &Arc<Nodes>) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let old = std::mem::replace(&mut cluster.nodes, nodes.clone());
+        for node in &nodes.others {
+            cluster.links.entry(node.idx).or_insert(Link::Down { since: now });
+        }
+        for gone in old.others.iter().filter(|node| nodes.get(node.idx).is_none()) {
+            self.forget_node(now, gone.idx);
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.find_unheard();
+        }
+        self.move_registrations();
+        self.settle(now);
+    }
+
+    /// A node has died, or left: nobody there listens any more, and its connections have gone with it.
+    fn forget_node(&mut self, now: Instant, node: NodeIdx) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.links.remove(&node);
+        cluster.complete.remove(&node);
+        let heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
+        for ((_, shard), heard) in heard {
+            for ((tenant, route), nth) in heard.routes.into_keys() {
+                self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
+            }
+        }
+        let mut effects = Vec::new();
+        self.owners.remove_node(now, node, &mut effects);
+        self.carry_out_dict(effects);
+        self.release_additions(|waits_for| waits_for == node);
+    }
+
+    pub(super) fn begin_link(&mut self, now: Instant, via: Via) {
+        match via {
+            Via::To(node) => self.tell_everything(node),
+            Via::From(node, shard) => {
+                let Some(cluster) = &mut self.cluster else { return };
+                let heard = cluster.heard.entry((node, shard)).or_default();
+                heard.session = heard.session.wrapping_add(1);
+                (heard.adding, heard.told) = (0, false);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The link to a node is up: it knows nothing of this shard, or what it knows may be wrong.
+    fn tell_everything(&mut self, node: NodeIdx) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if cluster.nodes.get(node).is_none() {
+            return;
+        }
+        cluster.links.insert(node, Link::Up);
+        let mut messages = Vec::new();
+        for ((tenant, route), receivers) in &cluster.announced {
+            let members = if route.group.is_some() { receivers.len() } else { 1 };
+            messages.extend((0..members).map(|nth| {
+                let nth = u32::try_from(nth).expect("a group has fewer than 2^32 members");
+                (*tenant, Remote::Add { token: None, route: Route::from(&**route), nth })
+            }));
+        }
+        // Whoever waits for the node asks again, behind all routes.
+        for (token, addition) in &mut self.additions {
+            let key = (addition.tenant, addition.route.clone());
+            if !addition.unanswered_nodes.contains(&node) || !cluster.announced.contains_key(&key) {
+                addition.unanswered_nodes.retain(|of| *of != node);
+                continue;
+            }
+            let token = u32::try_from(token).expect("it was one");
+            messages.push((key.0, Remote::Add { token: Some(token), route: Route::from(&*key.1), nth: 0 }));
+        }
+        for (tenant, message) in messages {
+            self.send_remote(Via::To(node), Some(tenant), &message);
+        }
+        self.send_remote(Via::To(node), None, &Remote::Told);
+        let Some(cluster) = &self.cluster else { return };
+        let mine = cluster.mine.iter().filter(|(_, mine)| mine.node == node).map(|(&slot, _)| slot);
+        for slot in mine.collect::<Vec<_>>() {
+            self.name(slot);
+        }
+    }
+
+    pub(super) fn end_link(&mut self, now: Instant, via: Via) {
+        let Some(cluster) = &mut self.cluster else { return };
+        match via {
+            Via::To(node) => {
+                if let Some(link) = cluster.links.get_mut(&node) {
+                    *link = Link::Down { since: now };
+                }
+            }
+            Via::From(node, shard) => {
+                if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
+                    heard.told = false;
+                }
+                self.tell_shards_heard(node, shard, false);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn tell_shards_heard(&mut self, node: NodeIdx, shard: ShardId, complete: bool) {
+        for to in self.all_shards() {
+            self.send(to, Message::Dist(Dist::Heard { node, shard, complete }));
+        }
+    }
+
+    /// A shard here has heard everything of a shard of another node, or cannot rely on it any more.
+    pub(super) fn handle_heard(&mut self, node: NodeIdx, shard: ShardId, complete: bool) {
+        let Some(cluster) = &mut self.cluster else { return };
+        if complete {
+            cluster.complete.entry(node).or_default().insert(shard);
+        } else if let Some(shards) = cluster.complete.get_mut(&node) {
+            shards.remove(&shard);
+        }
+        cluster.find_unheard();
+    }
+
+    /// False if the message cannot be read, or is none for this way.
+    pub(super) fn handle_remote(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, bytes: &[u8]) -> bool {
+        let Some(message) = Remote::decode(bytes) else { return false };
+        match (via, tenant, message) {
+            (Via::To(node), None, Remote::Added { token }) => self.addition_answered(token, node),
+            (Via::From(node, shard), Some(tenant), Remote::Add { token, route, nth }) => {
+                self.hear_add((node, shard), token, (tenant, Arc::new(route.into())), nth);
+            }
+            (Via::From(node, shard), Some(tenant), Remote::Remove { route, nth }) => {
+                let route = Arc::new(RouteFilter::from(route));
+                let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
+                if heard.is_some_and(|heard| heard.routes.remove(&((tenant, route.clone()), nth)).is_some()) {
+                    self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
+                }
+            }
+            (Via::From(node, shard), None, Remote::Told) => {
+                if let Some(heard) = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard))) {
+                    heard.told = true;
+                }
+                self.finish_hearing(node, shard);
+            }
+            (Via::From(node, _), Some(tenant), Remote::Register { req, conn, client_id }) => {
+                let (conn, client) = (conn.of(node), self.stranger(tenant, client_id));
+                self.send_to_owner_table(tenant, client, |client| match req {
+                    Some(req) => Dict::Register { req: ReqId(req), conn, tenant, client },
+                    None => Dict::Reregister { conn, tenant, client },
+                });
+            }
+            (Via::From(node, _), Some(tenant), Remote::Unregister { conn, client_id }) => {
+                let (conn, client) = (conn.of(node), self.stranger(tenant, client_id));
+                self.send_to_owner_table(tenant, client, |client| Dict::Unregister { conn, tenant, client });
+            }
+            (Via::From(..), None, Remote::Registered { conn, req }) => {
+                let conn = conn.of(NodeIdx::HERE);
+                return self.send_to_conn(conn, Dict::Registered { conn, req: ReqId(req) }, now);
+            }
+            (Via::From(..), None, Remote::Kick { conn }) => {
+                let conn = conn.of(NodeIdx::HERE);
+                return self.send_to_conn(conn, Dict::Kick { conn }, now);
+            }
+            _ => return false,
+        }
+        self.settle(now);
+        true
+    }
+
+    fn send_to_conn(&mut self, conn: ConnRef, message: Dict, now: Instant) -> bool {
+        if conn.shard.0 >= self.shards {
+            return false;
+        }
+        self.send(conn.shard, Message::Dict(message));
+        self.settle(now);
+        true
+    }
+
+    /// A client of another node, of which only its name matters here.
+    fn stranger(&self, tenant: TenantIdx, client_id: String) -> Client {
+        let tenant = self.tenants.get(tenant).map(|tenant| tenant.name.clone());
+        Arc::new(ClientInfo {
+            tenant: tenant.unwrap_or_else(|| "".into()),
+            user: "".into(),
+            client_id: client_id.into(),
+            version: Version::V5,
+            transport: Transport::Tcp,
+            peer: None,
+            rules: [].into(),
+            expires_at: None,
+        })
+    }
+
+    fn send_to_owner_table(&mut self, tenant: TenantIdx, client: Client, message: impl FnOnce(Client) -> Dict) {
+        let Some(ctx) = self.tenants.get(tenant) else { return };
+        let to = self.home(self.range_of(ctx, &client.client_id));
+        self.send(to, Message::Dict(message(client)));
+    }
+
+    fn hear_add(
+        &mut self,
+        from: (NodeIdx, ShardId),
+        token: Option<u32>,
+        (tenant, route): Announced,
+        nth: u32,
+    ) {
+        let Some(heard) = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&from)) else { return };
+        let session = heard.session;
+        heard.routes.insert(((tenant, route.clone()), nth), session);
+        heard.adding += 1;
+        let (node, shard) = from;
+        let origin = Origin::Node { node, shard, session, token };
+        self.add_to_partitions(origin, tenant, route, Receiver::Remote { node, shard, nth });
+    }
+
+    /// A route of another node is in all partitions here.
+    pub(super) fn heard_added(&mut self, node: NodeIdx, shard: ShardId, session: u32, token: Option<u32>) {
+        let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
+        let Some(heard) = heard.filter(|heard| heard.session == session) else { return };
+        heard.adding -= 1;
+        if let Some(token) = token {
+            self.send_remote(Via::From(node, shard), None, &Remote::Added { token });
+        }
+        self.finish_hearing(node, shard);
+    }
+
+    /// What an earlier link has told, and this one has not, is gone; then the shard can be relied on.
+    fn finish_hearing(&mut self, node: NodeIdx, shard: ShardId) {
+        let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
+        let Some(heard) = heard.filter(|heard| heard.told && heard.adding == 0) else { return };
+        let session = heard.session;
+        let stale: Vec<_> = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route).collect();
+        for ((tenant, route), nth) in stale {
+            self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
+        }
+        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
+        if complete.is_none_or(|shards| !shards.contains(&shard)) {
+            self.tell_shards_heard(node, shard, true);
+        }
+    }
+
+    /// Nodes whose link has been down for long do not rely on what this shard told them.
+    pub(super) fn lapse_links(&mut self, now: Instant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let mut lapsed = Unanswered::new();
+        for (&node, link) in &mut cluster.links {
+            if link.lapses_at().is_some_and(|at| at <= now) {
+                *link = Link::Lapsed;
+                lapsed.push(node);
+            }
+        }
+        if !lapsed.is_empty() {
+            self.release_additions(|node| lapsed.contains(&node));
+        }
+    }
+
+    fn release_additions(&mut self, is_released: impl Fn(NodeIdx) -> bool) {
+        let mut done = Vec::new();
+        for (token, addition) in &mut self.additions {
+            let before = addition.unanswered_nodes.len();
+            addition.unanswered_nodes.retain(|node| !is_released(*node));
+            if addition.unanswered_nodes.len() < before {
+                done.push(token);
+            }
+        }
+        for token in done {
+            self.finish_addition(token);
+        }
+    }
+
+    fn addition_answered(&mut self, token: u32, node: NodeIdx) {
+        let Some(addition) = self.additions.get_mut(token as usize) else { return };
+        addition.unanswered_nodes.retain(|of| *of != node);
+        self.finish_addition(token as usize);
+    }
+
+    /// The node that keeps the owner of a client id.
+    pub(super) fn responsible(&self, tenant: &str, client_id: &str) -> NodeIdx {
+        let nodes = self.cluster.as_ref().map(|cluster| &cluster.nodes);
+        nodes.map_or(NodeIdx::HERE, |nodes| nodes.responsible(&[tenant.as_bytes(), client_id.as_bytes()]))
+    }
+
+    /// Remembers a connection that wants to own its client id, and says so where that is kept.
+    pub(super) fn register_mine(&mut self, conn: ConnRef, client: &Client, tenant: TenantIdx, req: ReqId) {
+        let node = self.responsible(&client.tenant, &client.client_id);
+        let mine = Mine { client: client.clone(), tenant, node, req: Some(req) };
+        if let Some(cluster) = &mut self.cluster {
+            cluster.mine.insert(conn.slot, mine);
+            self.name(conn.slot);
+        } else {
+            let client = client.clone();
+            self.send_to_owner_table(tenant, client, |client| Dict::Register { req, conn, tenant, client });
+        }
+    }
+
+    /// The connection gives its client id up.
+    pub(super) fn unregister_mine(&mut self, conn: ConnRef, client: &Client, tenant: TenantIdx) {
+        let mine = self.cluster.as_mut().and_then(|cluster| cluster.mine.remove(&conn.slot));
+        self.unname(mine.map_or(NodeIdx::HERE, |mine| mine.node), conn, client, tenant);
+    }
+
+    /// A connection has its client id: should it be named elsewhere later, it is no newcomer there.
+    pub(super) fn registered(&mut self, conn: ConnRef, req: ReqId) {
+        let mine = self.cluster.as_mut().and_then(|cluster| cluster.mine.get_mut(&conn.slot));
+        if let Some(mine) = mine.filter(|mine| mine.req == Some(req)) {
+            mine.req = None;
+        }
+    }
+
+    /// Says where it belongs that a connection owns its client id, or wants to. If there is no link, it is said once there is.
+    fn name(&mut self, slot: Slot) {
+        let Some(cluster) = &self.cluster else { return };
+        let Some(mine) = cluster.mine.get(&slot) else { return };
+        let conn = ConnRef { node: NodeIdx::HERE, shard: self.shard, slot };
+        let (client, tenant, req) = (mine.client.clone(), mine.tenant, mine.req);
+        if mine.node == NodeIdx::HERE {
+            self.send_to_owner_table(tenant, client, |client| match req {
+                Some(req) => Dict::Register { req, conn, tenant, client },
+                None => Dict::Reregister { conn, tenant, client },
+            });
+        } else if cluster.is_up(mine.node) {
+            let (via, client_id) = (Via::To(mine.node), client.client_id.to_string());
+            let message = Remote::Register { req: req.map(|req| req.0), conn: conn.into(), client_id };
+            self.send_remote(via, Some(tenant), &message);
+        }
+    }
+
+    fn unname(&mut self, node: NodeIdx, conn: ConnRef, client: &Client, tenant: TenantIdx) {
+        if node == NodeIdx::HERE {
+            self.send_to_owner_table(tenant, client.clone(), |client| Dict::Unregister { conn, tenant, client });
+        } else if self.cluster.as_ref().is_some_and(|cluster| cluster.is_up(node)) {
+            let message = Remote::Unregister { conn: conn.into(), client_id: client.client_id.to_string() };
+            self.send_remote(Via::To(node), Some(tenant), &message);
+        }
+    }
+
+    /// Nodes have come or gone: client ids are named where they belong now.
+    fn move_registrations(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let nodes = cluster.nodes.clone();
+        let mut moved = Vec::new();
+        for (&slot, mine) in &mut cluster.mine {
+            let node = nodes.responsible(&[mine.client.tenant.as_bytes(), mine.client.client_id.as_bytes()]);
+            let before = std::mem::replace(&mut mine.node, node);
+            if before != node {
+                moved.push((slot, before, mine.client.clone(), mine.tenant));
+            }
+        }
+        for (slot, before, client, tenant) in moved {
+            let conn = ConnRef { node: NodeIdx::HERE, shard: self.shard, slot };
+            self.unname(before, conn, &client, tenant);
+            self.name(slot);
+        }
+    }
+}
+
+/// Which of a shard's routes of this filter it is: all subscribers without a group are one.
+fn nth(route: &RouteFilter, members: usize) -> u32 {
+    if route.group.is_some() { u32::try_from(members).expect("a group has fewer than 2^32 members") } else { 0 }
+}

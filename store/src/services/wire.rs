@@ -1,0 +1,143 @@
+//! What the services of two nodes tell each other, as bytes: rkyv's archive of [`Remote`], without alignment, checked whenever it is read.
+//! Tenants do not stand in it: they have other numbers elsewhere, so the driver names them.
+
+use bifro_core::ids::{ConnRef, NodeIdx, ShardId, Slot};
+use bifro_core::ports::GroupName;
+use bifro_range::dist::RouteFilter;
+use rkyv::rancor::Error;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// A message of one shard's services to those of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) enum Remote {
+    /// The sender has a subscriber that no message has told of yet.
+    Add {
+        /// To be answered by `Added`, if the subscriber waits.
+        token: Option<u32>,
+        /// What it listens to.
+        route: Route,
+        /// Which member of the sender's it is, if it is in a group.
+        nth: u32,
+    },
+    /// From now on every publish here finds the route.
+    Added {
+        /// From `Add`.
+        token: u32,
+    },
+    /// The sender has no such subscriber any more.
+    Remove {
+        /// What it listened to.
+        route: Route,
+        /// As in `Add`.
+        nth: u32,
+    },
+    /// Since the link is up the sender has told everything it listens to.
+    Told,
+    /// A connection wants to own its client id.
+    Register {
+        /// Answered by `Registered`; none: it owned it elsewhere, and needs no answer.
+        req: Option<u64>,
+        /// The connection, on the sending node.
+        conn: Conn,
+        /// The client id.
+        client_id: String,
+    },
+    /// A connection of the receiver's owns its client id.
+    Registered {
+        /// The connection.
+        conn: Conn,
+        /// Its request.
+        req: u64,
+    },
+    /// A connection of the receiver's has to go: another one has its client id.
+    Kick {
+        /// The connection.
+        conn: Conn,
+    },
+    /// A connection of the sender's has gone, or does not want its client id here any more.
+    Unregister {
+        /// The connection.
+        conn: Conn,
+        /// The client id.
+        client_id: String,
+    },
+}
+
+impl Remote {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        rkyv::to_bytes::<Error>(self).expect("plain values can be archived").into_vec()
+    }
+
+    /// None if the bytes are no message.
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        rkyv::from_bytes::<Self, Error>(bytes).ok()
+    }
+}
+
+/// A filter, alone or with its group.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) struct Route {
+    filter: String,
+    /// Its name, and whether it is ordered.
+    group: Option<(String, bool)>,
+}
+
+impl From<&RouteFilter> for Route {
+    fn from(route: &RouteFilter) -> Self {
+        let group = route.group.as_ref().map(|group| (group.name.to_string(), group.ordered));
+        Self { filter: route.filter.to_string(), group }
+    }
+}
+
+impl From<Route> for RouteFilter {
+    fn from(route: Route) -> Self {
+        let group = route.group.map(|(name, ordered)| GroupName { name: name.into(), ordered });
+        Self { filter: route.filter.into(), group }
+    }
+}
+
+/// A connection of the node that sends or receives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) struct Conn {
+    shard: u16,
+    index: u32,
+    generation: u32,
+}
+
+impl Conn {
+    /// The connection, which is one of `node`'s.
+    pub(super) const fn of(self, node: NodeIdx) -> ConnRef {
+        let slot = Slot { index: self.index, generation: self.generation };
+        ConnRef { node, shard: ShardId(self.shard), slot }
+    }
+}
+
+impl From<ConnRef> for Conn {
+    fn from(conn: ConnRef) -> Self {
+        Self { shard: conn.shard.0, index: conn.slot.index, generation: conn.slot.generation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_as_they_were_written_and_what_is_cut_short_is_refused() {
+        let group = Some(GroupName { name: "g".into(), ordered: true });
+        let route = RouteFilter { filter: "a/+/#".into(), group };
+        let conn = ConnRef { node: NodeIdx(3), shard: ShardId(1), slot: Slot { index: 7, generation: 9 } };
+        assert_eq!(RouteFilter::from(Route::from(&route)), route);
+        assert_eq!(Conn::from(conn).of(NodeIdx(3)), conn);
+        let messages = [
+            Remote::Add { token: Some(1), route: Route::from(&route), nth: 2 },
+            Remote::Told,
+            Remote::Register { req: None, conn: conn.into(), client_id: "a client of some length".into() },
+        ];
+        for message in messages {
+            let bytes = message.encode();
+            assert_eq!(Remote::decode(&bytes), Some(message));
+            assert_eq!(Remote::decode(&bytes[..bytes.len() - 1]), None);
+        }
+    }
+}
