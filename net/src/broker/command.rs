@@ -2,6 +2,7 @@
 
 use super::Broker;
 use bifro_core::ids::ReqId;
+use bifro_core::nodes::Nodes;
 use bifro_core::plugin::{AuthOutcome, Authorizer};
 use bifro_core::ports::Services;
 use bifro_core::tenant::TenantCtx;
@@ -29,6 +30,8 @@ pub enum Command {
     },
     /// Settings or permissions have changed.
     Reload(Arc<Reload>),
+    /// Other nodes have come or gone.
+    Nodes(Arc<Nodes>),
     /// Accept no more, end all sessions before the deadline, then stop.
     Drain {
         /// How long it may take.
@@ -51,6 +54,7 @@ impl<S: Services> Broker<S> {
                 }
                 self.reload_at = Some(0);
             }
+            Command::Nodes(nodes) => self.set_nodes(&nodes),
             Command::Drain { within } => self.begin_drain(within),
         }
     }

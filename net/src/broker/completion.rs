@@ -3,12 +3,13 @@
 use super::Broker;
 use super::fanout::Route;
 use super::publish::Publisher;
+use super::shared::{GroupTurn, WaitsOn};
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
-use bifro_core::ports::{Attached, Completion, PortError, Services};
+use bifro_core::ports::{Attached, Completion, GroupMatch, PortError, Services};
 use bifro_core::time::Instant;
 use bifro_mqtt::packet::PacketId;
 use bifro_mqtt::reason::Reason;
@@ -41,6 +42,8 @@ pub(super) enum Awaited {
     Match { tenant: TenantIdx, topic: Rc<str> },
     /// A message for a group.
     Group { tenant: TenantIdx, message: Arc<Message> },
+    /// A message for a group waits for a member of another node.
+    Member { tenant: TenantIdx, message: Arc<Message>, group: Arc<GroupMatch>, turn: GroupTurn, publish: WaitsOn },
     /// A session, for its inbox to note a PUBREC.
     Held(Slot, PacketId),
     /// A session, for its inbox to forget an identifier.
@@ -105,6 +108,11 @@ impl<S: Services> Broker<S> {
                 self.services.services.drain(&mut self.services_out);
                 let sends = self.services_out.sends.drain(..);
                 self.to_peers.extend(sends.map(|(shard, message)| (shard, super::ShardMessage::Service(message))));
+                let mut remote = std::mem::take(&mut self.services_out.remote);
+                for send in remote.drain(..) {
+                    self.send_service(&send);
+                }
+                self.services_out.remote = remote;
                 let mut completions = std::mem::take(&mut self.services_out.completions);
                 for completion in completions.drain(..) {
                     self.handle_completion(completion);

@@ -22,10 +22,12 @@ mod effects;
 mod exactly_once;
 mod fanout;
 mod flush;
+mod frames;
 mod input;
 mod lifecycle;
 mod peer;
 mod publish;
+mod remote;
 mod settings;
 mod shaping;
 mod shard;
@@ -102,6 +104,8 @@ pub(crate) struct Broker<S: Services> {
     effect_scratch: Vec<Effect>,
     /// Messages for other shards, handed to the mesh once per turn.
     to_peers: Vec<(ShardId, ShardMessage<S::Message>)>,
+    /// Ways to other nodes.
+    remotes: remote::Remotes,
     /// Acknowledgements owed to other shards' publishes.
     taken: Vec<Vec<u64>>,
     /// Connections with bytes to send, each once.
@@ -163,6 +167,7 @@ impl<S: Services> Broker<S> {
             effect_scratch: Vec::new(),
             tally: Tally::default(),
             to_peers: Vec::new(),
+            remotes: remote::Remotes::default(),
             dirty: Vec::new(),
             ring_ops: VecDeque::new(),
             resumable: Vec::new(),
@@ -210,13 +215,15 @@ impl<S: Services> Broker<S> {
         self.handle_timers();
         self.continue_reload();
         self.resume_sessions();
-        self.budget.observe(self.publishes.unmatched_bytes() + mesh_bytes, &self.metrics);
+        let waiting_bytes = self.publishes.unmatched_bytes() + self.remotes.bytes() + mesh_bytes;
+        self.budget.observe(waiting_bytes, &self.metrics);
         self.relieve();
         self.settle();
         self.services.end_turn(self.now);
         self.settle();
         self.send_taken();
         self.flush();
+        self.count_unheard();
         self.count_tally();
     }
 

@@ -9,11 +9,12 @@
 use super::Broker;
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
+use super::shared::is_all_here;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ReqId, Slot, TenantIdx};
+use bifro_core::ids::{NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{LivePlaces, Matches, PortError, Services};
+use bifro_core::ports::{GroupName, LivePlaces, Matches, PortError, Services};
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 use bifro_mqtt::codec::Fanout;
@@ -26,22 +27,43 @@ use std::sync::Arc;
 /// Deadlines of publishes that are done are swept out once there are this many more of them than of others.
 const SPENT_DEADLINES_MAX: usize = 1_024;
 
+/// Who waits for a message to be taken over.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Waiter {
+    /// A session.
+    Session(Slot, PublishToken),
+    /// A shard of another node, which calls the publish so.
+    Node(NodeIdx, ShardId, u64),
+}
+
 /// Who hears when a message has been taken over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Publisher {
     /// Nobody: QoS 0, wills.
     Nobody,
-    /// A session, and so far nobody else has to be waited for: most publishes are done before they are entered anywhere.
-    Session(Slot, PublishToken),
-    /// A session, by way of the publish table.
+    /// Somebody, and so far nobody else has to be waited for: most publishes are done before they are entered anywhere.
+    Waits(Waiter),
+    /// Somebody, by way of the publish table.
     Entered(ReqId),
+}
+
+/// How far a message goes.
+#[derive(Clone, Debug)]
+pub(super) enum Scope {
+    /// To all who listen.
+    Everywhere,
+    /// It comes from another node, which sees to the other nodes and to groups: to those who listen here.
+    Here,
+    /// As [`Scope::Here`], but that node does not know this one's groups: also to groups that have all their members here.
+    HereAndOwnGroups,
+    /// To a member, here, of this group alone: filter without prefix, and name.
+    Member(Rc<(Box<str>, GroupName)>),
 }
 
 /// A QoS 1 or 2 publish whose publisher waits.
 #[derive(Debug)]
 struct Waiting {
-    conn: Slot,
-    token: PublishToken,
+    waiter: Waiter,
     /// Completions still to come; the match counts as one.
     parts: u32,
     matched: bool,
@@ -55,6 +77,7 @@ struct Waiting {
 struct Unmatched {
     message: Arc<Message>,
     publisher: Publisher,
+    scope: Scope,
 }
 
 /// A topic of a tenant.
@@ -114,12 +137,25 @@ impl<S: Services> Broker<S> {
         retain_for: Option<Client>,
         waiting: Option<(Slot, PublishToken)>,
     ) {
-        let mut publisher = waiting.map_or(Publisher::Nobody, |(conn, token)| Publisher::Session(conn, token));
+        let mut publisher = waiting
+            .map_or(Publisher::Nobody, |(conn, token)| Publisher::Waits(Waiter::Session(conn, token)));
         if let (QoS::ExactlyOnce, Some((conn, _))) = (view.qos, waiting)
             && self.conns.get(conn).is_some_and(|conn| conn.session.has_durable_inbox())
         {
             self.enter_publish(&mut publisher);
         }
+        self.route_to(tenant, view, retain_for, publisher, Scope::Everywhere);
+    }
+
+    /// As [`Broker::route`], but no farther than `scope`.
+    pub(super) fn route_to(
+        &mut self,
+        tenant: TenantIdx,
+        view: MessageView<'_>,
+        retain_for: Option<Client>,
+        mut publisher: Publisher,
+        scope: Scope,
+    ) {
         let owned = retain_for.map(|client| {
             let message = view.to_message();
             self.retain(tenant, client, &message, &mut publisher);
@@ -128,7 +164,7 @@ impl<S: Services> Broker<S> {
         let waits_behind = !self.publishes.unmatched.is_empty()
             && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
         if !waits_behind && let Some(matches) = self.services.cached().matches(tenant, view.topic) {
-            self.deliver_matched(tenant, view, owned, &matches, &mut publisher);
+            self.deliver_matched(tenant, view, owned, &matches, &mut publisher, &scope);
             self.publish_matched(publisher, !matches.is_empty());
             return;
         }
@@ -137,7 +173,7 @@ impl<S: Services> Broker<S> {
         self.publishes.unmatched_bytes += message.footprint_bytes() as u64;
         let key = TopicKey(tenant, view.topic.into());
         let queue = self.publishes.unmatched.entry(key.clone()).or_default();
-        queue.push_back(Unmatched { message, publisher });
+        queue.push_back(Unmatched { message, publisher, scope });
         if queue.len() == 1 {
             let req = self.next_req_id();
             self.requests.insert(req, Awaited::Match { tenant, topic: key.1 });
@@ -148,9 +184,10 @@ impl<S: Services> Broker<S> {
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, tenant: TenantIdx, topic: Rc<str>, matches: &Rc<Matches>) {
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
-        for Unmatched { message, mut publisher } in queue {
+        for Unmatched { message, mut publisher, scope } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
-            self.deliver_matched(tenant, message.view(), Some(message.clone()), matches, &mut publisher);
+            let owned = Some(message.clone());
+            self.deliver_matched(tenant, message.view(), owned, matches, &mut publisher, &scope);
             self.publish_matched(publisher, !matches.is_empty());
         }
     }
@@ -162,7 +199,13 @@ impl<S: Services> Broker<S> {
         mut owned: Option<Arc<Message>>,
         matches: &Rc<Matches>,
         publisher: &mut Publisher,
+        scope: &Scope,
     ) {
+        if let Scope::Member(group) = scope {
+            let message = owned.unwrap_or_else(|| view.to_message());
+            self.deliver_to_member(tenant, &message, group, matches, publisher);
+            return;
+        }
         for (shard, places) in &matches.live {
             if *shard == self.shard {
                 self.deliver_live(tenant, &view, owned.as_ref(), places);
@@ -177,21 +220,38 @@ impl<S: Services> Broker<S> {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             self.insert_into_inboxes(tenant, &message, matches, publisher);
         }
-        if !matches.groups.is_empty() {
+        if !matches.groups.is_empty() && !matches!(scope, Scope::Here) {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
-            let most = self.tenants.ctx(tenant).settings.group_fanout_max as usize;
-            if most != 0 && matches.groups.len() > most {
-                self.report(
-                    Event::of(EventKind::GroupFanoutThrottled, None, format!("more than {most} groups")).on(view.topic),
-                );
-            }
-            let most = if most == 0 { matches.groups.len() } else { most };
-            for group in matches.groups.iter().take(most) {
-                self.deliver_shared(tenant, &message, group, publisher);
+            self.deliver_to_groups(tenant, &message, matches, publisher, scope);
+        }
+        if matches!(scope, Scope::Everywhere) {
+            self.forward_to_nodes(tenant, &view, matches, publisher);
+            if matches.is_empty() {
+                self.metrics.publishes_unmatched.add(1);
             }
         }
-        if matches.is_empty() {
-            self.metrics.publishes_unmatched.add(1);
+    }
+
+    fn deliver_to_groups(
+        &mut self,
+        tenant: TenantIdx,
+        message: &Arc<Message>,
+        matches: &Matches,
+        publisher: &mut Publisher,
+        scope: &Scope,
+    ) {
+        let most = match self.tenants.ctx(tenant).settings.group_fanout_max as usize {
+            0 => usize::MAX,
+            most => most,
+        };
+        if matches.groups.len() > most {
+            let detail = format!("more than {most} groups");
+            self.report(Event::of(EventKind::GroupFanoutThrottled, None, detail).on(message.topic()));
+        }
+        for group in matches.groups.iter().take(most) {
+            if matches!(scope, Scope::Everywhere) || is_all_here(group) {
+                self.deliver_shared(tenant, message, group, publisher);
+            }
         }
     }
 
@@ -378,10 +438,13 @@ impl<S: Services> Broker<S> {
         match *publisher {
             Publisher::Nobody => None,
             Publisher::Entered(publish) => Some(publish),
-            Publisher::Session(conn, token) => {
+            Publisher::Waits(waiter) => {
                 let publish = self.next_req_id();
-                let exchange = self.exchange_of(conn, token);
-                let waiting = Waiting { conn, token, parts: 1, matched: false, failed: None, exchange };
+                let exchange = match waiter {
+                    Waiter::Session(conn, token) => self.exchange_of(conn, token),
+                    Waiter::Node(..) => None,
+                };
+                let waiting = Waiting { waiter, parts: 1, matched: false, failed: None, exchange };
                 self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
                 *publisher = Publisher::Entered(publish);
                 Some(publish)
@@ -396,13 +459,23 @@ impl<S: Services> Broker<S> {
         Some(publish)
     }
 
+    /// Whoever waits is told otherwise: the publish is forgotten.
+    pub(super) fn take_waiter(&mut self, publisher: &mut Publisher) -> Option<Waiter> {
+        match std::mem::replace(publisher, Publisher::Nobody) {
+            Publisher::Nobody => None,
+            Publisher::Waits(waiter) => Some(waiter),
+            Publisher::Entered(publish) => self.publishes.waiting.remove(&publish).map(|waiting| waiting.waiter),
+        }
+    }
+
     fn publish_matched(&mut self, publisher: Publisher, matched: bool) {
         match publisher {
             Publisher::Nobody => {}
-            Publisher::Session(conn, token) => {
+            Publisher::Waits(Waiter::Session(conn, token)) => {
                 let outcome = Published::Done { matched };
                 self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
             }
+            Publisher::Waits(Waiter::Node(node, shard, publish)) => self.answer(node, shard, publish, Ok(())),
             Publisher::Entered(publish) => {
                 if let Some(waiting) = self.publishes.waiting.get_mut(&publish) {
                     waiting.matched = matched;
@@ -439,9 +512,13 @@ impl<S: Services> Broker<S> {
 
     /// Tells the publisher, or whoever waits in its place since it left.
     fn publish_decided(&mut self, waiting: &Waiting, outcome: Published) {
-        let (conn, token) = (waiting.conn, waiting.token);
-        self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
-        self.departing_publish_decided(conn, token, outcome);
+        match waiting.waiter {
+            Waiter::Session(conn, token) => {
+                self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
+                self.departing_publish_decided(conn, token, outcome);
+            }
+            Waiter::Node(node, shard, publish) => self.answer_decided(node, shard, publish, outcome),
+        }
     }
 
     /// Publishes that nobody took over in time fail; the publisher may retry.

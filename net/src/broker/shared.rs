@@ -2,21 +2,22 @@
 //!
 //! `$share` starts at a random member and skips those of this shard that have no credit (send window full, or messages
 //! waiting); a member of another shard is asked there, and passes the message on if it has none. When every member has been
-//! asked, the first one that is still there queues it. `$oshare` always takes the member whose hash with the publisher is highest (rendezvous),
+//! asked, the first one that is still there queues it. A member of another node is asked there likewise: that node chooses among its own. `$oshare` always takes the member whose hash with the publisher is highest (rendezvous),
 //! so one publisher's messages stay in order while the group does not change.
 
 use super::completion::Awaited;
-use super::publish::Publisher;
+use super::frames::Refusal;
+use super::publish::{Publisher, Waiter};
 use super::{Broker, ShardMessage};
 use bifro_core::ids::{PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupMatch, GroupName, PortError, Receiver, Services};
+use bifro_core::ports::{GroupMatch, GroupName, Matches, PortError, Receiver, Services};
 use bifro_core::rng::Prng;
 use bifro_mqtt::codec::Fanout;
 use std::sync::Arc;
 
 /// A publish that waits, and the shard it waits on.
-type WaitsOn = Option<(ShardId, u64)>;
+pub(super) type WaitsOn = Option<(ShardId, u64)>;
 
 /// How far a message has come on its way through a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,25 @@ pub struct GroupTurn {
     left: u32,
     /// The first member that was there but had no credit.
     fallback: Option<u32>,
+}
+
+impl GroupTurn {
+    /// The turn after this one, in a group of `members`. None: all have been asked, and none of them was there.
+    fn next(self, members: usize) -> Option<Self> {
+        let left = self.left.checked_sub(1)?;
+        let at = match (left, self.fallback) {
+            (0, Some(first)) => first,
+            (0, None) => return None,
+            _ if self.at as usize + 1 == members => 0,
+            _ => self.at + 1,
+        };
+        Some(Self { at, left, fallback: self.fallback })
+    }
+}
+
+/// Whether a group has no members on other nodes.
+pub(super) fn is_all_here(group: &GroupMatch) -> bool {
+    !group.members.iter().any(|member| matches!(member, Receiver::Remote { .. }))
 }
 
 impl<S: Services> Broker<S> {
@@ -58,23 +78,22 @@ impl<S: Services> Broker<S> {
         tenant: TenantIdx,
         message: &Arc<Message>,
         group: &Arc<GroupMatch>,
-        turn: GroupTurn,
+        mut turn: GroupTurn,
         publish: WaitsOn,
     ) {
-        let GroupTurn { mut at, mut left, mut fallback } = turn;
         loop {
-            match group.members[at as usize] {
+            match group.members[turn.at as usize] {
                 Receiver::Live { shard, slot } if shard == self.shard => {
-                    if left == 0 || self.member_has_credit(slot) {
+                    if turn.left == 0 || self.member_has_credit(slot) {
                         self.give(tenant, message, slot);
                         return self.group_part_done(publish, Ok(()));
                     }
                     if self.fanout.entry(slot).is_some() {
-                        fallback = fallback.or(Some(at));
+                        turn.fallback = turn.fallback.or(Some(turn.at));
                     }
                 }
                 Receiver::Live { shard, .. } => {
-                    let (message, group, turn) = (message.clone(), group.clone(), GroupTurn { at, left, fallback });
+                    let (message, group) = (message.clone(), group.clone());
                     self.to_peers.push((shard, ShardMessage::DeliverShared { tenant, message, group, turn, publish }));
                     return;
                 }
@@ -89,16 +108,60 @@ impl<S: Services> Broker<S> {
                     self.services.ask().insert(self.now, req, tenant, (range, &place), message, None);
                     return;
                 }
+                Receiver::Remote { node, .. } => {
+                    if self.offer_to_node(node, tenant, message, group, turn, publish) {
+                        return;
+                    }
+                }
             }
-            left -= 1;
-            if left > 0 {
-                at = if at as usize + 1 == group.members.len() { 0 } else { at + 1 };
-            } else if let Some(first) = fallback {
-                at = first;
-            } else {
-                // All members have left meanwhile: there is nobody to take it over.
-                return self.group_part_done(publish, Ok(()));
+            match turn.next(group.members.len()) {
+                Some(next) => turn = next,
+                // All members have left meanwhile, or cannot be reached.
+                None => return self.nobody_took_over(group, publish),
             }
+        }
+    }
+
+    /// The member whose turn it was is not there: offers the message to the ones after it.
+    pub(super) fn offer_after(
+        &mut self,
+        tenant: TenantIdx,
+        message: &Arc<Message>,
+        group: &Arc<GroupMatch>,
+        turn: GroupTurn,
+        publish: WaitsOn,
+    ) {
+        match turn.next(group.members.len()) {
+            Some(next) => self.offer(tenant, message, group, next, publish),
+            None => self.group_part_done(publish, Ok(())),
+        }
+    }
+
+    /// No member was there. One that lives and cannot be reached may be there again when the publisher repeats the message.
+    fn nobody_took_over(&mut self, group: &GroupMatch, publish: WaitsOn) {
+        let result = if is_all_here(group) { Ok(()) } else { Err(PortError::Unavailable) };
+        self.group_part_done(publish, result);
+    }
+
+    /// Gives a message of another node to one of the members here.
+    pub(super) fn deliver_to_member(
+        &mut self,
+        tenant: TenantIdx,
+        message: &Arc<Message>,
+        (filter, name): &(Box<str>, GroupName),
+        matches: &Matches,
+        publisher: &mut Publisher,
+    ) {
+        let group = matches.groups.iter().find(|group| group.filter == *filter && group.group == *name);
+        let is_here = |receiver: &&Receiver| !matches!(receiver, Receiver::Remote { .. });
+        let members: Vec<_> = group.iter().flat_map(|group| &group.members).filter(is_here).copied().collect();
+        if !members.is_empty() {
+            let group = GroupMatch { group: name.clone(), filter: filter.clone(), members };
+            self.deliver_shared(tenant, message, &Arc::new(group), publisher);
+            return;
+        }
+        if let Some(Waiter::Node(node, shard, publish)) = self.take_waiter(publisher) {
+            self.answer(node, shard, publish, Err(Refusal::NoMember));
         }
     }
 
@@ -145,8 +208,11 @@ impl<S: Services> Broker<S> {
 fn rendezvous(publisher: PublisherKey, members: &[Receiver]) -> usize {
     let weight = |receiver: &Receiver| {
         let (home, slot, salt) = match receiver {
-            Receiver::Live { shard, slot } => (shard.0, slot, 0),
-            Receiver::Inbox { range, inbox, subscription } => (range.0, inbox, u64::from(*subscription) + 1),
+            Receiver::Live { shard, slot } => (shard.0, *slot, 0),
+            Receiver::Inbox { range, inbox, subscription } => (range.0, *inbox, u64::from(*subscription) + 1),
+            Receiver::Remote { node, shard, nth } => {
+                (shard.0, Slot { index: *nth, generation: node.0.into() }, 1 << 40)
+            }
         };
         let place = u64::from(slot.index) << 32 | u64::from(slot.generation);
         Prng::new(publisher.0).derive(place).derive(salt << 16 | u64::from(home)).next_u64()

@@ -104,6 +104,11 @@ impl TenantTable {
         self.known.get(idx.0 as usize).and_then(Option::as_ref).unwrap_or(&self.default)
     }
 
+    /// The tenant named so, if this shard has met it.
+    pub(crate) fn find(&self, name: &str) -> Option<TenantIdx> {
+        self.by_name.get(name).copied()
+    }
+
     /// The tenant named so, and whether this shard meets it for the first time and has to tell its peers.
     pub(crate) fn meet(&mut self, name: &TenantName) -> Option<(Arc<TenantCtx>, bool)> {
         if let Some(&idx) = self.by_name.get(name) {

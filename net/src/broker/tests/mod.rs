@@ -4,6 +4,7 @@
 mod closing;
 mod conversations;
 mod limits;
+mod nodes;
 mod shards;
 
 use super::conn::RingOp;
@@ -12,7 +13,7 @@ use super::{TenantPolicy, TenantRegistry};
 use crate::limiter::{ConnLimiter, ConnLimits};
 use crate::stage::ListenerStages;
 use bifro_core::client::{ClientInfo, Transport, Version};
-use bifro_core::ids::{ReqId, ShardId, Slot};
+use bifro_core::ids::{NodeId, ReqId, ShardId, Slot};
 use bifro_core::message::QoS;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::plugin::{Action, AuthOutcome, AuthRequest, Authenticator, Authorizer, Verdict};
@@ -67,6 +68,8 @@ impl TenantPolicy for OnePolicy {
 
 /// What a test may want otherwise.
 struct Setup {
+    /// Who it is in a cluster.
+    member: Option<NodeId>,
     shards: u16,
     high_water_bytes: usize,
     budget_bytes: u64,
@@ -78,6 +81,7 @@ impl Default for Setup {
     fn default() -> Self {
         let (high_water_bytes, budget_bytes) = (1 << 20, 1 << 30);
         Self {
+            member: None,
             shards: 1,
             high_water_bytes,
             budget_bytes,
@@ -152,6 +156,10 @@ impl Node {
             let metrics = Arc::new(ShardMetrics::default());
             let placement = Placement { shard: ShardId(shard), shards: setup.shards, metrics: metrics.clone() };
             let services = RangeServices::volatile(placement, SEED);
+            let services = match setup.member {
+                Some(me) => services.join(me),
+                None => services,
+            };
             let parts = BrokerParts {
                 shard: ShardId(shard),
                 settings: settings.clone(),
@@ -201,6 +209,7 @@ impl Node {
         self.drained[shard] = self.brokers[shard].continue_drain();
         self.brokers[shard].end_turn(0);
         for (to, message) in std::mem::take(&mut self.brokers[shard].to_peers) {
+            worked = true;
             self.lanes.entry((shard, to.index())).or_default().push_back(message);
         }
         while let Some(op) = self.brokers[shard].next_ring_op() {

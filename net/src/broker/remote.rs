@@ -1,0 +1,377 @@
+//! Other nodes: messages for their subscribers, what the services tell each other, and answers.
+//!
+//! A message goes to a node once, over the link of the publisher's shard, in one batch with everything else this turn has for that node. The shard
+//! where it arrives routes it among the node's own subscribers, as if it had been published there, and answers when all have taken it over.
+//!
+//! # Invariants
+//! - What nobody waits for is dropped at a full queue, what a publisher waits for is refused: nothing is acknowledged that was not taken over.
+//! - A publish that a live node has not answered fails when its link ends, since nobody knows whether it arrived. A node that
+//!   has died has no subscribers, and is not waited for.
+//! - A message of another node goes to no third one.
+
+use super::Broker;
+use super::completion::Awaited;
+use super::frames::{self, Forward, Frame, Refusal};
+use super::publish::{Publisher, Scope, Waiter};
+use super::shared::{GroupTurn, WaitsOn};
+use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::nodes::Nodes;
+use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Via};
+use bifro_mqtt::session::Published;
+use hashbrown::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Bytes of one batch at which a node counts as behind: connections that send more than their share wait.
+const NODE_BEHIND_BYTES: usize = 1 << 20;
+/// Bytes that may wait for a node on one shard; beyond, messages are dropped or refused.
+const NODE_QUEUE_BYTES: usize = 16 << 20;
+
+/// The way from this shard to another node.
+#[derive(Debug, Default)]
+struct Outgoing {
+    is_up: bool,
+    /// Frames that wait for the end of the turn, for the link to take them, or for a link.
+    batch: Vec<u8>,
+    /// Requests that the node has not answered.
+    open: HashSet<u64>,
+}
+
+/// The way back to a shard of another node.
+#[derive(Debug, Default)]
+struct Incoming {
+    taken: Vec<u64>,
+    batch: Vec<u8>,
+}
+
+/// Ways to and from other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    outgoing: HashMap<NodeIdx, Outgoing>,
+    incoming: HashMap<(NodeIdx, ShardId), Incoming>,
+}
+
+impl Remotes {
+    /// Bytes that wait for other nodes.
+    pub(super) fn bytes(&self) -> u64 {
+        let outgoing = self.outgoing.values().map(|outgoing| outgoing.batch.capacity());
+        let incoming = self.incoming.values().map(|incoming| incoming.batch.capacity());
+        outgoing.chain(incoming).sum::<usize>() as u64
+    }
+
+    /// Whether a node has much to take already.
+    pub(super) fn is_node_behind(&self) -> bool {
+        self.outgoing.values().any(|outgoing| outgoing.is_up && outgoing.batch.len() > NODE_BEHIND_BYTES)
+    }
+
+    fn batch(&mut self, via: Via) -> Option<&mut Vec<u8>> {
+        match via {
+            Via::To(node) => self.outgoing.get_mut(&node).filter(|to| to.is_up).map(|to| &mut to.batch),
+            Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.batch),
+        }
+    }
+
+    /// Offers each way's batch to `send`, which returns whether the link has taken it.
+    pub(super) fn flush(&mut self, mut send: impl FnMut(Via, &[u8]) -> bool) {
+        for (&(node, shard), from) in &mut self.incoming {
+            if !from.taken.is_empty() {
+                frames::put_taken(&from.taken, &mut from.batch);
+                from.taken.clear();
+            }
+            if !from.batch.is_empty() && send(Via::From(node, shard), &from.batch) {
+                reuse(&mut from.batch);
+            }
+        }
+        for (&node, to) in &mut self.outgoing {
+            if to.is_up && !to.batch.is_empty() && send(Via::To(node), &to.batch) {
+                reuse(&mut to.batch);
+            }
+        }
+    }
+
+    /// Whether anything waits for a link that is up.
+    pub(super) fn has_more(&self) -> bool {
+        self.incoming.values().any(|from| !from.batch.is_empty() || !from.taken.is_empty())
+            || self.outgoing.values().any(|to| to.is_up && !to.batch.is_empty())
+    }
+}
+
+/// Keeps the memory of an ordinary batch for the next.
+fn reuse(batch: &mut Vec<u8>) {
+    batch.clear();
+    batch.shrink_to(NODE_BEHIND_BYTES);
+}
+
+impl<S: Services> Broker<S> {
+    /// Other nodes have come or gone.
+    pub(super) fn set_nodes(&mut self, nodes: &Arc<Nodes>) {
+        let mut gone = Vec::new();
+        self.remotes.outgoing.retain(|&node, outgoing| {
+            let lives = nodes.get(node).is_some();
+            if !lives {
+                gone.extend(outgoing.open.drain());
+            }
+            lives
+        });
+        self.remotes.incoming.retain(|(node, _), _| nodes.get(*node).is_some());
+        for node in &nodes.others {
+            self.remotes.outgoing.entry(node.idx).or_default();
+        }
+        self.services.ask().set_nodes(self.now, nodes);
+        // Whoever listened there is gone with the node.
+        for publish in gone {
+            self.remote_answered(publish, Err(Refusal::NoMember));
+        }
+        self.settle();
+    }
+
+    /// A way to or from a node is there.
+    pub(super) fn link_up(&mut self, via: Via) {
+        match via {
+            Via::To(node) => {
+                let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+                outgoing.is_up = true;
+            }
+            Via::From(node, shard) => {
+                self.remotes.incoming.insert((node, shard), Incoming::default());
+            }
+        }
+        self.metrics.links.add(1);
+        self.services.ask().link_up(self.now, via);
+        self.settle();
+    }
+
+    /// It is not there any more.
+    pub(super) fn link_down(&mut self, via: Via) {
+        let mut lost = Vec::new();
+        match via {
+            Via::To(node) => {
+                if let Some(outgoing) = self.remotes.outgoing.get_mut(&node) {
+                    outgoing.is_up = false;
+                    outgoing.batch.clear();
+                    lost.extend(outgoing.open.drain());
+                }
+            }
+            Via::From(node, shard) => {
+                self.remotes.incoming.remove(&(node, shard));
+            }
+        }
+        self.metrics.links.sub(1);
+        self.services.ask().link_down(self.now, via);
+        self.metrics.forwards_failed.add(lost.len() as u64);
+        for publish in lost {
+            self.remote_answered(publish, Err(Refusal::Port(PortError::Unavailable)));
+        }
+        self.settle();
+    }
+
+    /// Takes what a link brought. False if it cannot be understood: the link is to be closed.
+    pub(super) fn receive_batch(&mut self, via: Via, mut batch: &[u8]) -> bool {
+        while !batch.is_empty() {
+            self.work += 1;
+            let Some(frame) = frames::next(&mut batch, self.now) else { return false };
+            let understood = match (frame, via) {
+                (Frame::Service { tenant, bytes }, _) => self.receive_service(via, tenant, bytes),
+                (Frame::Deliver(forward), Via::From(node, shard)) => {
+                    self.deliver_forwarded(node, shard, &forward);
+                    true
+                }
+                (Frame::Taken(publishes), Via::To(node)) => {
+                    for publish in publishes {
+                        self.node_answered(node, u64::from_le_bytes(*publish), Ok(()));
+                    }
+                    true
+                }
+                (Frame::Refused { publish, refusal }, Via::To(node)) => {
+                    self.node_answered(node, publish, Err(refusal));
+                    true
+                }
+                _ => false,
+            };
+            if !understood {
+                return false;
+            }
+        }
+        self.settle();
+        true
+    }
+
+    fn receive_service(&mut self, via: Via, tenant: &str, bytes: &[u8]) -> bool {
+        let tenant = match tenant {
+            "" => None,
+            name => match self.find_tenant(name) {
+                Some(tenant) => Some(tenant),
+                // There are too many: what is said of another cannot be of use.
+                None => return true,
+            },
+        };
+        self.services.ask().receive_remote(self.now, via, tenant, bytes)
+    }
+
+    fn find_tenant(&mut self, name: &str) -> Option<TenantIdx> {
+        self.tenants.find(name).or_else(|| self.meet_tenant(&name.into()).map(|tenant| tenant.idx))
+    }
+
+    /// What the services want said on another node.
+    pub(super) fn send_service(&mut self, send: &RemoteSend) {
+        let name = send.tenant.map(|tenant| self.tenants.ctx(tenant).name.clone());
+        if let Some(batch) = self.remotes.batch(send.via) {
+            frames::put_service(name.as_deref().unwrap_or_default(), &send.bytes, batch);
+        }
+    }
+
+    /// A message of another node, for whoever listens here.
+    fn deliver_forwarded(&mut self, node: NodeIdx, shard: ShardId, forward: &Forward<'_>) {
+        self.metrics.forwards_received.add(1);
+        let waiter = (forward.publish != 0).then_some(Waiter::Node(node, shard, forward.publish));
+        let publisher = waiter.map_or(Publisher::Nobody, Publisher::Waits);
+        let Some(tenant) = self.find_tenant(forward.tenant) else {
+            if let Some(Waiter::Node(node, shard, publish)) = waiter {
+                self.answer(node, shard, publish, Err(Refusal::Port(PortError::QuotaExceeded)));
+            }
+            return;
+        };
+        let scope = match forward.group {
+            None if forward.unheard => Scope::HereAndOwnGroups,
+            None => Scope::Here,
+            Some((filter, name, ordered)) => {
+                let group = bifro_core::ports::GroupName { name: name.into(), ordered };
+                Scope::Member(Rc::new((filter.into(), group)))
+            }
+        };
+        self.route_to(tenant, forward.message, None, publisher, scope);
+    }
+
+    /// Tells another node what became of its publish.
+    pub(super) fn answer(&mut self, node: NodeIdx, shard: ShardId, publish: u64, result: Result<(), Refusal>) {
+        let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
+        match result {
+            Ok(()) => from.taken.push(publish),
+            Err(refusal) => frames::put_refused(publish, refusal, &mut from.batch),
+        }
+    }
+
+    /// A publish of another node has been taken over here, or has failed.
+    pub(super) fn answer_decided(&mut self, node: NodeIdx, shard: ShardId, publish: u64, outcome: Published) {
+        let result = match outcome {
+            Published::Done { .. } => Ok(()),
+            Published::Failed(error) => Err(Refusal::Port(error)),
+        };
+        self.answer(node, shard, publish, result);
+    }
+
+    /// Hands a message to the other nodes that listen, or of which nobody knows whether they do.
+    pub(super) fn forward_to_nodes(
+        &mut self,
+        tenant: TenantIdx,
+        view: &MessageView<'_>,
+        matches: &Matches,
+        publisher: &mut Publisher,
+    ) {
+        let unheard: smallvec::SmallVec<[NodeIdx; 4]> = self.services.peek().unheard_nodes().into();
+        for &node in matches.nodes.iter().filter(|node| !unheard.contains(node)) {
+            self.forward(node, tenant, view, false, publisher);
+        }
+        for node in unheard {
+            self.forward(node, tenant, view, true, publisher);
+        }
+    }
+
+    fn forward(
+        &mut self,
+        node: NodeIdx,
+        tenant: TenantIdx,
+        view: &MessageView<'_>,
+        unheard: bool,
+        publisher: &mut Publisher,
+    ) {
+        let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
+        let is_full = outgoing.batch.len() > NODE_QUEUE_BYTES;
+        if matches!(publisher, Publisher::Nobody) && (is_full || !outgoing.is_up) {
+            self.metrics.forwards_failed.add(1);
+            return;
+        }
+        let part = self.open_part(publisher);
+        if is_full {
+            self.metrics.forwards_failed.add(1);
+            if let Some(part) = part {
+                self.publish_part_done(part, Err(PortError::Unavailable));
+            }
+            return;
+        }
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+        let publish = part.map_or(0, |part| part.0);
+        outgoing.open.extend(part.map(|part| part.0));
+        let tenant = &self.tenants.ctx(tenant).name;
+        let forward = Forward { publish, tenant, unheard, group: None, message: *view };
+        frames::put_forward(&forward, self.now, &mut outgoing.batch);
+        self.metrics.forwarded.add(1);
+    }
+
+    /// Offers a message to the members of a group that another node has. False: nobody can say whether they would take it.
+    pub(super) fn offer_to_node(
+        &mut self,
+        node: NodeIdx,
+        tenant: TenantIdx,
+        message: &Arc<Message>,
+        group: &Arc<GroupMatch>,
+        turn: GroupTurn,
+        publish: WaitsOn,
+    ) -> bool {
+        let waits = publish.is_some() || message.view().qos != QoS::AtMostOnce;
+        let req = self.next_req_id();
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
+        if !outgoing.is_up || outgoing.batch.len() > NODE_QUEUE_BYTES {
+            return false;
+        }
+        let name = (&*group.filter, &*group.group.name, group.group.ordered);
+        let (id, message_view) = (if waits { req.0 } else { 0 }, message.view());
+        let forward = Forward {
+            publish: id,
+            tenant: &self.tenants.ctx(tenant).name,
+            unheard: false,
+            group: Some(name),
+            message: message_view,
+        };
+        frames::put_forward(&forward, self.now, &mut outgoing.batch);
+        self.metrics.forwarded.add(1);
+        if waits {
+            outgoing.open.insert(id);
+            let (message, group) = (message.clone(), group.clone());
+            self.requests.insert(req, Awaited::Member { tenant, message, group, turn, publish });
+        }
+        true
+    }
+
+    fn node_answered(&mut self, node: NodeIdx, publish: u64, result: Result<(), Refusal>) {
+        let outgoing = self.remotes.outgoing.get_mut(&node);
+        if outgoing.is_some_and(|outgoing| outgoing.open.remove(&publish)) {
+            self.remote_answered(publish, result);
+        }
+    }
+
+    /// Another node has taken a message over, or has not.
+    fn remote_answered(&mut self, publish: u64, result: Result<(), Refusal>) {
+        let Some(awaited) = self.requests.remove(&ReqId(publish)) else {
+            // Without members there is nobody who could have taken it over.
+            let result = match result {
+                Ok(()) | Err(Refusal::NoMember) => Ok(()),
+                Err(Refusal::Port(error)) => Err(error),
+            };
+            self.publish_part_done(ReqId(publish), result);
+            return;
+        };
+        let Awaited::Member { tenant, message, group, turn, publish } = awaited else { return };
+        match result {
+            Ok(()) => self.group_part_done(publish, Ok(())),
+            Err(Refusal::NoMember) => self.offer_after(tenant, &message, &group, turn, publish),
+            Err(Refusal::Port(error)) => self.group_part_done(publish, Err(error)),
+        }
+    }
+
+    /// Shows of how many nodes nobody knows what they listen to.
+    pub(super) fn count_unheard(&self) {
+        self.metrics.nodes_unheard.set(self.services.peek().unheard_nodes().len() as u64);
+    }
+}
