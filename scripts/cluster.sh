@@ -29,7 +29,8 @@ address() { if in_namespaces; then echo "$NETWORK.$1"; else echo 127.0.0.1; fi; 
 port() { if in_namespaces; then echo "$2"; else echo "$(($3 + $1))"; fi; } # port I NORMAL LOOPBACK
 mqtt() { echo "$(address "$1"):$(port "$1" 1883 18830)"; }
 admin() { echo "$(address "$1"):$(port "$1" 9091 19090)"; }
-underlay() { echo "$(address "$1"):$(port "$1" 7946 17946)"; }
+# The shards' links are on the ports that follow.
+underlay() { if in_namespaces; then echo "$(address "$1"):7946"; else echo "127.0.0.1:$((17000 + 100 * $1))"; fi; }
 inside() { local i=$1; shift; if in_namespaces; then ip netns exec "$NAME$i" "$@"; else "$@"; fi; }
 nodes() { find "$STATE" -maxdepth 1 -name 'n[0-9]*' -printf '%f\n' 2>/dev/null | tr -d n | sort -n; }
 pid() { cat "$STATE/n$1/pid" 2>/dev/null || fail "there is no node $1"; }

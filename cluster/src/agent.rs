@@ -3,12 +3,12 @@
 use crate::error::UnderlayError;
 use crate::identity::Identity;
 use crate::links::Links;
-use crate::secret::Secret;
 use crate::view::{UnderlayMetrics, View, ViewCell};
 use bifro_core::ids::NodeId;
 use bifro_core::rng::Prng;
 use bifro_core::time::Instant;
 use bifro_net::clock::Clock;
+use bifro_net::links::Secret;
 use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Member, Message, Peer, Status, Swim};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,8 @@ pub struct Settings {
     pub identity: Identity,
     /// A random number that no other process has: tells it from one with a copy of its data directory.
     pub nonce: u64,
-    /// Where it listens.
-    pub bind: SocketAddr,
+    /// Where it listens: a socket that is bound already.
+    pub socket: UdpSocket,
     /// Where others reach it; none: where it listens.
     pub advertise: Option<SocketAddr>,
     /// Whom it asks to be let in: `host:port`. Names are looked up again and again.
@@ -57,6 +57,8 @@ pub struct Settings {
     pub shards: u16,
     /// How the node is. Called once a second, on the underlay's thread.
     pub health: Box<dyn Fn() -> Health + Send>,
+    /// Called when there may be news of the members, on the underlay's thread.
+    pub watcher: Box<dyn FnMut(&View) + Send>,
     /// Called when this process must not go on, with the reason.
     pub fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
@@ -97,14 +99,13 @@ pub struct Underlay {
 }
 
 impl Underlay {
-    /// Binds the port and starts.
+    /// Starts it.
     ///
     /// # Errors
-    /// The port cannot be bound, or the thread not be started.
+    /// The socket cannot be used, or the thread not be started.
     pub fn start(settings: Settings) -> Result<Self, UnderlayError> {
-        let bind = |error| UnderlayError::Bind { address: settings.bind, error };
-        let socket = UdpSocket::bind(settings.bind).map_err(bind)?;
-        let address = socket.local_addr().map_err(bind)?;
+        let socket = settings.socket;
+        let address = socket.local_addr()?;
         let me = Announcement {
             id: settings.id,
             incarnation: Incarnation { start: settings.identity.starts(), word: 0 },
@@ -133,6 +134,7 @@ impl Underlay {
             metrics: handle.metrics.clone(),
             keeper: Keeper::new(settings.identity),
             health: settings.health,
+            watcher: settings.watcher,
             fatal: settings.fatal,
         };
         let (seeds, inputs) = (settings.seeds, Inputs { messages, asked, told_to_leave });
@@ -186,6 +188,7 @@ struct Agent {
     metrics: Arc<UnderlayMetrics>,
     keeper: Keeper,
     health: Box<dyn Fn() -> Health + Send>,
+    watcher: Box<dyn FnMut(&View) + Send>,
     fatal: Arc<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -262,13 +265,15 @@ impl Agent {
     }
 
     /// Lets the rest of the process see the members.
-    fn show(&self) {
+    fn show(&mut self) {
         let members: Vec<Member> = self.swim.members().cloned().collect();
         let count = |status| members.iter().filter(|member| member.status == status).count() as u64;
         self.metrics.members_present.set(self.swim.present() as u64);
         self.metrics.members_suspect.set(count(Status::Suspect));
         self.metrics.members_dead.set(count(Status::Dead));
-        self.view.set(View { me: self.swim.me().clone(), members });
+        let view = View { me: self.swim.me().clone(), members };
+        (self.watcher)(&view);
+        self.view.set(view);
     }
 
     /// Says what happened, and does what has to be done about it.

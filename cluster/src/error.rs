@@ -1,20 +1,12 @@
 //! What keeps the underlay from starting.
 
+use bifro_net::links::tls::TlsError;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// See the module's page.
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlayError {
-    /// The cluster's port.
-    #[error("cluster.bind = \"{address}\": {error}")]
-    Bind {
-        /// What was configured.
-        address: SocketAddr,
-        /// Why not.
-        error: io::Error,
-    },
     /// The file of starts and peers.
     #[error("{}: {problem}", path.display())]
     Identity {
@@ -24,9 +16,9 @@ pub enum UnderlayError {
         problem: String,
     },
     /// A certificate could not be made, or TLS not be set up.
-    #[error("TLS between nodes: {0}")]
-    Tls(String),
-    /// A thread could not be started.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A thread could not be started, or its socket not be used.
     #[error("the cluster's thread: {0}")]
     Thread(#[from] io::Error),
 }

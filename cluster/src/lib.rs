@@ -15,11 +15,9 @@ mod error;
 mod frame;
 pub mod identity;
 mod links;
-mod secret;
-mod tls;
 mod view;
 
 pub use agent::{Handle, Settings, Underlay};
+pub use bifro_net::links::Secret;
 pub use error::UnderlayError;
-pub use secret::Secret;
 pub use view::{UnderlayMetrics, View, ViewCell};

@@ -3,9 +3,8 @@
 
 use crate::error::UnderlayError;
 use crate::frame::{self, Kind};
-use crate::secret::{End, PROOF_BYTES, Secret};
-use crate::tls;
 use crate::view::UnderlayMetrics;
+use bifro_net::links::{End, PROOF_BYTES, Secret, tls};
 use bifro_swim::{Message, wire};
 use bytes::Bytes;
 use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, TransportConfig, VarInt};
@@ -16,6 +15,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+/// The protocol's name and version.
+const ALPN: &[u8] = b"bifro-cluster/1";
 /// How long a connection may take to be made and proven.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// A connection on which nothing was said for so long is closed.
@@ -79,9 +80,9 @@ impl Links {
         metrics: Arc<UnderlayMetrics>,
     ) -> Result<Self, UnderlayError> {
         let transport = Arc::new(transport());
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server()?));
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(ALPN)?));
         server.transport_config(transport.clone());
-        let mut client = quinn::ClientConfig::new(Arc::new(tls::client()?));
+        let mut client = quinn::ClientConfig::new(Arc::new(tls::client(ALPN)?));
         client.transport_config(transport);
         let runtime = Arc::new(quinn::TokioRuntime);
         let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
@@ -195,7 +196,7 @@ impl Links {
     }
 
     fn hello(&self, connection: &Connection, end: End) -> Option<Vec<u8>> {
-        let mut payload = self.0.secret.proof(connection, end)?.to_vec();
+        let mut payload = self.0.secret.proof(end, exporter(connection))?.to_vec();
         payload.extend(self.0.advertised.to_string().as_bytes());
         Some(frame::wrap(Kind::Hello, &payload))
     }
@@ -204,7 +205,7 @@ impl Links {
     fn check(&self, connection: &Connection, end: End, hello: &[u8]) -> Option<SocketAddr> {
         let (proof, address) = frame::unwrap(Kind::Hello, hello)?.split_at_checked(PROOF_BYTES)?;
         let address = std::str::from_utf8(address).ok()?.parse().ok()?;
-        self.0.secret.verify(connection, end, proof).then_some(address)
+        self.0.secret.verify(end, proof, exporter(connection)).then_some(address)
     }
 
     async fn accept(self) {
@@ -300,6 +301,11 @@ impl Links {
             metrics.messages_dropped.add(1);
         }
     }
+}
+
+/// What [`Secret`] asks of a TLS session.
+fn exporter(connection: &Connection) -> impl FnOnce(&mut [u8], &[u8], &[u8]) -> bool {
+    |output, label, context| connection.export_keying_material(output, label, context).is_ok()
 }
 
 fn transport() -> TransportConfig {

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod clock;
 pub mod cores;
 pub mod limiter;
+pub mod links;
 pub mod mesh;
 pub mod ring;
 pub mod stage;

@@ -8,34 +8,58 @@ use std::time::{Duration, Instant};
 /// What all nodes of a test share.
 pub const SECRET: &[u8] = b"a secret that is long enough\n";
 
-/// A port nobody uses now.
+/// A port nobody uses now, followed by such ports for two shards.
 ///
 /// # Panics
 /// If there is none.
 pub fn free_address() -> SocketAddr {
-    UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
+    let free = || {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let address = socket.local_addr()?;
+        for shard in 1..=2 {
+            UdpSocket::bind(("127.0.0.1", address.port().saturating_add(shard)))?;
+        }
+        Ok::<_, std::io::Error>(address)
+    };
+    (0..100).find_map(|_| free().ok()).expect("free ports")
 }
 
 /// A node at this address that asks these to be let in.
 pub fn node(bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
+    node_on(1, bind, seeds, extra, secret)
+}
+
+fn node_on(cores: u16, bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
     let seeds: Vec<String> = seeds.iter().map(|seed| format!("\"{seed}\"")).collect();
     let config = format!(
         "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n[cluster]\nbind = \"{bind}\"\nseeds = [{}]\n\
          secret_file = \"cluster.secret\"\n{extra}\n",
         seeds.join(", ")
     );
-    Broker::start_with(1, &config, &[("cluster.secret", secret)])
+    Broker::start_with(cores, &config, &[("cluster.secret", secret)])
 }
 
-/// So many nodes that all know each other; the first is the seed of all.
+/// So many nodes of one shard that all know each other; the first is the seed of all.
 ///
 /// # Panics
 /// If they do not in time.
 pub fn cluster(count: usize) -> Vec<Broker> {
+    cluster_on(count, 1)
+}
+
+/// As [`cluster`], with nodes of at most two shards, and all shards linked.
+///
+/// # Panics
+/// If they do not know each other in time.
+pub fn cluster_on(count: usize, cores: u16) -> Vec<Broker> {
     let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-    let nodes: Vec<Broker> = addresses.iter().map(|&address| node(address, &addresses[..1], "", SECRET)).collect();
+    let node = |&address: &SocketAddr| node_on(cores, address, &addresses[..1], "", SECRET);
+    let nodes: Vec<Broker> = addresses.iter().map(node).collect();
     for node in &nodes {
         wait_for(node, &vec!["alive"; count]);
+        let links = 2 * (count - 1) * usize::from(cores);
+        node.wait_for_metric("bifro_links", |up| up == links as f64);
+        node.wait_for_metric("bifro_nodes_unheard", |unheard| unheard == 0.0);
     }
     nodes
 }

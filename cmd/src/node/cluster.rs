@@ -2,18 +2,32 @@
 
 use super::StartError;
 use super::storage::Storage;
-use crate::admin::{ClusterCell, ShardBeat};
+use crate::admin::ShardBeat;
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
-use bifro_cluster::{Secret, Settings, Underlay};
+use bifro_cluster::{Secret, Settings, Underlay, View};
 use bifro_core::config::ClusterConfig;
-use bifro_core::ids::NodeId;
+use bifro_core::ids::{NodeId, NodeIdx, ShardId};
+use bifro_core::limits::LINK_IDLE;
+use bifro_core::nodes::{Node, Nodes};
+use bifro_net::broker::Command;
+use bifro_net::clock::Clock;
+use bifro_net::links::{Hello, LinkLimits, Links, LinksConfig};
+use bifro_net::mesh::InletSender;
 use bifro_store::fatal::exit_process;
 use bifro_store::host::random;
-use bifro_swim::{Config, Health};
+use bifro_swim::{Announcement, Config, Health};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
+
+/// How long a node that is to join others waits for their answer before it hears clients: what these publish before could not reach the others.
+const JOIN_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the system is asked for a port that is followed by as many free ones as there are shards.
+const BIND_ATTEMPTS: u32 = 64;
 
 /// Characters of the shortest secret.
 const SECRET_CHARACTERS_MIN: usize = 16;
@@ -33,40 +47,173 @@ pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
     Ok(Secret::new(&text))
 }
 
-/// Joins the cluster of the configuration, if there is one, and lets the admin endpoint see it.
-pub(super) fn join(
-    loaded: &Loaded,
-    storage: &Storage,
-    beats: &[Arc<ShardBeat>],
-    cell: &ClusterCell,
-) -> Result<Option<Underlay>, StartError> {
-    let Some(config) = &loaded.config.cluster else { return Ok(None) };
-    let (id, identity) = match storage.node_id() {
-        Some(id) => (id, Identity::open(Path::new(&loaded.config.node.data_dir))?),
-        None => (NodeId(random()?), Identity::volatile()),
-    };
-    let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
-    let cells = storage.cells();
-    let shards = u16::try_from(beats.len()).expect("shards are counted in 16 bits");
-    let underlay = Underlay::start(Settings {
-        id,
-        identity,
-        nonce: random()?,
-        bind: config.bind,
-        advertise: config.advertise,
-        seeds: config.seeds.clone(),
-        secret: secret(config)?,
-        swim: timings(config),
-        shards,
-        health: Box::new(move || {
-            let turns = beats.iter().all(|beat| beat.silence() < stall);
-            let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
-            if turns && has_space { Health::Well } else { Health::Impaired }
-        }),
-        fatal: exit_process(),
-    })?;
-    cell.show(underlay.handle().clone());
-    Ok(Some(underlay))
+/// This node's part in the cluster, before it joins.
+pub(super) struct Member {
+    hello: Hello,
+    identity: Identity,
+    secret: Secret,
+    socket: UdpSocket,
+    /// The shards' ends of their links to other nodes, by shard.
+    links: Vec<Links>,
+}
+
+impl Member {
+    /// Binds the ports of the cluster that the configuration names, if it names one.
+    pub(super) fn prepare(
+        loaded: &Loaded,
+        storage: &Storage,
+        shards: u16,
+        clock: Clock,
+    ) -> Result<Option<Self>, StartError> {
+        let Some(config) = &loaded.config.cluster else { return Ok(None) };
+        let (node, identity) = match storage.node_id() {
+            Some(id) => (id, Identity::open(Path::new(&loaded.config.node.data_dir))?),
+            None => (NodeId(random()?), Identity::volatile()),
+        };
+        let secret = secret(config)?;
+        let hello = Hello { node, starts: identity.starts(), nonce: random()?, shard: ShardId(0), shards };
+        let links = |address, shard| {
+            let (secret, limits) = (secret.clone(), LinkLimits { idle: LINK_IDLE, ..LinkLimits::default() });
+            Links::bind(LinksConfig { bind: address, me: Hello { shard, ..hello }, secret, clock, limits })
+        };
+        let (socket, links) = bind(config.bind, shards, links)?;
+        Ok(Some(Self { hello, identity, secret, socket, links }))
+    }
+
+    /// Who this node is.
+    pub(super) const fn id(&self) -> NodeId {
+        self.hello.node
+    }
+
+    /// Each shard's links, and how it greets others over them. Once.
+    pub(super) fn take_links(&mut self) -> Vec<(Links, Hello)> {
+        let hello = self.hello;
+        let greeted = |(shard, links)| (links, Hello { shard: ShardId(shard), ..hello });
+        (0..).zip(self.links.drain(..)).map(greeted).collect()
+    }
+
+    /// Joins, and waits until another member is known to all shards; not for long, since there may be none.
+    pub(super) fn join(
+        self,
+        loaded: &Loaded,
+        config: &ClusterConfig,
+        storage: &Storage,
+        beats: &[Arc<ShardBeat>],
+        senders: &[InletSender<Command>],
+    ) -> Result<Underlay, StartError> {
+        let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
+        let cells = storage.cells();
+        let address = self.socket.local_addr()?;
+        let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address.to_string());
+        let (told, is_told) = mpsc::channel();
+        let mut watcher = Watcher::new(senders.to_vec());
+        let underlay = Underlay::start(Settings {
+            id: self.hello.node,
+            identity: self.identity,
+            nonce: self.hello.nonce,
+            socket: self.socket,
+            advertise: config.advertise,
+            seeds: config.seeds.clone(),
+            secret: self.secret,
+            swim: timings(config),
+            shards: self.hello.shards,
+            health: Box::new(move || {
+                let turns = beats.iter().all(|beat| beat.silence() < stall);
+                let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
+                if turns && has_space { Health::Well } else { Health::Impaired }
+            }),
+            watcher: Box::new(move |view| {
+                if watcher.see(view) {
+                    // Nobody may wait any more.
+                    let _ = told.send(());
+                }
+            }),
+            fatal: exit_process(),
+        })?;
+        if !is_first && is_told.recv_timeout(JOIN_PATIENCE).is_err() {
+            let seeds = &config.seeds;
+            tracing::warn!(?seeds, "no other node has answered yet; going on alone, and asking them again and again");
+        }
+        Ok(underlay)
+    }
+}
+
+/// Binds the underlay's port, and the ports after it for the shards. If the system is to choose, until it has chosen one that is followed by
+/// free ones.
+fn bind(
+    address: SocketAddr,
+    shards: u16,
+    links: impl Fn(SocketAddr, ShardId) -> io::Result<Links>,
+) -> Result<(UdpSocket, Vec<Links>), StartError> {
+    let refuse = |address, error| StartError::ClusterPort { address, shards, error };
+    let mut attempts = if address.port() == 0 { BIND_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let socket = UdpSocket::bind(address).map_err(|error| refuse(address, error))?;
+        let base = socket.local_addr()?;
+        let end = |shard: u16| match base.port().checked_add(shard + 1) {
+            Some(port) => {
+                let address = SocketAddr::new(base.ip(), port);
+                links(address, ShardId(shard)).map_err(|error| refuse(address, error))
+            }
+            None => Err(refuse(base, io::Error::other("there are no more ports"))),
+        };
+        match (0..shards).map(end).collect() {
+            Ok(links) => return Ok((socket, links)),
+            Err(error) if attempts == 0 => return Err(error),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Tells the shards who lives.
+struct Watcher {
+    shards: Vec<InletSender<Command>>,
+    /// What each shard was told last.
+    told: Vec<Option<Arc<Nodes>>>,
+    newest: Option<Arc<Nodes>>,
+    /// Every process that ever was a node, by its number.
+    known: HashMap<(NodeId, u64), NodeIdx>,
+}
+
+impl Watcher {
+    fn new(shards: Vec<InletSender<Command>>) -> Self {
+        Self { told: vec![None; shards.len()], shards, newest: None, known: HashMap::new() }
+    }
+
+    /// True if all shards know of some other node.
+    fn see(&mut self, view: &View) -> bool {
+        let present = view.members.iter().filter(|member| member.status.is_present());
+        let mut others: Vec<_> = present.filter_map(|member| self.node(&member.announcement)).collect();
+        others.sort_by_key(|node| node.idx);
+        let nodes = Nodes { me: view.me.id, others };
+        if self.newest.as_deref() != Some(&nodes) {
+            self.newest = Some(Arc::new(nodes));
+        }
+        let Some(newest) = &self.newest else { return false };
+        for (shard, told) in self.shards.iter().zip(&mut self.told) {
+            // A mailbox that is full now is tried again within a second.
+            if told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, newest))
+                && shard.send(Command::Nodes(newest.clone())).is_ok()
+            {
+                *told = Some(newest.clone());
+            }
+        }
+        !newest.others.is_empty() && self.told.iter().flatten().all(|told| Arc::ptr_eq(told, newest))
+    }
+
+    fn node(&mut self, of: &Announcement) -> Option<Node> {
+        let next = u16::try_from(self.known.len() + 1);
+        let idx = match (self.known.get(&(of.id, of.nonce)), next) {
+            (Some(&idx), _) => idx,
+            (None, Ok(next)) => *self.known.entry((of.id, of.nonce)).or_insert(NodeIdx(next)),
+            (None, Err(_)) => {
+                tracing::error!(node = %of.id, "other nodes were started 65535 times: this one must be restarted to count on");
+                return None;
+            }
+        };
+        Some(Node { idx, id: of.id, nonce: of.nonce, address: of.address, shards: of.shards })
+    }
 }
 
 /// Everything in proportion to the probe interval, as in the defaults.

@@ -4,6 +4,7 @@ use super::listeners::ListenerError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
 use bifro_cluster::UnderlayError;
+use std::net::SocketAddr;
 use bifro_net::cores::SpawnError;
 use bifro_store::host::HostError;
 use thiserror::Error;
@@ -27,6 +28,16 @@ pub enum StartError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] UnderlayError),
+    /// A port of the cluster.
+    #[error("cluster: {address}: {error}; a node of {shards} shards needs the {shards} ports after that of cluster.bind as well")]
+    ClusterPort {
+        /// Where.
+        address: SocketAddr,
+        /// How many ports follow the first.
+        shards: u16,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// The cluster's secret.
     #[error("cluster.secret_file = \"{file}\": {problem}")]
     Secret {

@@ -20,12 +20,13 @@ use crate::logging::Logging;
 use crate::signals::{self, Request};
 use crate::{config, selfcheck};
 use bifro_cluster::Underlay;
-use bifro_core::ids::ShardId;
+use bifro_core::ids::{NodeId, ShardId};
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::ports::Services;
 use bifro_net::broker::{BrokerSettings, Command, Shard, ShardMessage, ShardParts, TenantRegistry};
 use bifro_net::clock::Clock;
 use bifro_net::cores::{self, Executors, ExecutorsConfig, spawn_executors};
+use bifro_net::links::{Hello, Links};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
 use bifro_store::fatal::Wake;
@@ -70,6 +71,7 @@ struct ShardSeed {
     inlet: Inlet<Command>,
     sender: InletSender<Command>,
     listeners: Vec<(u16, OwnedFd)>,
+    links: Option<(Links, Hello)>,
 }
 
 /// Runs a node until it has been told to end.
@@ -94,6 +96,8 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         tracing::warn!("{warning}");
     }
     let storage = Arc::new(Storage::open(&loaded, shards)?);
+    let clock = Clock::start();
+    let mut member = cluster::Member::prepare(&loaded, &storage, shards, clock)?;
     let settings = Arc::new(broker_settings(&loaded, shards, storage.seed())?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
@@ -118,7 +122,8 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let sockets = loaded.config.listener.iter().map(|listener| listeners::open(listener, shards));
     let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address.clone()).collect();
-    let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets);
+    let links = member.as_mut().map(cluster::Member::take_links).unwrap_or_default();
+    let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets, links);
     let executors = spawn_shards(
         &loaded,
         shards,
@@ -129,17 +134,26 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             acl: Arc::new(acl),
             tenants: tenants.clone(),
             storage: storage.clone(),
+            member: member.as_ref().map(cluster::Member::id),
+            clock,
             logging,
         },
     )?;
     let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
     let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
-    let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders, deadline)?;
+    let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders.clone(), deadline)?;
     if let Err(error) = storage.wait() {
         executors.join();
         return Err(error);
     }
-    let underlay = cluster::join(&loaded, &storage, &beats, &cluster_cell)?;
+    let underlay = match (member, &loaded.config.cluster) {
+        (Some(member), Some(config)) => Some(member.join(&loaded, config, &storage, &beats, &senders)?),
+        _ => None,
+    };
+    if let Some(underlay) = &underlay {
+        cluster_cell.show(underlay.handle().clone());
+    }
+    storage.admit_clients();
     announce(&loaded, &addresses, &admin, underlay.as_ref(), shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
     executors.join();
@@ -179,6 +193,7 @@ fn seeds(
     metrics: &[Arc<ShardMetrics>],
     beats: &[Arc<ShardBeat>],
     sockets: Vec<Sockets>,
+    links: Vec<(Links, Hello)>,
 ) -> (Vec<ShardSeed>, Vec<InletSender<Command>>) {
     let shards = u16::try_from(metrics.len()).expect("shards are counted in 16 bits");
     let ends = mesh(shards, loaded.config.limits.mesh_capacity as usize);
@@ -190,10 +205,12 @@ fn seeds(
     }
     let mut seeds = Vec::new();
     let mut senders = Vec::new();
+    let mut links = links.into_iter();
     for ((mesh, listeners), (metrics, beat)) in ends.into_iter().zip(by_shard).zip(metrics.iter().zip(beats)) {
         let (sender, inlet) = inlet(INLET_CAPACITY);
         senders.push(sender.clone());
-        seeds.push(ShardSeed { metrics: metrics.clone(), beat: beat.clone(), mesh, inlet, sender, listeners });
+        let links = links.next();
+        seeds.push(ShardSeed { metrics: metrics.clone(), beat: beat.clone(), mesh, inlet, sender, listeners, links });
     }
     (seeds, senders)
 }
@@ -205,6 +222,8 @@ struct Common<'a> {
     acl: Arc<AclAuthorizer>,
     tenants: Arc<TenantRegistry>,
     storage: Arc<Storage>,
+    member: Option<NodeId>,
+    clock: Clock,
     logging: &'a Logging,
 }
 
@@ -229,8 +248,8 @@ fn spawn_shards(
     // Each shard takes its seed once; what a shard owns cannot be shared, so it is handed over and not lent.
     let seeds: Mutex<Vec<Option<ShardSeed>>> = Mutex::new(seeds.into_iter().map(Some).collect());
     let (settings, auth, acl) = (common.settings.clone(), common.auth.clone(), common.acl.clone());
-    let storage = common.storage.clone();
-    let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), Clock::start());
+    let (storage, member) = (common.storage.clone(), common.member);
+    let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), common.clock);
     let start = move |shard: ShardId| {
         let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner)[shard.index()].take();
         let seed = seed.expect("each shard is started once");
@@ -240,11 +259,11 @@ fn spawn_shards(
             let _ = sender.send(Command::Auth { req, outcome });
         });
         let (events, beat) = (events.clone(), seed.beat);
-        let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics);
+        let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics, seed.links);
         let authenticator = Box::new(auth.for_shard(shard, reply));
         let (settings, acl, tenants, storage) = (settings.clone(), acl.clone(), tenants.clone(), storage.clone());
         async move {
-            let (mesh, inlet, listeners, metrics) = parts;
+            let (mesh, inlet, listeners, metrics, links) = parts;
             let (thread, bell) = (std::thread::current(), mesh.bell());
             let wake: Wake = Arc::new(move || {
                 bell.ring();
@@ -252,6 +271,10 @@ fn spawn_shards(
                 thread.unpark();
             });
             let Some(services) = storage.services(shard, metrics.clone(), wake, clock.now(), &tenants) else { return };
+            let services = match member {
+                Some(me) => services.join(me),
+                None => services,
+            };
             let ring = Ring::new(ring).unwrap_or_else(|error| panic!("the network ring cannot be made: {error}"));
             let shard = Shard::new(ShardParts {
                 shard,
@@ -265,11 +288,13 @@ fn spawn_shards(
                 tenants,
                 mesh,
                 inlet,
+                links,
                 ring,
                 listeners,
                 clock,
                 recovering: storage.recovering.clone(),
             });
+            let shard = shard.unwrap_or_else(|error| panic!("the shard cannot watch its links: {error}"));
             if let Err(error) = shard.run().await {
                 panic!("the network ring failed: {error}");
             }

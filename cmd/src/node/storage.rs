@@ -31,7 +31,7 @@ pub(super) struct Storage {
     node: Option<Arc<Node>>,
     seed: u64,
     shards: u16,
-    /// Shards whose services are not in their places yet.
+    /// Shards whose services are not in their places yet, and one for the node, until it admits clients.
     pub(super) recovering: Arc<AtomicUsize>,
     /// All shards have read what an earlier process left, and so know of every tenant.
     loaded: Barrier,
@@ -53,7 +53,7 @@ impl Storage {
             node,
             seed,
             shards,
-            recovering: Arc::new(AtomicUsize::new(shards.into())),
+            recovering: Arc::new(AtomicUsize::new(usize::from(shards) + 1)),
             loaded: Barrier::new(shards.into()),
             failed: Mutex::new(None),
         })
@@ -106,13 +106,18 @@ impl Storage {
     /// # Errors
     /// What one of them could not read; all have ended then.
     pub(super) fn wait(&self) -> Result<(), StartError> {
-        while self.recovering.load(Ordering::Acquire) > 0 {
+        while self.recovering.load(Ordering::Acquire) > 1 {
             if let Some(error) = self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
                 return Err(error.into());
             }
             std::thread::sleep(RECOVERY_POLL);
         }
         Ok(())
+    }
+
+    /// The node is where it belongs: the shards open their listeners.
+    pub(super) fn admit_clients(&self) {
+        self.recovering.fetch_sub(1, Ordering::Release);
     }
 }
 

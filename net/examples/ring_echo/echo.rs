@@ -90,6 +90,8 @@ impl Echo {
                 self.touch(slot);
             }
             Event::Closed { slot, error: Some(_) } | Event::Sent { slot, error: Some(_), .. } => self.ring.abort(slot),
+            // Nothing of others is watched here.
+            Event::Readable { .. } => {}
         }
     }
 

@@ -167,6 +167,20 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// How many bytes of a well-formed batch are whole frames of `most` bytes together, or one frame if that is longer.
+pub(super) fn part(batch: &[u8], most: usize) -> usize {
+    let mut end = 0;
+    while let Some(header) = batch.get(end..end + HEADER_BYTES) {
+        let length = header[1..].try_into().map_or(0, u32::from_le_bytes);
+        let next = end + HEADER_BYTES + length as usize;
+        if next > most && end > 0 {
+            break;
+        }
+        end = next;
+    }
+    end
+}
+
 /// Takes the next frame off a batch. None: the batch is malformed.
 pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant) -> Option<Frame<'a>> {
     let (header, rest) = batch.split_at_checked(HEADER_BYTES)?;
@@ -262,6 +276,25 @@ mod tests {
         assert_eq!(taken.iter().map(|publish| u64::from_le_bytes(*publish)).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(matches!(read(), Frame::Refused { publish: 4, refusal: Refusal::NoMember }));
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_parted_between_frames() {
+        let batch = batch();
+        for most in [1, 50, 100, batch.len()] {
+            let mut at = 0;
+            while at < batch.len() {
+                let length = part(&batch[at..], most);
+                let mut rest = &batch[at..at + length];
+                let mut frames = 0;
+                while !rest.is_empty() {
+                    next(&mut rest, NOW).expect("whole frames");
+                    frames += 1;
+                }
+                assert!(frames == 1 || length <= most);
+                at += length;
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod shaping;
 mod shard;
 mod shared;
 mod tenants;
+mod uplinks;
 
 pub use command::{Command, Reload};
 pub use peer::ShardMessage;

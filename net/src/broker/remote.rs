@@ -27,6 +27,10 @@ use std::sync::Arc;
 const NODE_BEHIND_BYTES: usize = 1 << 20;
 /// Bytes that may wait for a node on one shard; beyond, messages are dropped or refused.
 const NODE_QUEUE_BYTES: usize = 16 << 20;
+/// Bytes handed to a link at once, a frame that is longer by itself excepted.
+const HANDOVER_BYTES: usize = 1 << 20;
+/// Bytes of the longest message that goes to another node; longer ones are refused.
+const FORWARD_BYTES: usize = 15 << 20;
 
 /// The way from this shard to another node.
 #[derive(Debug, Default)]
@@ -79,28 +83,32 @@ impl Remotes {
                 frames::put_taken(&from.taken, &mut from.batch);
                 from.taken.clear();
             }
-            if !from.batch.is_empty() && send(Via::From(node, shard), &from.batch) {
-                reuse(&mut from.batch);
-            }
+            hand_over(&mut from.batch, |bytes| send(Via::From(node, shard), bytes));
         }
-        for (&node, to) in &mut self.outgoing {
-            if to.is_up && !to.batch.is_empty() && send(Via::To(node), &to.batch) {
-                reuse(&mut to.batch);
-            }
+        for (&node, to) in self.outgoing.iter_mut().filter(|(_, to)| to.is_up) {
+            hand_over(&mut to.batch, |bytes| send(Via::To(node), bytes));
         }
-    }
-
-    /// Whether anything waits for a link that is up.
-    pub(super) fn has_more(&self) -> bool {
-        self.incoming.values().any(|from| !from.batch.is_empty() || !from.taken.is_empty())
-            || self.outgoing.values().any(|to| to.is_up && !to.batch.is_empty())
     }
 }
 
-/// Keeps the memory of an ordinary batch for the next.
-fn reuse(batch: &mut Vec<u8>) {
-    batch.clear();
-    batch.shrink_to(NODE_BEHIND_BYTES);
+/// Offers a batch, in parts that end with a frame, until one is refused; the rest stays.
+fn hand_over(batch: &mut Vec<u8>, mut send: impl FnMut(&[u8]) -> bool) {
+    let mut sent = 0;
+    while sent < batch.len() {
+        let part = sent + frames::part(&batch[sent..], HANDOVER_BYTES);
+        if !send(&batch[sent..part]) {
+            break;
+        }
+        sent = part;
+    }
+    batch.drain(..sent);
+    if batch.is_empty() {
+        batch.shrink_to(NODE_BEHIND_BYTES);
+    }
+}
+
+const fn is_too_long(view: &MessageView<'_>) -> bool {
+    view.topic.len() + view.properties.len() + view.payload.len() > FORWARD_BYTES
 }
 
 impl<S: Services> Broker<S> {
@@ -287,7 +295,7 @@ impl<S: Services> Broker<S> {
         publisher: &mut Publisher,
     ) {
         let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
-        let is_full = outgoing.batch.len() > NODE_QUEUE_BYTES;
+        let is_full = outgoing.batch.len() > NODE_QUEUE_BYTES || is_too_long(view);
         if matches!(publisher, Publisher::Nobody) && (is_full || !outgoing.is_up) {
             self.metrics.forwards_failed.add(1);
             return;
@@ -322,7 +330,7 @@ impl<S: Services> Broker<S> {
         let waits = publish.is_some() || message.view().qos != QoS::AtMostOnce;
         let req = self.next_req_id();
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
-        if !outgoing.is_up || outgoing.batch.len() > NODE_QUEUE_BYTES {
+        if !outgoing.is_up || outgoing.batch.len() > NODE_QUEUE_BYTES || is_too_long(&message.view()) {
             return false;
         }
         let name = (&*group.filter, &*group.group.name, group.group.ordered);

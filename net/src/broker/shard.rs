@@ -5,8 +5,10 @@
 //! also waits while another shard is behind ([`MeshEnd::is_peer_behind`]): a queue between shards is the same for everybody.
 
 use super::conn::{PauseReasons, RingOp};
+use super::uplinks::Uplinks;
 use super::{Broker, BrokerParts, BrokerSettings, Command, EventSink, ShardMessage, TenantRegistry};
 use crate::clock::Clock;
+use crate::links::{Hello, Links};
 use crate::mesh::{Inlet, MeshEnd};
 use crate::ring::{BufferId, Event as RingEvent, Ring};
 use bifro_core::ids::{ShardId, Slot};
@@ -44,6 +46,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often a shard looks whether the others have recovered.
 const RECOVERY_POLL: Duration = Duration::from_millis(2);
 
+/// Names the socket of the links among what the ring watches.
+const UPLINKS: u16 = 0;
+
 /// What a shard is made of.
 pub struct ShardParts<S: Services> {
     /// Which shard.
@@ -68,6 +73,8 @@ pub struct ShardParts<S: Services> {
     pub mesh: MeshEnd<ShardMessage<S::Message>>,
     /// Commands from other threads.
     pub inlet: Inlet<Command>,
+    /// Its end of the links to other nodes, and how it greets them; none if the node stands alone.
+    pub links: Option<(Links, Hello)>,
     /// Its network ring, with listeners not yet added.
     pub ring: Ring,
     /// Listening sockets, by listener.
@@ -83,6 +90,7 @@ pub struct Shard<S: Services> {
     broker: Broker<S>,
     ring: Ring,
     mesh: MeshEnd<ShardMessage<S::Message>>,
+    uplinks: Option<Uplinks>,
     inlet: Inlet<Command>,
     clock: Clock,
     beat: Box<dyn Fn()>,
@@ -91,7 +99,7 @@ pub struct Shard<S: Services> {
     events: VecDeque<RingEvent>,
     /// Received buffers of connections that have used up their share of a turn.
     bulk: VecDeque<(Slot, BufferId, u32)>,
-    /// They wait until another shard has caught up.
+    /// They wait until another shard has caught up, or a node.
     bulk_waits: bool,
     peer_scratch: Vec<(ShardId, ShardMessage<S::Message>)>,
     /// Messages of other shards that wait for their turn.
@@ -118,9 +126,12 @@ enum Turn {
 
 impl<S: Services> Shard<S> {
     /// A shard that is ready to run, on the thread that made its ring.
-    pub fn new(parts: ShardParts<S>) -> Self {
+    ///
+    /// # Errors
+    /// If there is no descriptor left with which to watch the links' socket.
+    pub fn new(parts: ShardParts<S>) -> io::Result<Self> {
         let now = parts.clock.now();
-        let ring = parts.ring;
+        let mut ring = parts.ring;
         let broker = BrokerParts {
             shard: parts.shard,
             settings: parts.settings,
@@ -131,12 +142,17 @@ impl<S: Services> Shard<S> {
             authorizer: parts.authorizer,
             tenants: parts.tenants,
         };
+        let uplinks = parts.links.map(|(links, me)| Uplinks::new(links, me));
+        if let Some(uplinks) = &uplinks {
+            ring.watch(uplinks.fd(), UPLINKS)?;
+        }
         parts.mesh.set_waker(ring.waker());
         parts.inlet.attach(parts.mesh.bell());
-        Self {
+        Ok(Self {
             broker: Broker::new(broker, now),
             ring,
             mesh: parts.mesh,
+            uplinks,
             inlet: parts.inlet,
             clock: parts.clock,
             beat: parts.beat,
@@ -151,7 +167,7 @@ impl<S: Services> Shard<S> {
             listeners: parts.listeners,
             recovering: parts.recovering,
             is_recovered: false,
-        }
+        })
     }
 
     /// Runs until the shard has been drained.
@@ -180,7 +196,7 @@ impl<S: Services> Shard<S> {
         let worked = !self.events.is_empty();
         let worked = self.broker.poll_services() || worked;
         self.handle_ring_events();
-        let heard = self.handle_bulk() | self.handle_peers() | self.handle_commands();
+        let heard = self.handle_bulk() | self.handle_peers() | self.handle_commands() | self.handle_uplinks();
         self.accept_again();
         self.listen_when_recovered();
         let drained = self.broker.continue_drain();
@@ -190,7 +206,8 @@ impl<S: Services> Shard<S> {
         metrics.turns.add(u64::from(worked));
         metrics.mesh_overflow.set(self.mesh.overflow_len() as u64);
         metrics.ring_enters.set(self.ring.counters().enters);
-        Ok(match (drained, worked || self.broker.has_more()) {
+        let has_more = self.broker.has_more() || self.uplinks.as_ref().is_some_and(Uplinks::has_more);
+        Ok(match (drained, worked || has_more) {
             (true, _) => Turn::Drained,
             (false, true) => Turn::Worked,
             (false, false) => Turn::Idle,
@@ -200,6 +217,9 @@ impl<S: Services> Shard<S> {
     /// Hands everything that was produced to the mesh and the ring.
     fn finish_turn(&mut self) {
         self.broker.end_turn(self.overflow_bytes);
+        if let Some(uplinks) = &mut self.uplinks {
+            uplinks.flush(&mut self.broker);
+        }
         self.send_to_peers();
         while let Some(op) = self.broker.next_ring_op() {
             match op {
@@ -227,6 +247,11 @@ impl<S: Services> Shard<S> {
                 RingEvent::Received { slot, buffer, len } => self.received(slot, buffer, len),
                 RingEvent::Closed { slot, error: None } => self.broker.handle_peer_ended(slot),
                 RingEvent::Closed { slot, error: Some(_) } => self.broker.handle_broken(slot),
+                RingEvent::Readable { token: _ } => {
+                    if let Some(uplinks) = &mut self.uplinks {
+                        uplinks.set_readable();
+                    }
+                }
                 RingEvent::Sent { slot, wire, error } => self.broker.handle_sent(slot, wire, error.as_ref()),
             }
         }
@@ -260,7 +285,8 @@ impl<S: Services> Shard<S> {
     /// Serves connections that send more than their share, in the order in which it came. They wait while another shard is
     /// behind: what others send there would have to wait behind theirs. True if any was served.
     fn handle_bulk(&mut self) -> bool {
-        self.bulk_waits = !self.bulk.is_empty() && self.mesh.is_peer_behind();
+        self.bulk_waits =
+            !self.bulk.is_empty() && (self.mesh.is_peer_behind() || self.broker.remotes.is_node_behind());
         if self.bulk_waits {
             return false;
         }
@@ -303,9 +329,18 @@ impl<S: Services> Shard<S> {
     fn handle_commands(&mut self) -> bool {
         for handled in 0..COMMANDS_PER_TURN {
             let Some(command) = self.inlet.pop() else { return handled > 0 };
+            let nodes = if let Command::Nodes(nodes) = &command { Some(nodes.clone()) } else { None };
             self.broker.handle_command(command);
+            if let (Some(nodes), Some(uplinks)) = (nodes, &mut self.uplinks) {
+                uplinks.set_nodes(&nodes, &mut self.broker);
+            }
         }
         true
+    }
+
+    /// True if there was anything.
+    fn handle_uplinks(&mut self) -> bool {
+        self.uplinks.as_mut().is_some_and(|uplinks| uplinks.turn(&mut self.broker))
     }
 
     fn send_to_peers(&mut self) {
@@ -388,12 +423,13 @@ impl<S: Services> Shard<S> {
     }
 
     async fn park(&mut self) -> io::Result<()> {
-        if !self.mesh.prepare_park(self.bulk_waits) {
+        if !self.mesh.prepare_park(self.bulk_waits && !self.broker.remotes.is_node_behind()) {
             return Ok(());
         }
         if self.inlet.is_empty() && self.broker.is_storage_quiet() {
             let accept = self.accept_again.iter().map(|&(at, _)| at).min();
             let next = earlier(self.broker.next_deadline(), accept);
+            let next = earlier(next, self.uplinks.as_ref().and_then(Uplinks::next_timeout));
             let most = if self.listeners.is_empty() { HEARTBEAT } else { RECOVERY_POLL };
             let delay = next.map_or(most, |at| at.since(self.broker.now).min(most));
             self.broker.metrics.parks.add(1);

@@ -27,6 +27,7 @@ mod sending;
 mod sockets;
 mod unavailable;
 mod user_data;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 use user_data::Op;
+use watch::Watched;
 
 /// Finished sends kept for reuse; more than one turn's worth of sends per shard rarely is in flight.
 const SPARE_SENDS_MAX: usize = 256;
@@ -122,6 +124,11 @@ pub enum Event {
         /// Set if not all of it was taken by the kernel.
         error: Option<io::Error>,
     },
+    /// Something arrived at a descriptor given to [`Ring::watch`].
+    Readable {
+        /// As given there.
+        token: u16,
+    },
 }
 
 /// What a ring has done since it was made.
@@ -150,6 +157,7 @@ pub struct Ring {
     buffers: Buffers,
     sockets: Sockets,
     acceptors: Vec<Acceptor>,
+    watched: Vec<Watched>,
     /// Sockets whose receive ended for want of a buffer, oldest first.
     starved: VecDeque<Slot>,
     reaped: Vec<Completion>,
@@ -174,6 +182,7 @@ impl Ring {
             buffers,
             sockets: Sockets::default(),
             acceptors: Vec::new(),
+            watched: Vec::new(),
             starved: VecDeque::new(),
             reaped: Vec::new(),
             spare_sends: Vec::new(),
@@ -355,6 +364,7 @@ impl Ring {
             Op::Recv(slot) => self.complete_recv(slot, completion, events),
             Op::Send(slot) => self.complete_send(slot, completion, events),
             Op::Accept(index) => self.complete_accept(index, completion, events),
+            Op::Watch(index) => self.complete_watch(index, completion, events),
             Op::Wake if !completion.more() => self.arm_wake(),
             Op::Wake | Op::Ignored => {}
         }

@@ -4,6 +4,7 @@ mod closing;
 mod receiving;
 mod sending;
 mod waking;
+mod watching;
 
 use super::*;
 use socket2::SockRef;
@@ -25,6 +26,7 @@ struct Bench {
     closed: Vec<(Slot, Option<io::Error>)>,
     sent: Vec<(Slot, Wire, Option<io::Error>)>,
     accept_failures: Vec<io::Error>,
+    readable: Vec<u16>,
     /// Buffers are given back as soon as they have been read.
     recycles: bool,
     held: Vec<BufferId>,
@@ -44,6 +46,7 @@ impl Bench {
             closed: Vec::new(),
             sent: Vec::new(),
             accept_failures: Vec::new(),
+            readable: Vec::new(),
             recycles: true,
             held: Vec::new(),
         }
@@ -73,6 +76,7 @@ impl Bench {
                 }
                 Event::Closed { slot, error } => self.closed.push((slot, error)),
                 Event::Sent { slot, wire, error } => self.sent.push((slot, wire, error)),
+                Event::Readable { token } => self.readable.push(token),
             }
         }
     }

@@ -19,6 +19,8 @@ pub(super) enum Op {
     Accept(u32),
     /// Multishot poll of the eventfd that other threads wake the shard with.
     Wake,
+    /// Multishot poll of somebody else's descriptor, by place in the table of those.
+    Watch(u32),
 }
 
 impl Op {
@@ -31,6 +33,7 @@ impl Op {
             Self::Send(slot) => (2, slot.index, slot.generation),
             Self::Accept(index) => (3, index, 0),
             Self::Wake => (4, 0, 0),
+            Self::Watch(index) => (5, index, 0),
         };
         assert!(index <= INDEX_MAX);
         (kind << 56) | ((index as u64) << 32) | generation as u64
@@ -45,6 +48,7 @@ impl Op {
             2 => Self::Send(slot),
             3 => Self::Accept(index),
             4 => Self::Wake,
+            5 => Self::Watch(index),
             _ => Self::Ignored,
         }
     }
@@ -59,7 +63,8 @@ mod tests {
         for index in [0, 1, INDEX_MAX] {
             for generation in [0, 1, u32::MAX] {
                 let slot = Slot { index, generation };
-                for op in [Op::Ignored, Op::Recv(slot), Op::Send(slot), Op::Accept(index), Op::Wake] {
+                let polls = [Op::Accept(index), Op::Watch(index), Op::Wake];
+                for op in [Op::Ignored, Op::Recv(slot), Op::Send(slot)].into_iter().chain(polls) {
                     assert_eq!(Op::unpack(op.pack()), op);
                 }
             }

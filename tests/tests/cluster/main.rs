@@ -1,4 +1,5 @@
 //! Nodes as real processes that find each other, lose each other and meet again.
 
+mod overlay;
 mod partitions;
 mod underlay;

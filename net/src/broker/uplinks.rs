@@ -1,0 +1,207 @@
+//! The links of a shard: one to each other node, made and made again as long as the node lives, and those that shards of other nodes have
+//! to it. Shard i has its link with shard i of the other node, modulo their number there.
+
+use super::Broker;
+use crate::links::{Hello, Lane, LinkEvent, LinkId, Links};
+use bifro_core::ids::NodeIdx;
+use bifro_core::nodes::{Node, Nodes};
+use bifro_core::ports::{Services, Via};
+use bifro_core::time::{Instant, earlier};
+use hashbrown::HashMap;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// From a link that ended to the next attempt: at first, and at most.
+const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The link this shard is to have to a node.
+#[derive(Debug)]
+struct Dial {
+    /// The one there is, up or not yet.
+    link: Option<LinkId>,
+    /// When to try again if there is none.
+    at: Instant,
+    delay: Duration,
+}
+
+/// See the module's page.
+pub(super) struct Uplinks {
+    links: Links,
+    me: Hello,
+    nodes: Arc<Nodes>,
+    dials: BTreeMap<NodeIdx, Dial>,
+    /// Links that are up, and which ways they are.
+    ways: HashMap<LinkId, Via>,
+    by_way: HashMap<Via, LinkId>,
+    events: Vec<LinkEvent>,
+    is_readable: bool,
+}
+
+impl Uplinks {
+    pub(super) fn new(links: Links, me: Hello) -> Self {
+        Self {
+            links,
+            me,
+            nodes: Arc::new(Nodes::alone(me.node)),
+            dials: BTreeMap::new(),
+            ways: HashMap::new(),
+            by_way: HashMap::new(),
+            events: Vec::new(),
+            is_readable: true,
+        }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.links.as_fd()
+    }
+
+    /// Something has come.
+    pub(super) const fn set_readable(&mut self) {
+        self.is_readable = true;
+    }
+
+    /// When to turn again even if nothing comes.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let dials = self.dials.values().filter(|dial| dial.link.is_none()).map(|dial| dial.at).min();
+        earlier(dials, self.links.next_timeout())
+    }
+
+    /// Whether there is something to do at once.
+    pub(super) fn has_more(&self) -> bool {
+        self.is_readable || self.links.has_more()
+    }
+
+    /// Other nodes have come or gone; the broker knows already.
+    pub(super) fn set_nodes<S: Services>(&mut self, nodes: &Arc<Nodes>, broker: &mut Broker<S>) {
+        self.nodes = nodes.clone();
+        let gone = self.ways.iter().filter(|(_, via)| nodes.get(node_of(**via)).is_none()).map(|(&link, _)| link);
+        for link in gone.collect::<Vec<_>>() {
+            self.close(link, "this node takes the other for dead", broker);
+        }
+        let (links, now) = (&mut self.links, broker.now);
+        self.dials.retain(|&node, dial| {
+            let lives = nodes.get(node).is_some();
+            if let (false, Some(link)) = (lives, dial.link) {
+                links.close(now, link, "this node takes the other for dead");
+            }
+            lives
+        });
+        for node in &nodes.others {
+            self.dials.entry(node.idx).or_insert(Dial { link: None, at: now, delay: DIAL_AGAIN.0 });
+        }
+    }
+
+    /// Takes in what has come, and makes the links that are missing. True if there was anything.
+    pub(super) fn turn<S: Services>(&mut self, broker: &mut Broker<S>) -> bool {
+        let is_due = self.next_timeout().is_some_and(|at| at <= broker.now);
+        if !is_due && !self.has_more() {
+            return false;
+        }
+        self.is_readable = false;
+        let mut events = std::mem::take(&mut self.events);
+        self.links.read(broker.now, &mut events);
+        for event in events.drain(..) {
+            self.handle(event, broker);
+        }
+        self.events = events;
+        self.dial(broker.now);
+        true
+    }
+
+    /// Hands what this turn has for other nodes to the links.
+    pub(super) fn flush<S: Services>(&mut self, broker: &mut Broker<S>) {
+        let (links, by_way, now) = (&mut self.links, &self.by_way, broker.now);
+        broker.remotes.flush(|via, bytes| {
+            by_way.get(&via).is_some_and(|&link| links.send(link, Lane::Control, bytes).is_ok())
+        });
+        self.links.transmit(now);
+        let counters = self.links.counters();
+        broker.metrics.link_sent_bytes.set(counters.bytes_sent);
+        broker.metrics.link_received_bytes.set(counters.bytes_received);
+    }
+
+    fn handle<S: Services>(&mut self, event: LinkEvent, broker: &mut Broker<S>) {
+        match event {
+            LinkEvent::Up { link, peer, dialled: true } => self.dialled(link, &peer, broker),
+            LinkEvent::Up { link, peer, dialled: false } => match self.nodes.find(peer.node, peer.nonce) {
+                Some(node) => self.open(link, Via::From(node.idx, peer.shard), broker),
+                // It will try again; by then the underlay has told.
+                None => self.links.close(broker.now, link, "this node does not know the other yet"),
+            },
+            LinkEvent::Message { link, bytes, .. } => {
+                let Some(&via) = self.ways.get(&link) else { return };
+                if !broker.receive_batch(via, &bytes) {
+                    tracing::error!(?via, "another node sent what this one cannot read; closing the link: do their versions differ?");
+                    self.close(link, "what was sent cannot be read", broker);
+                }
+            }
+            LinkEvent::Down { link, reason, .. } => {
+                let node = self.ways.get(&link).map(|&via| node_of(via));
+                tracing::debug!(?node, %reason, "a link has ended");
+                self.forget(link, broker);
+            }
+        }
+    }
+
+    /// A link this shard asked for is there, if it ends where it should.
+    fn dialled<S: Services>(&mut self, link: LinkId, peer: &Hello, broker: &mut Broker<S>) {
+        let dial = self.dials.iter_mut().find(|(_, dial)| dial.link == Some(link));
+        let Some((&idx, dial)) = dial else { return self.links.close(broker.now, link, "nobody wants this link any more") };
+        let expected = self.nodes.get(idx).is_some_and(|node| (node.id, node.nonce) == (peer.node, peer.nonce));
+        if expected {
+            dial.delay = DIAL_AGAIN.0;
+            self.open(link, Via::To(idx), broker);
+        } else {
+            self.close(link, "another process listens here than the one that was called", broker);
+        }
+    }
+
+    fn open<S: Services>(&mut self, link: LinkId, via: Via, broker: &mut Broker<S>) {
+        if let Some(&old) = self.by_way.get(&via) {
+            self.close(old, "there is a newer link", broker);
+        }
+        self.ways.insert(link, via);
+        self.by_way.insert(via, link);
+        broker.link_up(via);
+    }
+
+    fn close<S: Services>(&mut self, link: LinkId, reason: &str, broker: &mut Broker<S>) {
+        self.links.close(broker.now, link, reason);
+        self.forget(link, broker);
+    }
+
+    /// A link has ended; one that this shard wants is made again.
+    fn forget<S: Services>(&mut self, link: LinkId, broker: &mut Broker<S>) {
+        if let Some(via) = self.ways.remove(&link) {
+            self.by_way.remove(&via);
+            broker.link_down(via);
+        }
+        if let Some(dial) = self.dials.values_mut().find(|dial| dial.link == Some(link)) {
+            dial.link = None;
+            dial.at = broker.now + dial.delay;
+            dial.delay = (dial.delay * 2).min(DIAL_AGAIN.1);
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        for (&idx, dial) in &mut self.dials {
+            if dial.link.is_some() || dial.at > now {
+                continue;
+            }
+            let node = self.nodes.get(idx).filter(|node| node.shards > 0);
+            let endpoint = node.and_then(|node: &Node| node.endpoint(self.me.shard.0 % node.shards));
+            match endpoint {
+                Some(endpoint) => dial.link = Some(self.links.dial(now, endpoint)),
+                None => dial.at = now + DIAL_AGAIN.1,
+            }
+        }
+    }
+}
+
+const fn node_of(via: Via) -> NodeIdx {
+    match via {
+        Via::To(node) | Via::From(node, _) => node,
+    }
+}

@@ -1,0 +1,177 @@
+//! Clients of several nodes: what is published on one is received on all, whoever dies meanwhile.
+
+use bifro_core::client::Version;
+use bifro_core::message::QoS;
+use bifro_mqtt::packet::Packet;
+use bifro_mqtt::reason::Reason;
+use bifro_tests::client::{Client, ConnectOptions};
+use bifro_tests::cluster::{SECRET, cluster, cluster_on, free_address, node, wait_for};
+use bifro_tests::Broker;
+use std::time::{Duration, Instant};
+
+fn client(node: &Broker, id: &str) -> Client {
+    Client::connect(node.tcp(), Version::V5, id)
+}
+
+fn payload(client: &mut Client) -> String {
+    let received = client.recv_publish();
+    match received.packet() {
+        Packet::Publish(publish) => String::from_utf8_lossy(publish.payload).into_owned(),
+        other => panic!("not a publish: {other:?}"),
+    }
+}
+
+#[test]
+fn what_is_published_on_one_node_is_received_on_all_once_and_in_order() {
+    let nodes = cluster_on(3, 2);
+    let mut subscribers: Vec<Client> = Vec::new();
+    for (at, node) in nodes.iter().enumerate() {
+        for n in 0..4 {
+            let mut subscriber = client(node, &format!("s{at}{n}"));
+            subscriber.subscribe("line/+", QoS::AtLeastOnce);
+            subscribers.push(subscriber);
+        }
+    }
+    let mut publisher = client(&nodes[1], "p");
+    for n in 0..200 {
+        assert_eq!(publisher.publish_acked("line/1", n.to_string().as_bytes()), Reason::SUCCESS);
+    }
+    for subscriber in &mut subscribers {
+        let heard: Vec<String> = (0..200).map(|_| payload(subscriber)).collect();
+        assert_eq!(heard, (0..200).map(|n| n.to_string()).collect::<Vec<_>>());
+        subscriber.expect_silence();
+    }
+    assert_eq!(publisher.publish_exactly_once("line/2", b"exactly once"), Reason::SUCCESS);
+    for subscriber in &mut subscribers {
+        assert_eq!(payload(subscriber), "exactly once");
+    }
+    assert_eq!(nodes[1].metric("bifro_forwards_failed_total"), 0.0);
+}
+
+#[test]
+fn a_message_after_suback_is_received_however_quickly_it_follows() {
+    let nodes = cluster(3);
+    let mut publisher = client(&nodes[0], "p");
+    for n in 0..100 {
+        let topic = format!("new/{n}");
+        let mut subscriber = client(&nodes[1 + n % 2], &format!("s{n}"));
+        publisher.publish_acked(&topic, b"before anybody listens");
+        subscriber.subscribe(&topic, QoS::AtLeastOnce);
+        assert_eq!(publisher.publish_acked(&topic, b"after"), Reason::SUCCESS);
+        assert_eq!(payload(&mut subscriber), "after");
+    }
+}
+
+/// [MQTT-3.1.4-2] [MQTT5-3.1.4-3]
+#[test]
+fn a_client_that_connects_to_another_node_ends_its_old_connection() {
+    let nodes = cluster(3);
+    let mut old = client(&nodes[0], "same");
+    for turn in 1..10 {
+        let new = client(&nodes[turn % 3], "same");
+        old.expect_disconnect(Reason::SESSION_TAKEN_OVER);
+        old = new;
+    }
+}
+
+#[test]
+fn a_group_spreads_over_nodes_and_goes_on_without_the_one_that_died() {
+    let mut nodes = cluster(3);
+    let mut members: Vec<Client> = nodes.iter().enumerate().map(|(n, node)| client(node, &format!("m{n}"))).collect();
+    for member in &mut members {
+        member.subscribe("$share/g/work", QoS::AtMostOnce);
+    }
+    let mut publisher = client(&nodes[0], "p");
+    for n in 0..300_u32 {
+        publisher.publish_acked("work", n.to_string().as_bytes());
+    }
+    let mut counts = Vec::new();
+    for member in &mut members {
+        let mut count = 0;
+        while member.recv_within(Duration::from_millis(200)).flatten().is_some() {
+            count += 1;
+        }
+        counts.push(count);
+    }
+    assert_eq!(counts.iter().sum::<i32>(), 300, "{counts:?}");
+    assert!(counts.iter().all(|&count| count > 30), "{counts:?}");
+    drop(nodes.pop().expect("three").crash());
+    for node in &nodes {
+        wait_for(node, &["alive", "alive", "dead"]);
+    }
+    for n in 0..50_u32 {
+        assert_eq!(publisher.publish_acked("work", n.to_string().as_bytes()), Reason::SUCCESS);
+    }
+    let mut left = 0;
+    for member in &mut members[..2] {
+        while member.recv_within(Duration::from_millis(200)).flatten().is_some() {
+            left += 1;
+        }
+    }
+    assert_eq!(left, 50);
+}
+
+/// Publishing on one node to subscribers of another goes on when a third is killed, and nothing acknowledged is lost.
+#[test]
+fn a_killed_node_stops_publishing_elsewhere_for_less_than_three_seconds() {
+    let mut nodes = cluster(3);
+    let (mut publisher, mut subscriber) = (client(&nodes[0], "p"), client(&nodes[1], "s"));
+    let mut third = client(&nodes[2], "third");
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    third.subscribe("t", QoS::AtLeastOnce);
+    let mut acknowledged = Vec::new();
+    let mut pause = Duration::ZERO;
+    let crashed = nodes.pop().expect("three").crash();
+    for n in 0..900_u32 {
+        let start = Instant::now();
+        if publisher.publish_acked("t", n.to_string().as_bytes()) == Reason::SUCCESS {
+            acknowledged.push(n.to_string());
+        }
+        pause = pause.max(start.elapsed());
+    }
+    eprintln!("publishing paused for {pause:?}");
+    assert!(pause < Duration::from_secs(6), "{pause:?}");
+    let mut heard = std::collections::HashSet::new();
+    while heard.len() < acknowledged.len() {
+        heard.insert(payload(&mut subscriber));
+    }
+    for n in &acknowledged {
+        assert!(heard.contains(n.as_str()), "{n} was acknowledged and not received");
+    }
+    let back = crashed.restart();
+    wait_for(&back, &["alive", "alive", "alive"]);
+    let mut third = client(&back, "third");
+    third.subscribe("t", QoS::AtLeastOnce);
+    assert_eq!(publisher.publish_acked("t", b"again"), Reason::SUCCESS);
+    assert_eq!(payload(&mut third), "again");
+}
+
+/// A persistent session lives on the node it connected to, and is reached from the others.
+#[test]
+fn a_message_for_an_offline_session_of_another_node_waits_for_it_there() {
+    let nodes = cluster(2);
+    // Session Expiry Interval: ten minutes.
+    let properties = vec![0x11, 0, 0, 2, 88];
+    let mut options = ConnectOptions { properties, ..ConnectOptions::new(Version::V5, "sleeper") };
+    let (mut sleeper, _) = Client::connect_with(nodes[1].tcp(), &options);
+    sleeper.subscribe("night/#", QoS::AtLeastOnce);
+    sleeper.disconnect();
+    let mut publisher = client(&nodes[0], "p");
+    assert_eq!(publisher.publish_acked("night/1", b"while it slept"), Reason::SUCCESS);
+    options.clean = false;
+    let (mut sleeper, _) = Client::connect_with(nodes[1].tcp(), &options);
+    assert_eq!(payload(&mut sleeper), "while it slept");
+}
+
+#[test]
+fn a_node_hears_clients_when_it_has_joined_and_not_before() {
+    let addresses = [free_address(), free_address()];
+    let first = node(addresses[0], &addresses[..1], "", SECRET);
+    let mut publisher = client(&first, "p");
+    let second = node(addresses[1], &addresses[..1], "", SECRET);
+    // It listens only now that it knows the first.
+    let mut subscriber = client(&second, "s");
+    subscriber.subscribe("t", QoS::AtLeastOnce);
+    assert_eq!(publisher.publish_acked("t", b"x"), Reason::SUCCESS);
+    assert_eq!(payload(&mut subscriber), "x");
+}
