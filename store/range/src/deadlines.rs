@@ -34,6 +34,11 @@ impl<K: Ord> Deadlines<K> {
         if self.next()? > now {
             return None;
         }
+        self.pop_first()
+    }
+
+    /// Takes out the earliest deadline.
+    pub(crate) fn pop_first(&mut self) -> Option<K> {
         self.ordered.pop_first().map(|(_, key)| key)
     }
 }

@@ -41,3 +41,10 @@ const _: () = assert!(RETAINED_FIND_STEPS_MAX > 0, "a search must make progress"
 /// Bytes of one encoded command or record. A packet is shorter than 256 MiB, and what is written beside it (identity, topic,
 /// rules) is smaller by far. What is longer is refused unread.
 pub const RECORD_BYTES_MAX: usize = 512 << 20;
+
+/// How long it is remembered that a retained message was cleared. A node that was away for longer may bring it back.
+pub const RETAINED_CLEARED_FOR: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// Clearings that one range remembers; beyond, the oldest is forgotten. Without it a client that clears topics which never had a message
+/// would fill the memory.
+pub const RETAINED_CLEARED_MAX: usize = 65_536;

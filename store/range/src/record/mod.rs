@@ -168,6 +168,11 @@ impl<'a> Reader<'a> {
         if self.flag()? { self.instant().map(Some) } else { Ok(None) }
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Ends the reading.
     pub(crate) fn finish(self) -> Result<(), RecordError> {
         if self.0.is_empty() { Ok(()) } else { Err(RecordError::Trailing) }

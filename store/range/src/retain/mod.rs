@@ -9,8 +9,12 @@ mod records;
 mod records_tests;
 #[cfg(test)]
 mod tests;
+mod versions;
+#[cfg(test)]
+mod versions_tests;
 
 pub use find::FindLimits;
+pub use versions::{Replica, Version};
 
 use crate::changes::Changes;
 use crate::deadlines::Deadlines;
@@ -20,12 +24,12 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
-use bifro_core::ids::TenantIdx;
+use bifro_core::ids::{NodeId, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::ports::{PortError, RetainedMessage};
 use bifro_core::settings::{Quota, Resource};
 use bifro_core::tenant::TenantCtx;
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::topic::TopicTree;
 use hashbrown::HashMap;
 
@@ -52,6 +56,7 @@ pub enum RetainEffect {
 struct Entry {
     retained: RetainedMessage,
     bytes: u64,
+    version: Version,
     /// When the timer looks at it.
     deadline: Option<Instant>,
 }
@@ -69,6 +74,11 @@ pub struct RetainTable {
     deadlines: Deadlines<TenantKey>,
     /// Searches that did not fit one call, oldest first.
     finds: VecDeque<find::Find>,
+    /// Who sets here, among several nodes that all have the same messages.
+    me: Option<NodeId>,
+    /// Topics that were cleared.
+    cleared: HashMap<TenantKey, versions::Cleared>,
+    cleared_deadlines: Deadlines<TenantKey>,
     /// What changes at rest; none where nothing is to be kept.
     changes: Option<Changes>,
     messages: u64,
@@ -119,8 +129,10 @@ impl RetainTable {
         message: &Arc<Message>,
     ) -> Result<(), PortError> {
         let view = message.view();
+        let version = self.next_version(now, tenant.idx, view.topic);
+        let retained = RetainedMessage { message: message.clone(), publisher: publisher.clone() };
         if view.payload.is_empty() || view.expiry_at.is_some_and(|at| at <= now) {
-            self.remove(tenant.idx, view.topic);
+            self.clear(tenant.idx, retained, version);
             return Ok(());
         }
         let bytes = retained_bytes(message);
@@ -135,17 +147,19 @@ impl RetainTable {
             self.drop_if_idle(tenant.idx);
             return Err(PortError::QuotaExceeded);
         }
-        let retained = RetainedMessage { message: message.clone(), publisher: publisher.clone() };
         if let Some(changes) = &mut self.changes {
-            records::put(changes, &retained);
+            records::put(changes, &retained, version);
         }
-        self.put(tenant, retained, bytes);
+        self.put(tenant, retained, bytes, version);
         Ok(())
     }
 
     /// When [`RetainTable::handle_timeout`] wants to be called next: at once if a search goes on.
     pub fn next_timeout(&self) -> Option<Instant> {
-        if self.finds.is_empty() { self.deadlines.next() } else { Some(Instant::default()) }
+        if !self.finds.is_empty() {
+            return Some(Instant::default());
+        }
+        earlier(self.deadlines.next(), self.cleared_deadlines.next())
     }
 
     /// Removes what has expired, at most [`RETAINED_EXPIRED_PER_CALL_MAX`] messages, and goes on with the oldest search.
@@ -154,6 +168,7 @@ impl RetainTable {
             let Some(key) = self.deadlines.pop_due(now) else { break };
             self.remove(key.tenant, &key.name);
         }
+        self.drop_due_cleared(now, RETAINED_EXPIRED_PER_CALL_MAX);
         if let Some(find) = self.finds.pop_front() {
             self.go_on(now, find, effects);
         }
@@ -203,6 +218,10 @@ impl RetainTable {
             }
         }
         assert_eq!((self.messages, self.bytes), (messages, bytes));
+        for key in self.cleared.keys() {
+            let held = self.tenants.get(&key.tenant).and_then(|of| of.topics.get(&key.name));
+            assert!(held.is_none(), "{key:?} was cleared and has a message");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The table at rest: a record per topic, keyed by tenant and topic. Tenants are named, since their numbers belong to one process.
 
+use super::versions::{Version, is_cleared};
 use super::{Entry, RetainTable, retained_bytes, round_up};
 use crate::changes::Changes;
 use crate::key::TenantKey;
@@ -8,18 +9,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::ids::keyed_hash;
 use bifro_core::ports::RetainedMessage;
-use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
 
 /// Bytes of a topic that are in its key as they are; a base takes keys below 64 KiB.
 const KEY_TOPIC_BYTES_MAX: usize = 4_096;
 
-/// The record of a topic's new message.
-pub(super) fn put(changes: &mut Changes, retained: &RetainedMessage) {
+/// The record of a topic's new message, or that it was cleared: then the payload is empty.
+pub(super) fn put(changes: &mut Changes, retained: &RetainedMessage, version: Version) {
     changes.put(&key_of(retained), false, |out| {
         let mut writer = Writer::begin(out);
         write_client(&mut writer, &retained.publisher);
         write_message(&mut writer, &retained.message);
+        version.write(&mut writer);
     });
 }
 
@@ -52,27 +53,30 @@ impl RetainTable {
         let mut reader = Reader::new(record)?;
         let publisher = read_client(&mut reader)?;
         let message = read_message(&mut reader)?;
+        let version = Version::read(&mut reader)?;
         reader.finish()?;
-        if message.payload().is_empty() {
-            return Err(RecordError::Value("retained payload"));
-        }
         let tenant = tenant(&publisher.tenant);
-        let bytes = retained_bytes(&message);
-        let held = self.tenants.get(&tenant.idx).and_then(|of| of.topics.get(message.topic()));
-        let held_bytes = held.map(|entry| entry.bytes);
-        tenant.quota.recount(Resource::TotalRetainTopics, u64::from(held_bytes.is_some()), 1);
-        tenant.quota.recount(Resource::TotalRetainMessageSpaceBytes, held_bytes.unwrap_or(0), bytes);
-        self.put(&tenant, RetainedMessage { message, publisher }, bytes);
+        let retained = RetainedMessage { message, publisher };
+        if is_cleared(&retained) {
+            self.remember_cleared(tenant.idx, retained, version);
+            return Ok(());
+        }
+        let bytes = retained_bytes(&retained.message);
+        self.count_unasked(&tenant, retained.message.topic(), bytes);
+        self.put(&tenant, retained, bytes, version);
         Ok(())
     }
 
     /// Puts a message that the quota has counted in its topic's place.
-    pub(super) fn put(&mut self, tenant: &TenantCtx, retained: RetainedMessage, bytes: u64) {
+    pub(super) fn put(&mut self, tenant: &TenantCtx, retained: RetainedMessage, bytes: u64, version: Version) {
         let message = retained.message.clone();
         let deadline = message.view().expiry_at.map(round_up);
         let of = self.tenant_mut(tenant);
-        let old = of.topics.insert(message.topic(), Entry { retained, bytes, deadline });
+        let old = of.topics.insert(message.topic(), Entry { retained, bytes, version, deadline });
         let key = || TenantKey { tenant: tenant.idx, name: message.topic().into() };
+        if !self.cleared.is_empty() {
+            self.forget_cleared(&key());
+        }
         if let Some(at) = old.as_ref().and_then(|old| old.deadline) {
             self.deadlines.clear(at, key());
         }
