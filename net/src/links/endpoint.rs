@@ -6,16 +6,16 @@
 
 use super::lane::{Lane, PREFIX_BYTES};
 use super::limits::{
-    BLOCKED, INITIAL_RTT, SEND_BATCHES_PER_TURN, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES, UNPROVEN_WINDOW_BYTES,
-    UNVALIDATED_LINKS,
+    BLOCKED, DATAGRAM_BYTES, INITIAL_RTT, SEND_BATCHES_PER_TURN, SEND_WINDOW_BYTES, STREAM_WINDOW_BYTES,
+    UNPROVEN_WINDOW_BYTES, UNVALIDATED_LINKS,
 };
 use super::link::{Context, Link, Refusal};
 use super::socket::{Arrival, Socket, datagrams};
 use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, SendError, tls};
 use bifro_core::time::Instant;
 use quinn_proto::{
-    ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, IdleTimeout, Incoming,
-    ServerConfig, Transmit, TransportConfig, VarInt,
+    ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, IdleTimeout,
+    Incoming, MtuDiscoveryConfig, ServerConfig, Transmit, TransportConfig, VarInt,
 };
 use std::fmt;
 use std::io;
@@ -77,11 +77,12 @@ impl Links {
         server.transport_config(transport.clone()).migration(false);
         let mut client = ClientConfig::new(Arc::new(tls::client(ALPN)?));
         client.transport_config(transport);
-        let quic = Arc::new(EndpointConfig::default());
-        let socket = Socket::bind(config.bind, &quic)?;
+        let mut quic = EndpointConfig::default();
+        quic.max_udp_payload_size(DATAGRAM_BYTES).expect("at least the 1200 bytes QUIC asks for");
+        let socket = Socket::bind(config.bind)?;
         Ok(Self {
             address: socket.udp().local_addr()?,
-            endpoint: Endpoint::new(quic, Some(Arc::new(server)), !socket.may_fragment(), None),
+            endpoint: Endpoint::new(Arc::new(quic), Some(Arc::new(server)), !socket.may_fragment(), None),
             config,
             socket,
             client,
@@ -113,12 +114,17 @@ impl Links {
     /// Calls an endpoint. [`LinkEvent::Up`] or [`LinkEvent::Down`] follows within [`super::LinkLimits::handshake`].
     pub fn dial(&mut self, now: Instant, address: SocketAddr) -> LinkId {
         let now = self.config.clock.monotonic(now);
-        match self.endpoint.connect(now, self.client.clone(), address, tls::SERVER_NAME) {
+        let connected = match self.in_own_family(address) {
+            Some(address) => self.endpoint.connect(now, self.client.clone(), address, tls::SERVER_NAME),
+            None => Err(ConnectError::InvalidRemoteAddress(address)),
+        };
+        match connected {
             Ok((handle, connection)) => self.insert(now, handle, connection),
             Err(error) => {
                 let link = self.next_id(usize::MAX);
                 self.counters.handshakes_failed += 1;
-                self.events.push(LinkEvent::Down { link, was_up: false, reason: format!("{address}: {error}") });
+                let reason = format!("{address} cannot be called from {}: {error}", self.address);
+                self.events.push(LinkEvent::Down { link, was_up: false, reason });
                 link
             }
         }
@@ -165,7 +171,8 @@ impl Links {
         }
     }
 
-    /// Takes what has arrived, up to a bound, and what time has brought about, and appends what came of it to `events`.
+    /// Takes what has arrived, up to a bound, and what time has brought about, and appends what came of it to `events`. Costs a system
+    /// call at least: worth it when the socket is readable, [`Self::next_timeout`] has come or [`Self::has_more`] says so.
     pub fn read(&mut self, now: Instant, events: &mut Vec<LinkEvent>) {
         let now = self.config.clock.monotonic(now);
         self.receive(now);
@@ -224,6 +231,15 @@ impl Links {
     /// Whether [`Self::read`] and [`Self::transmit`] have something to do without waiting for the socket or [`Self::next_timeout`].
     pub fn has_more(&self) -> bool {
         self.more_to_read || !self.events.is_empty() || (!self.dirty.is_empty() && self.blocked.is_none())
+    }
+
+    /// The address as this socket sends to it: an IPv6 socket reaches IPv4 under mapped addresses, an IPv4 socket no IPv6 at all.
+    fn in_own_family(&self, address: SocketAddr) -> Option<SocketAddr> {
+        match (self.address, address) {
+            (SocketAddr::V6(_), SocketAddr::V4(four)) => Some((four.ip().to_ipv6_mapped(), four.port()).into()),
+            (SocketAddr::V4(_), SocketAddr::V6(_)) => None,
+            _ => Some(address),
+        }
     }
 
     fn find(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -394,6 +410,8 @@ impl AsFd for Links {
 fn transport(config: &LinksConfig) -> io::Result<TransportConfig> {
     let idle = IdleTimeout::try_from(config.limits.idle);
     let idle = idle.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("idle timeout: {error}")))?;
+    let mut mtu_discovery = MtuDiscoveryConfig::default();
+    mtu_discovery.upper_bound(DATAGRAM_BYTES);
     let mut transport = TransportConfig::default();
     transport
         .max_idle_timeout(Some(idle))
@@ -404,6 +422,7 @@ fn transport(config: &LinksConfig) -> io::Result<TransportConfig> {
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(UNPROVEN_WINDOW_BYTES))
         .send_window(SEND_WINDOW_BYTES)
+        .mtu_discovery_config(Some(mtu_discovery))
         .datagram_receive_buffer_size(None);
     Ok(transport)
 }

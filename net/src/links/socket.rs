@@ -2,9 +2,9 @@
 //!
 //! Invariant: what the kernel had no room for is kept and goes before everything else; until then nothing more is to be sent.
 
-use super::limits::{SEND_BATCH_BYTES, SOCKET_BUFFER_BYTES};
+use super::limits::{DATAGRAM_BYTES, SEND_BATCH_BYTES, SOCKET_BUFFER_BYTES};
 use bytes::BytesMut;
-use quinn_proto::{EcnCodepoint, EndpointConfig, Transmit};
+use quinn_proto::{EcnCodepoint, Transmit};
 use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -29,7 +29,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn bind(address: SocketAddr, config: &EndpointConfig) -> io::Result<Self> {
+    pub(super) fn bind(address: SocketAddr) -> io::Result<Self> {
         let udp = UdpSocket::bind(address)?;
         let state = UdpSocketState::new(UdpSockRef::from(&udp))?;
         // Links work with what the kernel gives, if less fast.
@@ -41,9 +41,8 @@ impl Socket {
                 tracing::debug!(%address, %error, "the buffers of a socket between nodes stay as they are");
             }
         }
-        let datagram =
-            usize::try_from(config.get_max_udp_payload_size()).unwrap_or(usize::MAX).min(usize::from(u16::MAX));
-        let received = vec![0; datagram * state.gro_segments() * BATCH_SIZE].into_boxed_slice();
+        let part = (usize::from(DATAGRAM_BYTES) * state.gro_segments()).min(usize::from(u16::MAX));
+        let received = vec![0; part * BATCH_SIZE].into_boxed_slice();
         Ok(Self { udp, state, received, kept: None })
     }
 

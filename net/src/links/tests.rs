@@ -2,6 +2,8 @@
 
 mod endings;
 mod messages;
+mod parked;
+mod raw;
 mod strangers;
 
 use super::*;
@@ -21,6 +23,8 @@ fn config(node: u64, secret: &str) -> LinksConfig {
 struct End {
     links: Links,
     clock: Clock,
+    /// Virtual time and how far each turn advances it, where a test is about time.
+    paced: Option<(bifro_core::time::Instant, Duration)>,
     me: Hello,
     events: Vec<LinkEvent>,
 }
@@ -28,20 +32,30 @@ struct End {
 impl End {
     fn new(config: LinksConfig) -> Self {
         let (clock, me) = (config.clock, config.me);
-        Self { links: Links::bind(config).expect("bind"), clock, me, events: Vec::new() }
+        Self { links: Links::bind(config).expect("bind"), clock, paced: None, me, events: Vec::new() }
+    }
+
+    /// From now on each turn takes so long, however long it takes.
+    fn pace(&mut self, turn: Duration) {
+        self.paced = Some((self.now(), turn));
+    }
+
+    fn now(&self) -> bifro_core::time::Instant {
+        self.paced.map_or_else(|| self.clock.now(), |(now, _)| now)
     }
 
     fn turn(&mut self) {
-        self.links.read(self.clock.now(), &mut self.events);
-        self.links.transmit(self.clock.now());
+        self.paced = self.paced.map(|(now, turn)| (now + turn, turn));
+        self.links.read(self.now(), &mut self.events);
+        self.links.transmit(self.now());
     }
 
     fn dial(&mut self, address: SocketAddr) -> LinkId {
-        self.links.dial(self.clock.now(), address)
+        self.links.dial(self.now(), address)
     }
 
     fn close(&mut self, link: LinkId, reason: &str) {
-        self.links.close(self.clock.now(), link, reason);
+        self.links.close(self.now(), link, reason);
     }
 
     fn ups(&self) -> Vec<(LinkId, Hello, bool)> {
@@ -113,6 +127,15 @@ fn both_ends_come_up_and_know_each_other() {
 #[test]
 fn an_empty_secret_is_a_secret_too() {
     Pair::linked(config(1, ""), config(2, ""));
+}
+
+#[test]
+fn an_endpoint_on_all_addresses_calls_and_is_called_over_both_families() {
+    let mut everywhere = config(1, "secret");
+    everywhere.bind = "[::]:0".parse().expect("an address");
+    let (mut pair, ..) = Pair::linked(everywhere, config(2, "secret"));
+    pair.two.dial(([127, 0, 0, 1], pair.one.links.local_addr().port()).into());
+    pair.until("up", |pair| pair.one.ups().len() == 2 && pair.two.ups().len() == 2);
 }
 
 #[test]

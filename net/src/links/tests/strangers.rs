@@ -1,6 +1,8 @@
 //! Whoever does not know the secret: refused, bounded, harmless.
 
+use super::raw::Raw;
 use super::*;
+use crate::links::limits::UNPROVEN_WINDOW_BYTES;
 use bifro_core::rng::Prng;
 use std::net::UdpSocket;
 
@@ -49,26 +51,23 @@ fn random_datagrams_do_no_harm() {
 fn callers_that_prove_nothing_are_bounded_and_sent_away_in_time() {
     let mut strict = config(2, "secret");
     strict.limits.unproven_links = 2;
-    strict.limits.handshake = Duration::from_millis(300);
+    // Sooner than they are given up for being silent.
+    strict.limits.handshake = limits::IDLE / 2;
     let mut two = End::new(strict);
-    // Endpoints that finish the TLS handshake and then say nothing: their greeting is never sent.
-    let mut mute: Vec<End> = (0..2).map(|node| End::new(config(10 + node, "secret"))).collect();
-    for end in &mut mute {
-        end.dial(two.links.local_addr());
-    }
-    let start = Instant::now();
-    while two.links.counters().datagrams_received < 2 {
-        mute.iter_mut().for_each(End::turn);
-        two.turn();
-        assert!(start.elapsed() < PATIENCE);
-    }
+    // Time stands still until all have called.
+    two.pace(Duration::ZERO);
+    let mut mute: Vec<Raw> = (0..2).map(|_| Raw::connected(&mut two)).collect();
     let mut pair = Pair { one: End::new(config(1, "secret")), two };
     let refused = pair.one.dial(pair.two.links.local_addr());
     pair.until("refused", |pair| !pair.one.downs().is_empty());
     assert_eq!(pair.one.downs()[0].0, refused);
     assert_eq!(pair.two.links.counters().callers_refused, 1);
 
+    pair.two.pace(Duration::from_millis(1));
     pair.until("the mute are sent away", |pair| pair.two.links.counters().handshakes_failed == 2);
+    for raw in &mut mute {
+        assert!(raw.until_closed(&mut pair.two).contains("the secret was not proven in time"));
+    }
     pair.until("and forgotten", |pair| pair.two.links.next_timeout().is_none());
     assert!(pair.two.events.is_empty(), "none of that is the owner's business");
     pair.one.dial(pair.two.links.local_addr());
@@ -84,4 +83,59 @@ fn many_callers_have_to_show_that_they_receive_where_they_send_from() {
     }
     pair.until("all are up", |pair| pair.one.ups().len() == CALLERS && pair.two.ups().len() == CALLERS);
     assert_eq!(pair.two.links.counters().callers_refused, 0);
+}
+
+#[test]
+fn before_the_proof_next_to_nothing_is_taken() {
+    let mut two = End::new(config(2, "secret"));
+    let mut raw = Raw::connected(&mut two);
+    let window = UNPROVEN_WINDOW_BYTES as usize;
+    // The lane of the greeting stays empty, so nothing else is read, let alone more of it allowed.
+    let written = raw.write(1, &vec![1; 10 * window]);
+    assert_eq!(written, window, "the peer's window, as announced in the handshake");
+    raw.turn_with(&mut two, 100);
+    assert_eq!(raw.write(1, &[1; 100]), 0, "nothing of it was read");
+    assert!(two.events.is_empty());
+}
+
+#[test]
+fn a_greeting_of_another_protocol_is_refused_at_its_header() {
+    for greeting in [&b"GET / HTTP/1.1"[..], b"bl\x02\x01", b"bl\x01\x01\xff\xff\xff\xff", b"bf\x01\x01"] {
+        let mut two = End::new(config(2, "secret"));
+        let mut raw = Raw::connected(&mut two);
+        assert_eq!(raw.write(0, greeting), greeting.len());
+        let reason = raw.until_closed(&mut two);
+        assert!(reason.contains("another protocol"), "{reason}");
+        assert!(two.events.is_empty());
+        assert_eq!(two.links.counters().handshakes_failed, 1);
+    }
+}
+
+#[test]
+fn a_proof_of_zeroes_is_refused_whatever_follows_it() {
+    let mut two = End::new(config(2, "secret"));
+    let mut raw = Raw::connected(&mut two);
+    let me = config(1, "secret").me;
+    let mut forged = hello::encode(&me, &[0; PROOF_BYTES]);
+    forged.extend(5_u32.to_le_bytes());
+    forged.extend(b"hello");
+    assert_eq!(raw.write(0, &forged), forged.len());
+    let reason = raw.until_closed(&mut two);
+    assert!(reason.contains("the cluster's secret was not proven"), "{reason}");
+    assert!(two.events.is_empty());
+    assert_eq!(two.links.counters().proofs_refused, 1);
+}
+
+#[test]
+fn a_peer_that_ends_a_lane_ends_the_link() {
+    let mut two = End::new(config(2, "secret"));
+    let mut raw = Raw::connected(&mut two);
+    raw.greet(&Secret::new("secret"), &config(1, "secret").me);
+    raw.write(1, &[0; 4]);
+    raw.finish(1);
+    let reason = raw.until_closed(&mut two);
+    assert!(reason.contains("a lane was ended"), "{reason}");
+    let downs = two.downs();
+    assert_eq!((downs.len(), downs[0].1), (1, true));
+    assert_eq!(two.received(Lane::Bulk), [Bytes::new()], "what came before");
 }
