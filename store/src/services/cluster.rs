@@ -137,11 +137,24 @@ impl RangeServices {
     #[must_use]
     pub fn join(mut self, me: NodeId) -> Self {
         self.cluster = Some(Box::new(Cluster::new(me)));
+        self.retained.iter_mut().for_each(|range| range.machine.replicate(me));
         self
     }
 
     pub(super) fn send_remote(&mut self, via: Via, tenant: Option<TenantIdx>, message: &Remote) {
         self.out.remote.push(RemoteSend { via, tenant, bytes: message.encode() });
+    }
+
+    /// Nodes that rely on what this shard tells them, and those of them that it has links to.
+    pub(super) fn other_nodes(&self) -> (Unanswered, Unanswered) {
+        let cluster = self.cluster.as_ref();
+        cluster.map_or_else(Default::default, |cluster| (cluster.relying(), cluster.linked()))
+    }
+
+    /// Which link of another node's shard it is that there is, or was last.
+    pub(super) fn link_session(&self, node: NodeIdx, shard: ShardId) -> u32 {
+        let heard = self.cluster.as_ref().and_then(|cluster| cluster.heard.get(&(node, shard)));
+        heard.map_or(0, |heard| heard.session)
     }
 
     /// Tells the other nodes of a subscriber. Returns those that have to answer before it can rely on them.
@@ -218,6 +231,7 @@ impl RangeServices {
         self.owners.remove_node(now, node, &mut effects);
         self.carry_out_dict(effects);
         self.release_additions(|waits_for| waits_for == node);
+        self.release_replications(|waits_for| waits_for == node);
     }
 
     pub(super) fn begin_link(&mut self, now: Instant, via: Via) {
@@ -262,6 +276,7 @@ impl RangeServices {
             self.send_remote(Via::To(node), Some(tenant), &message);
         }
         self.send_remote(Via::To(node), None, &Remote::Told);
+        self.offer_retained(node);
         let Some(cluster) = &self.cluster else { return };
         let mine = cluster.mine.iter().filter(|(_, mine)| mine.node == node).map(|(&slot, _)| slot);
         for slot in mine.collect::<Vec<_>>() {
@@ -336,6 +351,16 @@ impl RangeServices {
                 let (conn, client) = (conn.of(node), self.stranger(tenant, client_id));
                 self.send_to_owner_table(tenant, client, |client| Dict::Unregister { conn, tenant, client });
             }
+            (Via::From(node, shard), Some(tenant), Remote::Retain { token, replica }) => {
+                if !self.hear_replica(now, (node, shard), tenant, token, &replica) {
+                    return false;
+                }
+            }
+            (Via::To(node), None, Remote::Retained { token }) => self.replication_answered(token, node),
+            (Via::From(node, shard), Some(tenant), Remote::Offer { offers }) => {
+                self.hear_offers(node, shard, tenant, offers);
+            }
+            (Via::To(node), Some(tenant), Remote::Want { topics }) => self.hear_wants(now, node, tenant, &topics),
             (Via::From(..), None, Remote::Registered { conn, req }) => {
                 let conn = conn.of(NodeIdx::HERE);
                 return self.send_to_conn(conn, Dict::Registered { conn, req: ReqId(req) }, now);
@@ -434,6 +459,7 @@ impl RangeServices {
         }
         if !lapsed.is_empty() {
             self.release_additions(|node| lapsed.contains(&node));
+            self.release_replications(|node| lapsed.contains(&node));
         }
     }
 

@@ -12,6 +12,7 @@ use bifro_core::ports::{
 };
 use bifro_range::dist::RouteFilter;
 use bifro_range::inbox::OwnerRef;
+use bifro_range::retain::{Replica, Version};
 use std::sync::Arc;
 
 /// A message between the services of two shards. Opaque to the mesh.
@@ -359,6 +360,46 @@ pub enum Retain {
         req: ReqId,
         /// Refusal, if any.
         result: Result<(), PortError>,
+    },
+    /// Take over what another node knows of a topic, if it is newer.
+    Merge {
+        /// Answered by `Merged`, if somebody waits.
+        req: Option<ReqId>,
+        /// Range of the topic.
+        range: RangeIdx,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// The message, or that it was cleared.
+        replica: Box<Replica>,
+    },
+    /// Answer.
+    Merged {
+        /// The request.
+        req: ReqId,
+    },
+    /// Which of these, that a shard of another node has, are newer than what the range has?
+    Offered {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard.
+        shard: ShardId,
+        /// Range of the topics.
+        range: RangeIdx,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Topics and versions.
+        offers: Vec<(String, Version)>,
+    },
+    /// These are.
+    Wanted {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard.
+        shard: ShardId,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// Topics.
+        topics: Vec<String>,
     },
     /// Find messages in a range.
     Find {

@@ -25,6 +25,7 @@ mod dist;
 mod inbox;
 pub mod message;
 mod ranges;
+mod replicas;
 mod retain;
 #[cfg(test)]
 mod tests;
@@ -72,6 +73,9 @@ pub struct RangeServices {
     cluster: Option<Box<cluster::Cluster>>,
     /// Routes this shard is having added, by the token it gave them.
     additions: Slab<dist::Addition>,
+    /// Retained messages on their way to other nodes, by token, and those of other nodes on their way into their ranges.
+    replications: Slab<replicas::Replication>,
+    mergings: Slab<replicas::Merging>,
     /// The ranges here, in order.
     inboxes: Vec<Range<InboxTable>>,
     retained: Vec<Range<RetainTable>>,
@@ -210,6 +214,8 @@ impl RangeServices {
             cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
             cluster: None,
             additions: Slab::new(),
+            replications: Slab::new(),
+            mergings: Slab::new(),
             inboxes: here.clone().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
             retained: here.map(|range| Range::new(range, RetainTable::new())).collect(),
             settling: Slab::new(),

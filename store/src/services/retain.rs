@@ -73,15 +73,33 @@ impl RangeServices {
         match message {
             RetainMessage::Set { req, range, tenant, publisher, message } => {
                 let is_refused = !message.payload().is_empty() && self.is_short_of_space();
+                let is_replicated = self.cluster.is_some();
                 self.with_retained(range, |table, tenants, effects| {
                     let result = match tenants.get(tenant) {
                         Some(tenant) if !is_refused => table.set(now, tenant, &publisher, &message),
                         Some(_) => Err(PortError::QuotaExceeded),
                         None => Err(PortError::Unavailable),
                     };
-                    effects.push(RetainEffect::Set { to: to(req), result });
+                    let replica = table.replica(tenant, message.topic()).filter(|_| is_replicated && result.is_ok());
+                    effects.push(match replica {
+                        Some(replica) => RetainEffect::Changed { to: to(req), tenant, replica: replica.encode(now) },
+                        None => RetainEffect::Set { to: to(req), result },
+                    });
                 });
             }
+            RetainMessage::Merge { req, range, tenant, replica } => {
+                self.with_retained(range, |table, tenants, effects| {
+                    if let Some(tenant) = tenants.get(tenant) {
+                        table.merge(now, tenant, *replica);
+                    }
+                    effects.extend(req.map(|req| RetainEffect::Merged { to: to(req) }));
+                });
+            }
+            RetainMessage::Merged { req } => self.handle_merged(req),
+            RetainMessage::Offered { node, shard, range, tenant, offers } => {
+                self.handle_offered(from, (node, shard), (range, tenant), offers);
+            }
+            RetainMessage::Wanted { node, shard, tenant, topics } => self.handle_wanted(node, shard, tenant, topics),
             RetainMessage::SetDone { req, result } => self.complete(Completion::RetainSet { req, result }),
             RetainMessage::Find { req, range, tenant, filter } => {
                 self.with_retained(range, |table, tenants, effects| {
@@ -106,6 +124,11 @@ impl RangeServices {
     pub(super) fn carry_out_retain(&mut self, effects: &mut Vec<RetainEffect>) {
         for effect in effects.drain(..) {
             let (to, message) = match effect {
+                RetainEffect::Changed { to, tenant, replica } => {
+                    self.replicate(to, tenant, replica);
+                    continue;
+                }
+                RetainEffect::Merged { to } => (to, RetainMessage::Merged { req: to.req }),
                 RetainEffect::Set { to, result } => (to, RetainMessage::SetDone { req: to.req, result }),
                 RetainEffect::Found { to, messages } => (to, RetainMessage::Found { req: to.req, messages }),
             };

@@ -1,9 +1,10 @@
 //! What the services of two nodes tell each other, as bytes: rkyv's archive of [`Remote`], without alignment, checked whenever it is read.
 //! Tenants do not stand in it: they have other numbers elsewhere, so the driver names them.
 
-use bifro_core::ids::{ConnRef, NodeIdx, ShardId, Slot};
+use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ShardId, Slot};
 use bifro_core::ports::GroupName;
 use bifro_range::dist::RouteFilter;
+use bifro_range::retain::Version;
 use rkyv::rancor::Error;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -33,6 +34,28 @@ pub(super) enum Remote {
     },
     /// Since the link is up the sender has told everything it listens to.
     Told,
+    /// A topic's retained message.
+    Retain {
+        /// To be answered by `Retained`, if somebody waits.
+        token: Option<u32>,
+        /// A [`bifro_range::retain::Replica`].
+        replica: Vec<u8>,
+    },
+    /// It is safe here.
+    Retained {
+        /// From `Retain`.
+        token: u32,
+    },
+    /// What the sender knows of topics with retained messages.
+    Offer {
+        /// Each with its version.
+        offers: Vec<Offer>,
+    },
+    /// Of what the receiver has offered, the sender lacks these topics.
+    Want {
+        /// The topics.
+        topics: Vec<String>,
+    },
     /// A connection wants to own its client id.
     Register {
         /// Answered by `Registered`; none: it owned it elsewhere, and needs no answer.
@@ -93,6 +116,24 @@ impl From<Route> for RouteFilter {
     fn from(route: Route) -> Self {
         let group = route.group.map(|(name, ordered)| GroupName { name: name.into(), ordered });
         Self { filter: route.filter.into(), group }
+    }
+}
+
+/// A topic and the version of what is known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub(super) struct Offer {
+    pub(super) topic: String,
+    at: u64,
+    node: u64,
+}
+
+impl Offer {
+    pub(super) fn new(topic: &str, version: Version) -> Self {
+        Self { topic: topic.to_owned(), at: version.at, node: version.node.0 }
+    }
+
+    pub(super) const fn version(&self) -> Version {
+        Version { at: self.at, node: NodeId(self.node) }
     }
 }
 

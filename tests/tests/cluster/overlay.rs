@@ -6,7 +6,7 @@ use bifro_mqtt::packet::Packet;
 use bifro_mqtt::reason::Reason;
 use bifro_tests::client::{Client, ConnectOptions};
 use bifro_tests::cluster::{SECRET, cluster, cluster_on, free_address, node, wait_for};
-use bifro_tests::Broker;
+use bifro_tests::{Broker, PATIENCE};
 use std::time::{Duration, Instant};
 
 fn client(node: &Broker, id: &str) -> Client {
@@ -161,6 +161,42 @@ fn a_message_for_an_offline_session_of_another_node_waits_for_it_there() {
     options.clean = false;
     let (mut sleeper, _) = Client::connect_with(nodes[1].tcp(), &options);
     assert_eq!(payload(&mut sleeper), "while it slept");
+}
+
+#[test]
+fn a_retained_message_is_found_on_every_node_and_on_one_that_was_away() {
+    let mut nodes = cluster(3);
+    let mut publisher = client(&nodes[0], "p");
+    let retain = |publisher: &mut Client, topic: &str, payload: &[u8]| {
+        publisher.publish(topic, payload, QoS::AtLeastOnce, true);
+        let received = publisher.recv();
+        assert!(matches!(received.packet(), Packet::PubAck(ack) if !ack.reason.is_error()), "{received:?}");
+    };
+    retain(&mut publisher, "state/1", b"one");
+    retain(&mut publisher, "state/2", b"two");
+    for node in &nodes {
+        let mut subscriber = client(node, "s");
+        subscriber.subscribe("state/1", QoS::AtLeastOnce);
+        assert_eq!(payload(&mut subscriber), "one");
+    }
+    let crashed = nodes.pop().expect("three").crash();
+    wait_for(&nodes[0], &["alive", "alive", "dead"]);
+    retain(&mut publisher, "state/1", b"changed");
+    retain(&mut publisher, "state/2", b"");
+    retain(&mut publisher, "state/3", b"three");
+    let back = crashed.restart();
+    back.wait_for_metric("bifro_retained_messages", |messages| messages == 2.0);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut subscriber = client(&back, "s");
+        subscriber.subscribe("state/#", QoS::AtLeastOnce);
+        let mut found = [payload(&mut subscriber), payload(&mut subscriber)];
+        found.sort();
+        if found == ["changed", "three"] {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+    }
 }
 
 #[test]

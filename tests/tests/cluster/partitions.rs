@@ -1,6 +1,11 @@
 //! Cut networks, by `scripts/cluster.sh` in network namespaces. Needs root.
 
+use bifro_core::client::Version;
+use bifro_core::message::QoS;
+use bifro_mqtt::packet::Packet;
+use bifro_mqtt::reason::Reason;
 use bifro_tests::PATIENCE;
+use bifro_tests::client::Client;
 use bifro_tests::process::binaries;
 use serde_json::Value;
 use std::path::Path;
@@ -73,6 +78,56 @@ impl Network {
     }
 }
 
+/// Clients of the nodes.
+impl Network {
+    fn client(&self, number: u32, id: &str) -> Client {
+        let address = format!("10.78.0.{number}:1883").parse().expect("an address");
+        Client::connect(address, Version::V5, &format!("{id}-{number}"))
+    }
+
+    fn retain(&self, number: u32, topic: &str, payload: &str) {
+        let mut client = self.client(number, "retainer");
+        client.publish(topic, payload.as_bytes(), QoS::AtLeastOnce, true);
+        let received = client.recv();
+        assert!(matches!(received.packet(), Packet::PubAck(ack) if !ack.reason.is_error()), "{received:?}");
+    }
+
+    /// Waits until every node has these retained messages.
+    fn wait_for_retained(&self, wanted: &[&str]) {
+        let start = Instant::now();
+        for number in 1..=self.0 {
+            loop {
+                let mut client = self.client(number, "finder");
+                client.subscribe("#", QoS::AtMostOnce);
+                let mut found = Vec::new();
+                while let Some(Some(received)) = client.recv_within(Duration::from_millis(300)) {
+                    let Packet::Publish(publish) = received.packet() else { continue };
+                    found.push(format!("{}={}", publish.topic, String::from_utf8_lossy(publish.payload)));
+                }
+                found.sort();
+                if found == wanted {
+                    break;
+                }
+                assert!(start.elapsed() < 2 * PATIENCE, "node {number} has {found:?}");
+            }
+        }
+    }
+
+    /// What is published on one node is received on all others.
+    fn publish_to_all(&self, number: u32) {
+        let others = (1..=self.0).filter(|&other| other != number);
+        let mut subscribers: Vec<_> = others.map(|other| self.client(other, "subscriber")).collect();
+        for subscriber in &mut subscribers {
+            subscriber.subscribe("to/all", QoS::AtLeastOnce);
+        }
+        let mut publisher = self.client(number, "publisher");
+        assert_eq!(publisher.publish_acked("to/all", b"x"), Reason::SUCCESS);
+        for subscriber in &mut subscribers {
+            subscriber.recv_publish();
+        }
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         self.script(&["down"]);
@@ -89,13 +144,20 @@ fn cut_networks_make_halves_and_healed_ones_one_cluster() {
     whole();
     network.script(&["heal"]);
 
+    network.retain(1, "both", "before");
     network.cut(&[1, 2], &[3, 4, 5]);
     let half = |number| if number <= 2 { 2 } else { 3 };
     network.wait_for(half, |number| 5 - half(number));
+    network.retain(1, "one half", "1");
+    network.retain(4, "other half", "4");
+    network.retain(2, "both", "older");
+    network.retain(5, "both", "newer");
     // Until they ask each other only now and then.
     std::thread::sleep(Duration::from_secs(10));
     network.script(&["heal"]);
     eprintln!("halves are one cluster {:?} after the cut", whole());
+    network.wait_for_retained(&["both=newer", "one half=1", "other half=4"]);
+    network.publish_to_all(2);
 
     for other in ["2", "3", "4", "5"] {
         network.script(&["mute", "1", other]);
@@ -111,4 +173,5 @@ fn cut_networks_make_halves_and_healed_ones_one_cluster() {
         std::thread::sleep(Duration::from_secs(2));
     }
     eprintln!("one cluster {:?} after cuts that came and went", whole());
+    network.publish_to_all(4);
 }

@@ -43,6 +43,20 @@ pub enum RetainEffect {
         /// Refusal, if any.
         result: Result<(), PortError>,
     },
+    /// A message was set or cleared, and other nodes are to hear of it.
+    Changed {
+        /// Who asked.
+        to: ReplyTo,
+        /// Tenant.
+        tenant: TenantIdx,
+        /// A [`Replica`], as bytes.
+        replica: Vec<u8>,
+    },
+    /// What another node knows of a topic has been taken over, unless something newer was known.
+    Merged {
+        /// Who asked.
+        to: ReplyTo,
+    },
     /// A search is done.
     Found {
         /// Who asked.
