@@ -87,7 +87,7 @@ impl Driven {
 fn found(effects: Vec<RetainEffect>) -> Vec<String> {
     let messages = effects.into_iter().flat_map(|effect| match effect {
         RetainEffect::Found { messages, .. } => messages,
-        RetainEffect::Set { .. } => vec![],
+        _ => vec![],
     });
     let text = |m: &Message| format!("{}={}", m.topic(), String::from_utf8_lossy(m.payload()));
     messages.map(|retained| text(&retained.message)).collect()
