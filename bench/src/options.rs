@@ -73,6 +73,9 @@ pub struct LoadOptions {
     /// Broker; several are used in turn.
     #[arg(long = "target", default_value = "127.0.0.1:1883")]
     pub targets: Vec<SocketAddr>,
+    /// Broker that publishers connect to, if it is another node of the cluster than that of the subscribers; several are used in turn.
+    #[arg(long)]
+    pub publish_to: Vec<SocketAddr>,
     /// Protocol version.
     #[arg(long, value_enum, default_value = "3.1.1")]
     pub protocol: Protocol,
@@ -130,9 +133,9 @@ pub struct LoadOptions {
     /// Path of the WebSocket.
     #[arg(long, default_value = "/mqtt")]
     pub ws_path: String,
-    /// Process whose CPU time and memory are recorded.
-    #[arg(long)]
-    pub target_pid: Option<u32>,
+    /// Process whose CPU time and memory are recorded; of several together.
+    #[arg(long = "target-pid")]
+    pub target_pids: Vec<u32>,
     /// Writes the result as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,

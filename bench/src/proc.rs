@@ -34,6 +34,15 @@ pub fn usage_with_pss(pid: u32) -> Option<Usage> {
     Some(usage)
 }
 
+/// Of several processes together, but for those that are gone.
+pub fn of_all(pids: &[u32], usage: impl Fn(u32) -> Option<Usage>) -> Usage {
+    pids.iter().filter_map(|&pid| usage(pid)).fold(Usage::default(), |sum, one| Usage {
+        cpu_s: sum.cpu_s + one.cpu_s,
+        rss_bytes: sum.rss_bytes + one.rss_bytes,
+        pss_bytes: sum.pss_bytes + one.pss_bytes,
+    })
+}
+
 /// utime + stime of a line of `/proc/PID/stat`. The name in parentheses may hold spaces.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;

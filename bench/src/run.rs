@@ -52,7 +52,7 @@ pub fn run(
 ) -> std::io::Result<Report> {
     proc::raise_descriptor_limit();
     let progress = Arc::new(Progress::new(plan.copies.len(), options.cores.max(1)));
-    let target_before = options.target_pid.and_then(proc::usage_with_pss).unwrap_or_default();
+    let target_before = proc::of_all(&options.target_pids, proc::usage_with_pss);
     let workers = start_workers(&body, options, &progress)?;
     let mut run = Run { progress, options, stop, observer, samples: Vec::new(), is_interrupted: false };
     let mut report = Report { scenario: scenario.to_owned(), target_before, ..Report::default() };
@@ -123,7 +123,7 @@ impl Run<'_> {
     }
 
     fn target(&self) -> Usage {
-        self.options.target_pid.and_then(proc::usage).unwrap_or_default()
+        proc::of_all(&self.options.target_pids, proc::usage)
     }
 
     /// Lets the load run for `time`, taking samples.
@@ -175,7 +175,7 @@ impl Run<'_> {
         let target_cpu_s = after.cpu_s - before.cpu_s;
         report.target_cpus = target_cpu_s / report.measured_s;
         report.received_per_cpu_s = if target_cpu_s > 0.0 { received / target_cpu_s } else { 0.0 };
-        report.target_after = self.options.target_pid.and_then(proc::usage_with_pss).unwrap_or_default();
+        report.target_after = proc::of_all(&self.options.target_pids, proc::usage_with_pss);
     }
 
     /// Waits until everything published is received, or nothing comes any more.

@@ -21,7 +21,7 @@ fn on_this_thread(options: &LoadOptions, stages: impl Future<Output = Outcome>) 
     if let Some(cpu) = options.cpus.first() {
         proc::pin_thread(*cpu);
     }
-    let before = options.target_pid.and_then(proc::usage_with_pss).unwrap_or_default();
+    let before = proc::of_all(&options.target_pids, proc::usage_with_pss);
     let own_before = proc::usage(std::process::id()).unwrap_or_default();
     let begin = Instant::now();
     let mut runtime =
@@ -30,7 +30,7 @@ fn on_this_thread(options: &LoadOptions, stages: impl Future<Output = Outcome>) 
     let elapsed_s = begin.elapsed().as_secs_f64();
     report.measured_s = elapsed_s;
     report.target_before = before;
-    report.target_after = options.target_pid.and_then(proc::usage_with_pss).unwrap_or_default();
+    report.target_after = proc::of_all(&options.target_pids, proc::usage_with_pss);
     let cpu_s = report.target_after.cpu_s - before.cpu_s;
     report.target_cpus = cpu_s / elapsed_s;
     report.received_per_cpu_s = if cpu_s > 0.0 { report.findings.received as f64 / cpu_s } else { 0.0 };

@@ -228,7 +228,9 @@ async fn start_client(
     options: LoadOptions,
     copies: Vec<u64>,
 ) -> Result<(), ConnectError> {
-    let target = options.targets[number % options.targets.len()];
+    let publishes_elsewhere = client.publisher.is_some() && !options.publish_to.is_empty();
+    let targets = if publishes_elsewhere { &options.publish_to } else { &options.targets };
+    let target = targets[number % targets.len()];
     let mut stream = open(&core.transport, target, number as u64).await?;
     let identity = Identity {
         version: core.version,

@@ -2,7 +2,7 @@
 
 use super::StartError;
 use super::storage::Storage;
-use crate::admin::ShardBeat;
+use crate::admin::{ClusterCell, ShardBeat};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
 use bifro_cluster::{Secret, Settings, Underlay, View};
@@ -49,6 +49,7 @@ pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
 
 /// This node's part in the cluster, before it joins.
 pub(super) struct Member {
+    config: ClusterConfig,
     hello: Hello,
     identity: Identity,
     secret: Secret,
@@ -61,7 +62,7 @@ impl Member {
     /// Binds the ports of the cluster that the configuration names, if it names one.
     pub(super) fn prepare(
         loaded: &Loaded,
-        storage: &Storage,
+        storage: &mut Storage,
         shards: u16,
         clock: Clock,
     ) -> Result<Option<Self>, StartError> {
@@ -70,6 +71,7 @@ impl Member {
             Some(id) => (id, Identity::open(Path::new(&loaded.config.node.data_dir))?),
             None => (NodeId(random()?), Identity::volatile()),
         };
+        storage.join(node);
         let secret = secret(config)?;
         let hello = Hello { node, starts: identity.starts(), nonce: random()?, shard: ShardId(0), shards };
         let links = |address, shard| {
@@ -77,12 +79,7 @@ impl Member {
             Links::bind(LinksConfig { bind: address, me: Hello { shard, ..hello }, secret, clock, limits })
         };
         let (socket, links) = bind(config.bind, shards, links)?;
-        Ok(Some(Self { hello, identity, secret, socket, links }))
-    }
-
-    /// Who this node is.
-    pub(super) const fn id(&self) -> NodeId {
-        self.hello.node
+        Ok(Some(Self { config: config.clone(), hello, identity, secret, socket, links }))
     }
 
     /// Each shard's links, and how it greets others over them. Once.
@@ -96,11 +93,12 @@ impl Member {
     pub(super) fn join(
         self,
         loaded: &Loaded,
-        config: &ClusterConfig,
         storage: &Storage,
         beats: &[Arc<ShardBeat>],
         senders: &[InletSender<Command>],
+        cell: &ClusterCell,
     ) -> Result<Underlay, StartError> {
+        let config = &self.config;
         let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
         let cells = storage.cells();
         let address = self.socket.local_addr()?;
@@ -130,6 +128,7 @@ impl Member {
             }),
             fatal: exit_process(),
         })?;
+        cell.show(underlay.handle().clone());
         if !is_first && is_told.recv_timeout(JOIN_PATIENCE).is_err() {
             let seeds = &config.seeds;
             tracing::warn!(?seeds, "no other node has answered yet; going on alone, and asking them again and again");

@@ -4,9 +4,9 @@ use super::listeners::ListenerError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
 use bifro_cluster::UnderlayError;
-use std::net::SocketAddr;
 use bifro_net::cores::SpawnError;
 use bifro_store::host::HostError;
+use std::net::SocketAddr;
 use thiserror::Error;
 use tracing::subscriber::SetGlobalDefaultError;
 
@@ -29,7 +29,9 @@ pub enum StartError {
     #[error(transparent)]
     Cluster(#[from] UnderlayError),
     /// A port of the cluster.
-    #[error("cluster: {address}: {error}; a node of {shards} shards needs the {shards} ports after that of cluster.bind as well")]
+    #[error(
+        "cluster: {address}: {error}; a node of {shards} shards needs the {shards} ports after that of cluster.bind as well"
+    )]
     ClusterPort {
         /// Where.
         address: SocketAddr,

@@ -20,7 +20,7 @@ use crate::logging::Logging;
 use crate::signals::{self, Request};
 use crate::{config, selfcheck};
 use bifro_cluster::Underlay;
-use bifro_core::ids::{NodeId, ShardId};
+use bifro_core::ids::ShardId;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::ports::Services;
 use bifro_net::broker::{BrokerSettings, Command, Shard, ShardMessage, ShardParts, TenantRegistry};
@@ -95,9 +95,10 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
-    let storage = Arc::new(Storage::open(&loaded, shards)?);
+    let mut storage = Storage::open(&loaded, shards)?;
     let clock = Clock::start();
-    let mut member = cluster::Member::prepare(&loaded, &storage, shards, clock)?;
+    let mut member = cluster::Member::prepare(&loaded, &mut storage, shards, clock)?;
+    let storage = Arc::new(storage);
     let settings = Arc::new(broker_settings(&loaded, shards, storage.seed())?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
@@ -134,7 +135,6 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             acl: Arc::new(acl),
             tenants: tenants.clone(),
             storage: storage.clone(),
-            member: member.as_ref().map(cluster::Member::id),
             clock,
             logging,
         },
@@ -146,13 +146,8 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         executors.join();
         return Err(error);
     }
-    let underlay = match (member, &loaded.config.cluster) {
-        (Some(member), Some(config)) => Some(member.join(&loaded, config, &storage, &beats, &senders)?),
-        _ => None,
-    };
-    if let Some(underlay) = &underlay {
-        cluster_cell.show(underlay.handle().clone());
-    }
+    let join = |member: cluster::Member| member.join(&loaded, &storage, &beats, &senders, &cluster_cell);
+    let underlay = member.map(join).transpose()?;
     storage.admit_clients();
     announce(&loaded, &addresses, &admin, underlay.as_ref(), shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
@@ -222,7 +217,6 @@ struct Common<'a> {
     acl: Arc<AclAuthorizer>,
     tenants: Arc<TenantRegistry>,
     storage: Arc<Storage>,
-    member: Option<NodeId>,
     clock: Clock,
     logging: &'a Logging,
 }
@@ -248,22 +242,21 @@ fn spawn_shards(
     // Each shard takes its seed once; what a shard owns cannot be shared, so it is handed over and not lent.
     let seeds: Mutex<Vec<Option<ShardSeed>>> = Mutex::new(seeds.into_iter().map(Some).collect());
     let (settings, auth, acl) = (common.settings.clone(), common.auth.clone(), common.acl.clone());
-    let (storage, member) = (common.storage.clone(), common.member);
+    let storage = common.storage.clone();
     let (tenants, events, clock) = (common.tenants.clone(), common.logging.events().clone(), common.clock);
     let start = move |shard: ShardId| {
         let seed = seeds.lock().unwrap_or_else(PoisonError::into_inner)[shard.index()].take();
         let seed = seed.expect("each shard is started once");
-        let sender = seed.sender;
+        let sender = seed.sender.clone();
         let reply: crate::auth::Reply = Arc::new(move |req, outcome| {
             // A full mailbox drops the answer; the client's CONNECT deadline then ends the attempt.
             let _ = sender.send(Command::Auth { req, outcome });
         });
-        let (events, beat) = (events.clone(), seed.beat);
-        let parts = (seed.mesh, seed.inlet, seed.listeners, seed.metrics, seed.links);
+        let (events, beat) = (events.clone(), seed.beat.clone());
         let authenticator = Box::new(auth.for_shard(shard, reply));
         let (settings, acl, tenants, storage) = (settings.clone(), acl.clone(), tenants.clone(), storage.clone());
         async move {
-            let (mesh, inlet, listeners, metrics, links) = parts;
+            let ShardSeed { mesh, inlet, listeners, metrics, links, .. } = seed;
             let (thread, bell) = (std::thread::current(), mesh.bell());
             let wake: Wake = Arc::new(move || {
                 bell.ring();
@@ -271,10 +264,6 @@ fn spawn_shards(
                 thread.unpark();
             });
             let Some(services) = storage.services(shard, metrics.clone(), wake, clock.now(), &tenants) else { return };
-            let services = match member {
-                Some(me) => services.join(me),
-                None => services,
-            };
             let ring = Ring::new(ring).unwrap_or_else(|error| panic!("the network ring cannot be made: {error}"));
             let shard = Shard::new(ShardParts {
                 shard,

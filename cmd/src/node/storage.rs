@@ -31,6 +31,8 @@ pub(super) struct Storage {
     node: Option<Arc<Node>>,
     seed: u64,
     shards: u16,
+    /// Who the node is in its cluster, if it is in one.
+    member: Option<NodeId>,
     /// Shards whose services are not in their places yet, and one for the node, until it admits clients.
     pub(super) recovering: Arc<AtomicUsize>,
     /// All shards have read what an earlier process left, and so know of every tenant.
@@ -53,10 +55,16 @@ impl Storage {
             node,
             seed,
             shards,
+            member: None,
             recovering: Arc::new(AtomicUsize::new(usize::from(shards) + 1)),
             loaded: Barrier::new(shards.into()),
             failed: Mutex::new(None),
         })
+    }
+
+    /// The node takes part in a cluster. Before its shards start.
+    pub(super) const fn join(&mut self, member: NodeId) {
+        self.member = Some(member);
     }
 
     /// A key nobody outside can guess, for hashing client identifiers and topics.
@@ -84,14 +92,18 @@ impl Storage {
         tenants: &TenantRegistry,
     ) -> Option<RangeServices> {
         let placement = Placement { shard, shards: self.shards, metrics };
-        let Some(node) = &self.node else { return Some(RangeServices::volatile(placement, self.seed)) };
+        let join = |services: RangeServices| match self.member {
+            Some(member) => services.join(member),
+            None => services,
+        };
+        let Some(node) = &self.node else { return Some(join(RangeServices::volatile(placement, self.seed))) };
         // A tenant too many shares what the default tenant has, as its clients are refused.
         let fallback = || tenants.all()[0].clone();
         let tenant =
             |name: &str| -> Arc<TenantCtx> { tenants.intern(&TenantName::from(name)).unwrap_or_else(fallback) };
         let services = RangeServices::durable(placement, node, wake, exit_process(), now, &tenant);
         let services = match services {
-            Ok(services) => Some(services),
+            Ok(services) => Some(join(services)),
             Err(error) => {
                 self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 None

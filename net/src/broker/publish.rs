@@ -137,8 +137,8 @@ impl<S: Services> Broker<S> {
         retain_for: Option<Client>,
         waiting: Option<(Slot, PublishToken)>,
     ) {
-        let mut publisher = waiting
-            .map_or(Publisher::Nobody, |(conn, token)| Publisher::Waits(Waiter::Session(conn, token)));
+        let mut publisher =
+            waiting.map_or(Publisher::Nobody, |(conn, token)| Publisher::Waits(Waiter::Session(conn, token)));
         if let (QoS::ExactlyOnce, Some((conn, _))) = (view.qos, waiting)
             && self.conns.get(conn).is_some_and(|conn| conn.session.has_durable_inbox())
         {

@@ -285,8 +285,7 @@ impl<S: Services> Shard<S> {
     /// Serves connections that send more than their share, in the order in which it came. They wait while another shard is
     /// behind: what others send there would have to wait behind theirs. True if any was served.
     fn handle_bulk(&mut self) -> bool {
-        self.bulk_waits =
-            !self.bulk.is_empty() && (self.mesh.is_peer_behind() || self.broker.remotes.is_node_behind());
+        self.bulk_waits = !self.bulk.is_empty() && (self.mesh.is_peer_behind() || self.broker.remotes.is_node_behind());
         if self.bulk_waits {
             return false;
         }

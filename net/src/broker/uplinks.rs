@@ -113,9 +113,9 @@ impl Uplinks {
     /// Hands what this turn has for other nodes to the links.
     pub(super) fn flush<S: Services>(&mut self, broker: &mut Broker<S>) {
         let (links, by_way, now) = (&mut self.links, &self.by_way, broker.now);
-        broker.remotes.flush(|via, bytes| {
-            by_way.get(&via).is_some_and(|&link| links.send(link, Lane::Control, bytes).is_ok())
-        });
+        broker
+            .remotes
+            .flush(|via, bytes| by_way.get(&via).is_some_and(|&link| links.send(link, Lane::Control, bytes).is_ok()));
         self.links.transmit(now);
         let counters = self.links.counters();
         broker.metrics.link_sent_bytes.set(counters.bytes_sent);
@@ -133,7 +133,10 @@ impl Uplinks {
             LinkEvent::Message { link, bytes, .. } => {
                 let Some(&via) = self.ways.get(&link) else { return };
                 if !broker.receive_batch(via, &bytes) {
-                    tracing::error!(?via, "another node sent what this one cannot read; closing the link: do their versions differ?");
+                    tracing::error!(
+                        ?via,
+                        "another node sent what this one cannot read; closing the link: do their versions differ?"
+                    );
                     self.close(link, "what was sent cannot be read", broker);
                 }
             }
@@ -148,7 +151,9 @@ impl Uplinks {
     /// A link this shard asked for is there, if it ends where it should.
     fn dialled<S: Services>(&mut self, link: LinkId, peer: &Hello, broker: &mut Broker<S>) {
         let dial = self.dials.iter_mut().find(|(_, dial)| dial.link == Some(link));
-        let Some((&idx, dial)) = dial else { return self.links.close(broker.now, link, "nobody wants this link any more") };
+        let Some((&idx, dial)) = dial else {
+            return self.links.close(broker.now, link, "nobody wants this link any more");
+        };
         let expected = self.nodes.get(idx).is_some_and(|node| (node.id, node.nonce) == (peer.node, peer.nonce));
         if expected {
             dial.delay = DIAL_AGAIN.0;

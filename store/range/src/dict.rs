@@ -155,13 +155,7 @@ impl OwnerTable {
 
     /// `conn`, registered elsewhere before, names its client id here. If somebody owns it or waits for it here, that is the newer
     /// connection, and `conn` is kicked.
-    pub fn reregister(
-        &mut self,
-        tenant: TenantIdx,
-        client: &Client,
-        conn: ConnRef,
-        effects: &mut Vec<DictEffect>,
-    ) {
+    pub fn reregister(&mut self, tenant: TenantIdx, client: &Client, conn: ConnRef, effects: &mut Vec<DictEffect>) {
         match self.owner(TenantKeyRef { tenant, name: &client.client_id }) {
             None => {
                 self.owners.insert(Owned { client: client.clone(), tenant, conn });

@@ -36,7 +36,9 @@ type Announced = (TenantIdx, Arc<RouteFilter>);
 enum Link {
     Up,
     /// The other end may not have noticed yet, and still rely on what it was told.
-    Down { since: Instant },
+    Down {
+        since: Instant,
+    },
     /// It has noticed.
     Lapsed,
 }
@@ -405,13 +407,7 @@ impl RangeServices {
         self.send(to, Message::Dict(message(client)));
     }
 
-    fn hear_add(
-        &mut self,
-        from: (NodeIdx, ShardId),
-        token: Option<u32>,
-        (tenant, route): Announced,
-        nth: u32,
-    ) {
+    fn hear_add(&mut self, from: (NodeIdx, ShardId), token: Option<u32>, (tenant, route): Announced, nth: u32) {
         let Some(heard) = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&from)) else { return };
         let session = heard.session;
         heard.routes.insert(((tenant, route.clone()), nth), session);

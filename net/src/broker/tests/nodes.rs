@@ -62,10 +62,7 @@ impl Cluster {
         });
         for shard in 0..self.nodes[from].brokers.len() {
             let end = shard % self.nodes[to].brokers.len();
-            let ends = [
-                (to, end, Via::From(idx(from), ShardId(shard as u16))),
-                (from, shard, Via::To(idx(to))),
-            ];
+            let ends = [(to, end, Via::From(idx(from), ShardId(shard as u16))), (from, shard, Via::To(idx(to)))];
             for (node, shard, via) in ends {
                 let now = self.nodes[node].now;
                 let broker = &mut self.nodes[node].brokers[shard];
@@ -268,8 +265,7 @@ fn a_group_over_several_nodes_gets_each_message_once_and_all_its_members_get_som
 #[test]
 fn a_message_for_a_member_that_has_just_left_goes_to_one_on_another_node() {
     let mut cluster = Cluster::new(2);
-    let (publisher, here, there) =
-        (cluster.client(0, 0, "p"), cluster.client(0, 0, "m0"), cluster.client(1, 0, "m1"));
+    let (publisher, here, there) = (cluster.client(0, 0, "p"), cluster.client(0, 0, "m0"), cluster.client(1, 0, "m1"));
     cluster.subscribed(0, here, "$share/g/t");
     cluster.subscribed(1, there, "$share/g/t");
     cluster.is_held = true;

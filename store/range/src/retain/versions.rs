@@ -118,9 +118,10 @@ impl RetainTable {
 
     /// Everything that is known, by tenant and topic.
     pub fn versions(&self) -> impl Iterator<Item = (TenantIdx, &str, Version)> {
-        let held = self.tenants.iter().flat_map(|(&tenant, of)| {
-            of.topics.iter().map(move |(topic, entry)| (tenant, topic, entry.version))
-        });
+        let held = self
+            .tenants
+            .iter()
+            .flat_map(|(&tenant, of)| of.topics.iter().map(move |(topic, entry)| (tenant, topic, entry.version)));
         let cleared = self.cleared.iter().map(|(key, cleared)| (key.tenant, &*key.name, cleared.version));
         held.chain(cleared)
     }
@@ -226,4 +227,3 @@ impl RetainTable {
 pub(super) fn is_cleared(retained: &RetainedMessage) -> bool {
     retained.message.payload().is_empty()
 }
-

@@ -52,10 +52,14 @@ impl Node {
     }
 
     fn known(&self) -> Vec<(&str, Version, Vec<u8>)> {
-        let mut known: Vec<_> = self.table.versions().map(|(tenant, topic, version)| {
-            let replica = self.table.replica(tenant, topic).expect("its version is known");
-            (topic, version, replica.retained.message.payload().to_vec())
-        }).collect();
+        let mut known: Vec<_> = self
+            .table
+            .versions()
+            .map(|(tenant, topic, version)| {
+                let replica = self.table.replica(tenant, topic).expect("its version is known");
+                (topic, version, replica.retained.message.payload().to_vec())
+            })
+            .collect();
         known.sort_unstable();
         known
     }

@@ -1,10 +1,12 @@
 //! Several nodes: links that come and go, nodes that die, and what must hold all the while.
 
+mod replicas;
+
 use super::*;
 use bifro_core::ids::NodeId;
 use bifro_core::limits::LINK_LEASE;
 use bifro_core::nodes::Node;
-use bifro_core::ports::{Dist, GroupName, Receiver, Retain, SessionDict};
+use bifro_core::ports::{Dist, GroupName, Receiver, SessionDict};
 use bifro_mqtt::topic::filter_matches;
 
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c/d"];
@@ -18,11 +20,14 @@ struct Link {
     back: VecDeque<RemoteSend>,
 }
 
+/// Names a link: from which node and shard to which node.
+type Key = (usize, u16, usize);
+
 /// Node i is counted as i + 1 by all others.
 struct Cluster {
     nodes: Vec<Sim>,
     lives: Vec<bool>,
-    links: BTreeMap<(usize, u16, usize), Link>,
+    links: BTreeMap<Key, Link>,
     rng: Prng,
 }
 
@@ -104,7 +109,7 @@ impl Cluster {
         ShardId(shard % self.nodes[to].shards.len() as u16)
     }
 
-    fn link(&mut self, (from, shard, to): (usize, u16, usize)) {
+    fn link(&mut self, (from, shard, to): Key) {
         self.links.insert((from, shard, to), Link { is_up: true, ..Link::default() });
         let end = self.lands_on(shard, to);
         self.call(to, end, |services, now, _| services.link_up(now, Via::From(idx(from), ShardId(shard))));
@@ -112,12 +117,12 @@ impl Cluster {
     }
 
     /// Cuts a link: the dialler notices first, if it is told to.
-    fn cut(&mut self, (from, shard, to): (usize, u16, usize)) {
+    fn cut(&mut self, (from, shard, to): Key) {
         self.links.insert((from, shard, to), Link::default());
         self.call(from, ShardId(shard), |services, now, _| services.link_down(now, Via::To(idx(to))));
     }
 
-    fn notice(&mut self, (from, shard, to): (usize, u16, usize)) {
+    fn notice(&mut self, (from, shard, to): Key) {
         let end = self.lands_on(shard, to);
         self.call(to, end, |services, now, _| services.link_down(now, Via::From(idx(from), ShardId(shard))));
     }
@@ -156,7 +161,7 @@ impl Cluster {
 
     /// Delivers one message inside some node or over some link. False if there is none.
     fn step(&mut self) -> bool {
-        let mut busy: Vec<Result<usize, ((usize, u16, usize), bool)>> = Vec::new();
+        let mut busy: Vec<Result<usize, (Key, bool)>> = Vec::new();
         for (node, sim) in self.nodes.iter().enumerate().filter(|(node, _)| self.lives[*node]) {
             if sim.mesh.values().any(|queue| !queue.is_empty()) {
                 busy.push(Ok(node));
@@ -179,7 +184,7 @@ impl Cluster {
         true
     }
 
-    fn carry(&mut self, (from, shard, to): (usize, u16, usize), there: bool) {
+    fn carry(&mut self, (from, shard, to): Key, there: bool) {
         let end = self.lands_on(shard, to);
         let link = self.links.get_mut(&(from, shard, to)).expect("it is there");
         let queue = if there { &mut link.there } else { &mut link.back };
@@ -279,8 +284,11 @@ fn kicked(completions: &[Completion]) -> Vec<u32> {
     kicked.collect()
 }
 
-/// Subscribers who have their SUBACK, by where they are.
-type Confirmed = Vec<(usize, u16, &'static str, u32)>;
+/// Node, shard, filter and place of a subscriber.
+type Subscriber = (usize, u16, &'static str, u32);
+
+/// Subscribers who have their SUBACK.
+type Confirmed = Vec<Subscriber>;
 
 fn check_all_publishers(cluster: &mut Cluster, confirmed: &Confirmed) {
     for node in (0..cluster.nodes.len()).filter(|&node| cluster.lives[node]).collect::<Vec<_>>() {
@@ -301,9 +309,9 @@ fn check_all_publishers(cluster: &mut Cluster, confirmed: &Confirmed) {
 fn a_publish_after_suback_matches_on_every_node_whatever_becomes_of_the_links() {
     for seed in 0..60 {
         let mut cluster = Cluster::new(seed, 3);
-        let mut waiting: Vec<(ReqId, (usize, u16, &'static str, u32))> = Vec::new();
+        let mut waiting: Vec<(ReqId, Subscriber)> = Vec::new();
         let mut confirmed = Confirmed::new();
-        let mut unnoticed: Option<(usize, u16, usize)> = None;
+        let mut unnoticed: Option<Key> = None;
         for step in 0..400 {
             match cluster.pick(20) {
                 0..=2 => {
@@ -519,103 +527,5 @@ fn halves_that_come_together_keep_one_of_two_connections_with_one_client_id() {
         cluster.settle();
         let kicks = [kicked(&cluster.heard(0)), kicked(&cluster.heard(3))].concat();
         assert_eq!(kicks.len(), 1, "seed {seed}: {kicks:?}");
-    }
-}
-
-impl Cluster {
-    fn retain(&mut self, node: usize, shard: u16, topic: &str, payload: &str) -> ReqId {
-        let (req, message) = (self.nodes[node].req(), message(topic, payload, QoS::AtLeastOnce));
-        self.call(node, ShardId(shard), |services, now, tenant| {
-            services.set(now, req, tenant, &client("publisher"), &message);
-        });
-        req
-    }
-
-    /// Topics and payloads, as a subscriber on the node finds them.
-    fn retained(&mut self, node: usize) -> Vec<String> {
-        let req = self.nodes[node].req();
-        self.call(node, ShardId(0), |services, now, tenant| services.find(now, req, tenant, "#"));
-        self.settle();
-        let found = self.heard(node).into_iter().find_map(|completion| match completion {
-            Completion::Retained { req: of, messages } if of == req => Some(messages),
-            _ => None,
-        });
-        let found = found.expect("an answer").into_iter();
-        found.map(|retained| format!("{}={}", retained.message.topic(), text(&retained.message))).collect()
-    }
-}
-
-fn set(req: ReqId) -> impl Fn(&Completion) -> bool {
-    move |completion| matches!(completion, Completion::RetainSet { req: of, result: Ok(()) } if *of == req)
-}
-
-#[test]
-fn a_retained_message_is_on_every_node_before_its_publisher_hears_of_it() {
-    for seed in 0..20 {
-        let mut cluster = Cluster::new(seed, 3);
-        let req = cluster.retain(1, 1, "a/b", "x");
-        while !cluster.heard(1).iter().any(set(req)) {
-            assert!(cluster.step(), "it is answered");
-        }
-        for node in 0..3 {
-            assert_eq!(cluster.retained(node), ["a/b=x"], "node {node}");
-        }
-        cluster.retain(2, 0, "a/b", "");
-        cluster.settle();
-        for node in 0..3 {
-            assert!(cluster.retained(node).is_empty(), "node {node}");
-        }
-    }
-}
-
-#[test]
-fn a_publisher_does_not_wait_for_a_node_that_dies_or_whose_link_has_lapsed() {
-    let mut cluster = Cluster::new(1, 3);
-    let keys: Vec<_> = cluster.links.keys().copied().filter(|&(from, _, to)| from == 0 && to == 1).collect();
-    keys.iter().for_each(|&key| cluster.cut(key));
-    let req = cluster.retain(0, 0, "a", "x");
-    cluster.settle();
-    assert!(!cluster.heard(0).iter().any(set(req)));
-    keys.iter().for_each(|&key| cluster.notice(key));
-    cluster.advance(LINK_LEASE.as_secs());
-    assert!(cluster.heard(0).iter().any(set(req)));
-    let req = cluster.retain(2, 0, "b", "x");
-    // Whatever is under way to it is lost with it.
-    cluster.kill(1);
-    cluster.settle();
-    assert!(cluster.heard(2).iter().any(set(req)));
-}
-
-#[test]
-fn nodes_that_meet_again_have_the_same_retained_messages_whatever_each_was_told_meanwhile() {
-    for seed in 0..40 {
-        let mut cluster = Cluster::new(seed, 3);
-        let topics: Vec<String> = (0..12).map(|n| format!("t/{n}")).collect();
-        for topic in &topics {
-            cluster.retain(0, 0, topic, "first");
-        }
-        cluster.settle();
-        let keys: Vec<_> = cluster.links.keys().copied().collect();
-        for &key in keys.iter().filter(|(from, _, to)| *from == 2 || *to == 2) {
-            cluster.cut(key);
-            cluster.notice(key);
-        }
-        for step in 0..40 {
-            let (node, topic) = (cluster.pick(3), &topics[cluster.pick(12)]);
-            let payload = if cluster.pick(4) == 0 { String::new() } else { format!("{node}.{step}") };
-            cluster.nodes[node].now = Instant::from_micros(cluster.nodes[node].now.as_micros() + 1_000);
-            cluster.retain(node, 0, topic, &payload);
-            for _ in 0..cluster.pick(20) {
-                cluster.step();
-            }
-        }
-        for key in keys.into_iter().filter(|(from, _, to)| *from == 2 || *to == 2) {
-            cluster.link(key);
-        }
-        cluster.settle();
-        let one = cluster.retained(0);
-        assert_eq!(cluster.retained(1), one, "seed {seed}");
-        assert_eq!(cluster.retained(2), one, "seed {seed}");
-        assert!(cluster.nodes.iter().flat_map(|node| &node.shards).all(|services| services.mergings.is_empty()));
     }
 }

@@ -15,7 +15,9 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
-use bifro_core::ids::{ConnRef, NodeIdx, InboxSeq, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key};
+use bifro_core::ids::{
+    ConnRef, InboxSeq, NodeIdx, PublisherKey, RangeIdx, ReqId, ShardId, Slot, TenantIdx, publisher_key,
+};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{AttachTerms, Attached, DetachState, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
