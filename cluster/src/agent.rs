@@ -8,7 +8,7 @@ use bifro_core::ids::NodeId;
 use bifro_core::rng::Prng;
 use bifro_core::time::Instant;
 use bifro_net::clock::Clock;
-use bifro_net::links::Secret;
+use bifro_net::links::{Certificates, Secret};
 use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Member, Message, Peer, Status, Swim};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,6 +51,8 @@ pub struct Settings {
     pub seeds: Vec<String>,
     /// What all nodes of the cluster know.
     pub secret: Secret,
+    /// Who this node is to TLS, and whom it takes; none: it takes any certificate, and the secret has to do.
+    pub certificates: Option<Certificates>,
     /// Timings.
     pub swim: Config,
     /// Shards of this node.
@@ -122,7 +124,8 @@ impl Underlay {
         let (inbox, messages) = mpsc::channel(INBOX);
         let links = {
             let _entered = runtime.enter();
-            Links::start(socket, me.address, settings.secret, inbox, handle.metrics.clone())?
+            let certificates = settings.certificates.as_ref();
+            Links::start(socket, me.address, settings.secret, certificates, inbox, handle.metrics.clone())?
         };
         let clock = Clock::start();
         let peers = settings.identity.peers().to_vec();

@@ -7,7 +7,8 @@
 //! ```text
 //!   bifro-swim ── effects ──► links ── QUIC datagrams (probes, gossip), one stream per table ──► peers
 //!       ▲                       │
-//!       └────── messages ◄──────┘      secret: every connection proves it over the TLS exporter
+//!       └────── messages ◄──────┘      secret: every connection proves it over the TLS exporter;
+//!                                      certificates, if there are any, are of the cluster's CA at both ends
 //! ```
 //! Files in the data directory: [`identity`] has the number of starts and the peers to look for at the next one.
 mod agent;
@@ -18,6 +19,6 @@ mod links;
 mod view;
 
 pub use agent::{Handle, Settings, Underlay};
-pub use bifro_net::links::Secret;
+pub use bifro_net::links::{Certificates, Secret};
 pub use error::UnderlayError;
 pub use view::{UnderlayMetrics, View, ViewCell};

@@ -4,10 +4,10 @@
 use crate::error::UnderlayError;
 use crate::frame::{self, Kind};
 use crate::view::UnderlayMetrics;
-use bifro_net::links::{End, PROOF_BYTES, Secret, tls};
+use bifro_net::links::{Certificates, End, PROOF_BYTES, Secret, tls};
 use bifro_swim::{Message, wire};
 use bytes::Bytes;
-use quinn::{Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, TransportConfig, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, TransportConfig, VarInt};
 use std::collections::HashMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,20 @@ struct Parcel {
     bulk: bool,
 }
 
+/// Why there is no connection to a node.
+enum NoLink {
+    /// One end does not take the other's certificate: nothing that mends itself.
+    Certificate(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl NoLink {
+    fn lost(error: &ConnectionError) -> Self {
+        tls::refusal(error).map_or_else(|| Self::Other(error.to_string()), Self::Certificate)
+    }
+}
+
 /// What there is to one address.
 #[derive(Default)]
 struct Link {
@@ -76,13 +90,14 @@ impl Links {
         socket: UdpSocket,
         advertised: SocketAddr,
         secret: Secret,
+        certificates: Option<&Certificates>,
         inbox: mpsc::Sender<Message>,
         metrics: Arc<UnderlayMetrics>,
     ) -> Result<Self, UnderlayError> {
         let transport = Arc::new(transport());
-        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(ALPN)?));
+        let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls::server(ALPN, certificates)?));
         server.transport_config(transport.clone());
-        let mut client = quinn::ClientConfig::new(Arc::new(tls::client(ALPN)?));
+        let mut client = quinn::ClientConfig::new(Arc::new(tls::client(ALPN, certificates)?));
         client.transport_config(transport);
         let runtime = Arc::new(quinn::TokioRuntime);
         let mut endpoint = Endpoint::new(EndpointConfig::default(), Some(server), socket, runtime)?;
@@ -159,19 +174,18 @@ impl Links {
     }
 
     async fn dial(self, address: SocketAddr) {
-        let made = timeout(HANDSHAKE, async {
-            let connecting = self.0.endpoint.connect(address, tls::SERVER_NAME).map_err(|error| error.to_string())?;
-            let connection = connecting.await.map_err(|error| error.to_string())?;
-            self.greet(&connection).await.map(|()| connection)
-        });
-        match made.await.unwrap_or_else(|_| Err("no answer".to_owned())) {
+        let made = timeout(HANDSHAKE, self.connect(address));
+        match made.await.unwrap_or_else(|_| Err(NoLink::Other("no answer".to_owned()))) {
             Ok(connection) => {
                 self.register(address, &connection);
                 self.receive(address, connection).await;
             }
             Err(problem) => {
                 self.0.metrics.connects_failed.add(1);
-                tracing::debug!(%address, problem, "no connection to another node");
+                match problem {
+                    NoLink::Certificate(problem) => tracing::warn!(%address, problem, "no connection to another node"),
+                    NoLink::Other(problem) => tracing::debug!(%address, problem, "no connection to another node"),
+                }
                 let mut links = self.links();
                 let Some(link) = links.get_mut(&address) else { return };
                 link.dialling = false;
@@ -181,6 +195,20 @@ impl Links {
                     links.remove(&address);
                 }
             }
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<Connection, NoLink> {
+        let connecting = self.0.endpoint.connect(address, tls::SERVER_NAME);
+        let connecting = connecting.map_err(|error| NoLink::Other(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| NoLink::lost(&error))?;
+        match self.greet(&connection).await {
+            Ok(()) => Ok(connection),
+            // Whoever was called judges the caller's certificate when the caller has finished already.
+            Err(problem) => Err(match connection.close_reason().as_ref().and_then(tls::refusal) {
+                Some(refusal) => NoLink::Certificate(refusal),
+                None => NoLink::Other(problem),
+            }),
         }
     }
 
@@ -229,7 +257,15 @@ impl Links {
     /// Sees the secret proven by whoever has called, and proves it.
     async fn welcome(&self, incoming: Incoming) -> Option<(SocketAddr, Connection)> {
         let peer = incoming.remote_address();
-        let connection = incoming.await.ok()?;
+        let connection = match incoming.await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let problem = tls::refusal(&error)?;
+                self.0.metrics.handshakes_refused.add(1);
+                tracing::warn!(%peer, problem, "a node of another cluster, or a stranger, was refused");
+                return None;
+            }
+        };
         let (mut send, mut receive) = connection.accept_bi().await.ok()?;
         let hello = receive.read_to_end(HELLO_BYTES).await.unwrap_or_default();
         let Some(address) = self.check(&connection, End::Dialler, &hello) else {

@@ -5,7 +5,7 @@
 
 mod cluster;
 
-pub use cluster::ClusterConfig;
+pub use cluster::{ClusterConfig, ClusterTlsConfig};
 
 use crate::settings::{QuotaLimits, TenantSettings};
 use alloc::collections::BTreeMap;

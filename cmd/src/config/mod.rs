@@ -169,8 +169,11 @@ impl Loaded {
     fn resolve_paths(&mut self) {
         let Source::File(file) = &self.source else { return };
         let base = file.parent().unwrap_or(Path::new(""));
-        let secret = self.config.cluster.iter_mut().flat_map(|cluster| &mut cluster.secret_file);
-        let node = std::iter::once(&mut self.config.node.data_dir).chain(secret);
+        let cluster = self.config.cluster.iter_mut().flat_map(|cluster| {
+            let tls = cluster.tls.iter_mut().flat_map(|tls| [&mut tls.ca, &mut tls.certificate, &mut tls.key]);
+            cluster.secret_file.iter_mut().chain(tls)
+        });
+        let node = std::iter::once(&mut self.config.node.data_dir).chain(cluster);
         let listeners = self.config.listener.iter_mut().flat_map(|listener| {
             let tls = listener.tls.iter_mut().flat_map(|tls| {
                 let sni = tls.sni.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);

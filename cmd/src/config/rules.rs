@@ -72,9 +72,10 @@ fn check_process(report: &mut Report<'_, '_>, config: &NodeConfig) {
 fn check_cluster(report: &mut Report<'_, '_>, cluster: &ClusterConfig) {
     let reachable = !cluster.bind.ip().is_loopback();
     report.refuse(
-        reachable && cluster.secret_file.is_none(),
+        reachable && cluster.secret_file.is_none() && cluster.tls.is_none(),
         "cluster.bind",
-        "other machines can reach it, so it needs cluster.secret_file: whoever knows the secret is a node",
+        "other machines can reach it, so it needs cluster.secret_file, [cluster.tls] or both: whoever knows the secret, or has a \
+         certificate of the CA, is a node",
     );
     let unspecified = cluster.bind.ip().is_unspecified();
     report.refuse(

@@ -1,7 +1,9 @@
 //! The reference file against the code, and mistakes against the messages they must cause.
 
 use super::*;
-use bifro_core::config::{ClientAuth, ClusterConfig, ListenerConfig, Protocol, SniCertificate, TlsConfig};
+use bifro_core::config::{
+    ClientAuth, ClusterConfig, ClusterTlsConfig, ListenerConfig, Protocol, SniCertificate, TlsConfig,
+};
 use std::collections::BTreeSet;
 
 fn load(text: &str) -> Result<Loaded, ConfigErrors> {
@@ -52,7 +54,8 @@ fn defaults() -> Loaded {
 
 fn every_cluster_key() -> ClusterConfig {
     let cluster = ClusterConfig::default();
-    ClusterConfig { advertise: Some(cluster.bind), secret_file: Some(String::new()), ..cluster }
+    let tls = ClusterTlsConfig { ca: String::new(), certificate: String::new(), key: String::new() };
+    ClusterConfig { advertise: Some(cluster.bind), secret_file: Some(String::new()), tls: Some(tls), ..cluster }
 }
 
 /// A configuration with every key there is, in order or not.
@@ -195,6 +198,12 @@ fn mistakes_are_told_with_line_and_key() {
 #[test]
 fn a_cluster_that_strangers_could_join_or_nobody_could_reach_is_refused() {
     assert_refused("[cluster]\nbind = \"10.0.0.1:7946\"", ":2: cluster.bind: other machines can reach it");
+    let tls = "[cluster]\nbind = \"10.0.0.1:7946\"\n[cluster.tls]\nca = \"a\"\ncertificate = \"/b\"\n";
+    let loaded = Loaded::parse(&format!("{tls}key = \"c\""), Source::File("/etc/bifro/node.toml".into()));
+    let tls_of = |loaded: Loaded| loaded.config.cluster.and_then(|cluster| cluster.tls).expect("it is there");
+    let files = tls_of(loaded.expect("certificates will do instead of a secret"));
+    assert_eq!((&*files.ca, &*files.certificate, &*files.key), ("/etc/bifro/a", "/b", "/etc/bifro/c"));
+    assert_refused(tls, "built-in defaults:3: cluster.tls: missing field `key`");
     let open = "[cluster]\nbind = \"0.0.0.0:7946\"\nsecret_file = \"s\"\n";
     assert_refused(open, "cluster.advertise: missing");
     assert_refused(&format!("{open}advertise = \"0.0.0.0:1\""), ":4: cluster.advertise: nobody can reach 0.0.0.0:1");

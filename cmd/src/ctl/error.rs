@@ -3,6 +3,7 @@
 use crate::auth::LoadError;
 use bifro_mqtt::codec::DecodeError;
 use bifro_mqtt::reason::Reason;
+use bifro_net::links::CertificateFault;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -30,6 +31,23 @@ pub enum CtlError {
         /// The file that stands for the edit.
         lock: PathBuf,
     },
+    /// A file is there that would have to be overwritten.
+    #[error("{path}: exists already, and nothing was written; take another --dir or --name, or --force to replace it")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file of the CA does not do, or nodes would not take what was to become a file.
+    #[error("{file}: {problem}; nothing was written")]
+    CertificateFile {
+        /// The file.
+        file: String,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+    /// A certificate or key could not be made.
+    #[error("no certificate can be made ({0})")]
+    Certificate(#[from] rcgen::Error),
     /// There is no such user in the file.
     #[error("{path}: no user {login:?}")]
     NoSuchUser {
@@ -123,6 +141,12 @@ pub enum CtlError {
         /// How.
         problem: String,
     },
+}
+
+impl From<CertificateFault> for CtlError {
+    fn from(fault: CertificateFault) -> Self {
+        Self::CertificateFile { file: fault.file, problem: fault.problem }
+    }
 }
 
 impl CtlError {

@@ -1,8 +1,9 @@
-//! `bifroctl`, the operator's tool: credential files, the cluster, and a first message without other tools.
+//! `bifroctl`, the operator's tool: credential files, certificates of nodes, the cluster, and a first message without other tools.
 //!
 //! Exit codes: 0 done, 1 failed (the reason is on standard error), 2 wrong usage. Secrets are never written to standard output or
 //! error.
 
+mod certs;
 mod cluster;
 mod connection;
 mod credential_file;
@@ -23,7 +24,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
-/// Manages credential files of bifro-uring and speaks MQTT with it.
+/// Manages credential files, certificates and nodes of bifro-uring, and speaks MQTT with it.
 #[derive(Debug, Parser)]
 #[command(name = "bifroctl", version, about)]
 pub struct Cli {
@@ -35,6 +36,8 @@ pub struct Cli {
 enum Command {
     /// Change or check a file of passwords or SCRAM credentials.
     Passwd(passwd::PasswdArgs),
+    /// Make certificates for the nodes of a cluster.
+    Certs(certs::CertsArgs),
     /// Show the nodes of the cluster.
     Cluster(cluster::ClusterArgs),
     /// Tell the cluster about one of its nodes.
@@ -71,6 +74,7 @@ impl Cli {
     pub fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
         match &self.command {
             Command::Passwd(args) => args.run(console),
+            Command::Certs(args) => args.run(console),
             Command::Cluster(args) => args.run(console),
             Command::Node(args) => args.run(console),
             Command::Pub(args) => args.run(console),

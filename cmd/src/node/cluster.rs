@@ -5,7 +5,7 @@ use super::storage::Storage;
 use crate::admin::{ClusterCell, ShardBeat};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
-use bifro_cluster::{Secret, Settings, Underlay, View};
+use bifro_cluster::{Certificates, Secret, Settings, Underlay, View};
 use bifro_core::config::ClusterConfig;
 use bifro_core::ids::{NodeId, NodeIdx, ShardId};
 use bifro_core::limits::LINK_IDLE;
@@ -32,7 +32,8 @@ const BIND_ATTEMPTS: u32 = 64;
 /// Characters of the shortest secret.
 const SECRET_CHARACTERS_MIN: usize = 16;
 
-/// The secret of the configuration; an empty one if it names none, which only a node that nobody else can reach may do.
+/// The secret of the configuration; an empty one if it names none, which only a node may do that has certificates or that nobody else can
+/// reach.
 pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
     let Some(file) = &config.secret_file else { return Ok(Secret::new("")) };
     let refuse = |problem: String| StartError::Secret { file: file.clone(), problem };
@@ -47,12 +48,18 @@ pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
     Ok(Secret::new(&text))
 }
 
+/// The certificates of the configuration, if it names any.
+pub(super) fn certificates(config: &ClusterConfig) -> Result<Option<Certificates>, StartError> {
+    Ok(config.tls.as_ref().map(Certificates::load).transpose()?)
+}
+
 /// This node's part in the cluster, before it joins.
 pub(super) struct Member {
     config: ClusterConfig,
     hello: Hello,
     identity: Identity,
     secret: Secret,
+    certificates: Option<Certificates>,
     socket: UdpSocket,
     /// The shards' ends of their links to other nodes, by shard.
     links: Vec<Links>,
@@ -72,14 +79,20 @@ impl Member {
             None => (NodeId(random()?), Identity::volatile()),
         };
         storage.join(node);
-        let secret = secret(config)?;
+        let (secret, certificates) = (secret(config)?, certificates(config)?);
         let hello = Hello { node, starts: identity.starts(), nonce: random()?, shard: ShardId(0), shards };
         let links = |address, shard| {
-            let (secret, limits) = (secret.clone(), LinkLimits { idle: LINK_IDLE, ..LinkLimits::default() });
-            Links::bind(LinksConfig { bind: address, me: Hello { shard, ..hello }, secret, clock, limits })
+            Links::bind(LinksConfig {
+                bind: address,
+                me: Hello { shard, ..hello },
+                secret: secret.clone(),
+                certificates: certificates.clone(),
+                clock,
+                limits: LinkLimits { idle: LINK_IDLE, ..LinkLimits::default() },
+            })
         };
         let (socket, links) = bind(config.bind, shards, links)?;
-        Ok(Some(Self { config: config.clone(), hello, identity, secret, socket, links }))
+        Ok(Some(Self { config: config.clone(), hello, identity, secret, certificates, socket, links }))
     }
 
     /// Each shard's links, and how it greets others over them. Once.
@@ -113,6 +126,7 @@ impl Member {
             advertise: config.advertise,
             seeds: config.seeds.clone(),
             secret: self.secret,
+            certificates: self.certificates,
             swim: timings(config),
             shards: self.hello.shards,
             health: Box::new(move || {

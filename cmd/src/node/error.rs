@@ -5,6 +5,7 @@ use crate::auth::LoadError;
 use crate::selfcheck::Lack;
 use bifro_cluster::UnderlayError;
 use bifro_net::cores::SpawnError;
+use bifro_net::links::CertificateFault;
 use bifro_store::host::HostError;
 use std::net::SocketAddr;
 use thiserror::Error;
@@ -48,6 +49,9 @@ pub enum StartError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The cluster's certificates.
+    #[error(transparent)]
+    Certificates(#[from] CertificateFault),
     /// The shards' executors.
     #[error(transparent)]
     Spawn(#[from] SpawnError),

@@ -56,6 +56,7 @@ pub fn check(loaded: &Loaded) -> Result<(), StartError> {
     }
     if let Some(cluster) = &loaded.config.cluster {
         cluster::secret(cluster)?;
+        cluster::certificates(cluster)?;
     }
     AclAuthorizer::load(&loaded.acl)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -22,6 +22,20 @@ pub struct ClusterConfig {
     pub probe_interval_ms: u32,
     /// How long a node is dead before others take its place, in seconds.
     pub eviction_grace_s: u32,
+    /// `[cluster.tls]`: certificates that nodes show each other; none: nobody's are verified.
+    pub tls: Option<ClusterTlsConfig>,
+}
+
+/// `[cluster.tls]`: all three are needed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterTlsConfig {
+    /// PEM file of the CA that issues the nodes' certificates; several during a change.
+    pub ca: String,
+    /// PEM file with this node's certificate chain, its own first.
+    pub certificate: String,
+    /// PEM file with this node's private key.
+    pub key: String,
 }
 
 impl Default for ClusterConfig {
@@ -33,6 +47,7 @@ impl Default for ClusterConfig {
             secret_file: None,
             probe_interval_ms: 200,
             eviction_grace_s: 60,
+            tls: None,
         }
     }
 }

@@ -73,9 +73,9 @@ impl Links {
     /// As `bind`; or if there are no random numbers for a certificate; `InvalidInput` for an idle timeout of more than 2^62 ms.
     pub fn bind(config: LinksConfig) -> io::Result<Self> {
         let transport = Arc::new(transport(&config)?);
-        let mut server = ServerConfig::with_crypto(Arc::new(tls::server(ALPN)?));
+        let mut server = ServerConfig::with_crypto(Arc::new(tls::server(ALPN, config.certificates.as_ref())?));
         server.transport_config(transport.clone()).migration(false);
-        let mut client = ClientConfig::new(Arc::new(tls::client(ALPN)?));
+        let mut client = ClientConfig::new(Arc::new(tls::client(ALPN, config.certificates.as_ref())?));
         client.transport_config(transport);
         let mut quic = EndpointConfig::default();
         quic.max_udp_payload_size(DATAGRAM_BYTES).expect("at least the 1200 bytes QUIC asks for");

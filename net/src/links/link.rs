@@ -13,9 +13,9 @@
 
 use super::hello;
 use super::lane::{Incoming, Lane, Outgoing};
-use super::limits::{LINK_WINDOW_BYTES, REASON_CHARS};
+use super::limits::LINK_WINDOW_BYTES;
 use super::secret::End;
-use super::{LinkCounters, LinkEvent, LinkId, LinksConfig};
+use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, tls};
 use bytes::Bytes;
 use quinn_proto::{
     Connection, ConnectionError, Dir, Event, ReadError, ReadableError, Side, StreamEvent, StreamId, VarInt,
@@ -160,7 +160,11 @@ impl Link {
             self.fail(context, &refusal);
         }
         if let Some(reason) = lost {
-            self.go_down(context, described(&reason));
+            let refusal = tls::refusal(&reason);
+            if let Some(reason) = &refusal {
+                tracing::warn!(address = %self.address, reason, "a link to another node was refused");
+            }
+            self.go_down(context, refusal.unwrap_or_else(|| described(&reason)));
         }
     }
 
@@ -336,6 +340,6 @@ fn next(result: Result<Option<quinn_proto::Chunk>, ReadError>) -> Result<Option<
 fn described(reason: &ConnectionError) -> String {
     match reason {
         ConnectionError::TimedOut => "the peer was not heard for too long".to_owned(),
-        other => other.to_string().chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect(),
+        other => tls::printable(&other.to_string()),
     }
 }

@@ -10,8 +10,8 @@
 //! A link has two lanes, each a stream per direction: [`Lane::Control`] overtakes [`Lane::Bulk`]. Sending appends to a buffer; one
 //! `transmit` makes few stream writes and few datagrams of whatever the turn has queued.
 //!
-//! TLS has no certificates to check: each end proves the cluster's [`Secret`] over the TLS exporter in its greeting, its first frame,
-//! before anything else is accepted from it.
+//! Each end proves the cluster's [`Secret`] over the TLS exporter in its greeting, its first frame, before anything else is accepted from
+//! it. With [`Certificates`] each end's must be of the cluster's CA besides; without, TLS has none to check.
 //!
 //! Invariants:
 //! - a link that came up goes down exactly once, and so does one that was dialled and did not come up; callers that never prove the secret
@@ -22,6 +22,7 @@
 //! What is deliberately absent: dialling again, choosing between two links to one peer, backpressure on receiving. Those belong to the
 //! owner, who takes what a turn brings.
 
+mod certificates;
 mod endpoint;
 mod hello;
 mod lane;
@@ -34,6 +35,7 @@ pub mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use certificates::{CertificateFault, Certificates, ClusterPem};
 pub use endpoint::Links;
 pub use hello::Hello;
 pub use lane::Lane;
@@ -53,6 +55,8 @@ pub struct LinksConfig {
     pub me: Hello,
     /// What the other nodes know, too.
     pub secret: Secret,
+    /// Who this end is to TLS, and whom it takes; none: it takes any certificate, and the secret has to do.
+    pub certificates: Option<Certificates>,
     /// The clock that every `now` is read from.
     pub clock: Clock,
     /// See there.

@@ -1,6 +1,6 @@
 //! The secret that all nodes of a cluster know, and how a connection proves that both its ends do.
 //!
-//! Certificates are made at each start and not verified. Instead each end sends a keyed hash of what only the two ends of this TLS session
+//! This holds whether certificates are verified ([`super::Certificates`]) or not. Each end sends a keyed hash of what only the two ends of this TLS session
 //! can compute (RFC 5705); whoever sits between two sessions has two different values and no key.
 //!
 //! The session is given as a function that exports keying material: it fills the output it is given from a label and a context, and says
@@ -23,7 +23,7 @@ pub enum End {
     Acceptor,
 }
 
-/// The shared secret. An empty one is what nodes of one machine do without.
+/// The shared secret. An empty one is what nodes do without that have certificates, or that only their machine can reach.
 #[derive(Clone)]
 pub struct Secret(hmac::Key);
 

@@ -1,5 +1,6 @@
 //! Two endpoints in one thread, over loopback, driven as a shard's turn drives them.
 
+mod certificates;
 mod endings;
 mod messages;
 mod parked;
@@ -16,7 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn config(node: u64, secret: &str) -> LinksConfig {
     let me = Hello { node: NodeId(node), starts: 1, nonce: node * 1000, shard: ShardId(1), shards: 2 };
     let bind = ([127, 0, 0, 1], 0).into();
-    LinksConfig { bind, me, secret: Secret::new(secret), clock: Clock::start(), limits: LinkLimits::default() }
+    let (secret, clock, limits) = (Secret::new(secret), Clock::start(), LinkLimits::default());
+    LinksConfig { bind, me, secret, certificates: None, clock, limits }
 }
 
 /// One endpoint and everything that has happened to it.

@@ -1,12 +1,17 @@
 //! The tool as its user runs it: command line in, streams and exit out.
 
 mod broker;
+mod certificates;
 mod messages;
 mod passwords;
 
 use super::{Cli, Console, CtlError};
+use crate::auth::testing::TempFile;
 use clap::Parser;
+use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 /// What a run of the tool left behind.
 struct Run {
@@ -39,6 +44,28 @@ fn bifroctl(args: &[&str], input: &[u8], typed: &[&str]) -> Run {
 /// A command line that must not even parse.
 fn is_refused(args: &[&str]) -> bool {
     Cli::try_parse_from(std::iter::once("bifroctl").chain(args.iter().copied())).is_err()
+}
+
+/// A directory that is gone after the test.
+struct TempDir(PathBuf);
+
+impl TempDir {
+    fn new() -> Self {
+        let unique = TempFile::new("");
+        let path = unique.path().with_extension("d");
+        fs::create_dir(&path).expect("the temporary directory is writable");
+        Self(path)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).expect("it exists").permissions().mode() & 0o777
 }
 
 #[test]

@@ -1,44 +1,22 @@
 //! `bifroctl passwd`, checked with the providers that read what it writes.
 
-use super::{bifroctl, is_refused};
+use super::{TempDir, bifroctl, is_refused, mode};
 use crate::auth::config::{PasswordFileConfig, ScramConfig};
-use crate::auth::testing::{Plane, TempFile, granted, password_request};
+use crate::auth::testing::{Plane, granted, password_request};
 use crate::auth::{AuthConfig, ProviderKind};
 use crate::ctl::CtlError;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// A directory that is gone after the test.
-struct TempDir(PathBuf);
-
-impl TempDir {
-    fn new() -> Self {
-        let unique = TempFile::new("");
-        let path = unique.path().with_extension("d");
-        fs::create_dir(&path).expect("the temporary directory is writable");
-        Self(path)
-    }
-
-    fn file(&self) -> String {
-        self.0.join("users").display().to_string()
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn mode(path: impl AsRef<Path>) -> u32 {
-    fs::metadata(path).expect("it exists").permissions().mode() & 0o777
+fn file_in(dir: &TempDir) -> String {
+    dir.0.join("users").display().to_string()
 }
 
 #[test]
 fn an_added_user_can_log_in_and_a_deleted_one_is_gone() {
-    let (dir, users) = (TempDir::new(), |dir: &TempDir| fs::read_to_string(dir.file()).expect("it exists"));
-    let file = dir.file();
+    let (dir, users) = (TempDir::new(), |dir: &TempDir| fs::read_to_string(file_in(dir)).expect("it exists"));
+    let file = file_in(&dir);
     let run = bifroctl(&["passwd", "add", &file, "alice", "--tenant", "acme"], b"", &["wonderland", "wonderland"]);
     run.result.expect("added");
     assert!(run.notes.contains("added \"acme/alice\"") && run.output.is_empty(), "{}", run.notes);
@@ -57,7 +35,7 @@ fn an_added_user_can_log_in_and_a_deleted_one_is_gone() {
 #[test]
 fn a_scram_credential_is_one_that_the_provider_reads_and_verify_knows() {
     let dir = TempDir::new();
-    let file = dir.file();
+    let file = file_in(&dir);
     let add = ["passwd", "add", &file, "alice", "--scram", "--iterations", "4096", "--password-stdin"];
     bifroctl(&add, b"pencil\n", &[]).result.expect("added");
     let text = fs::read_to_string(&file).expect("it exists");
@@ -75,7 +53,7 @@ fn a_scram_credential_is_one_that_the_provider_reads_and_verify_knows() {
 #[test]
 fn verify_tells_right_from_wrong_from_unknown() {
     let dir = TempDir::new();
-    let file = dir.file();
+    let file = file_in(&dir);
     bifroctl(&["passwd", "add", &file, "bob", "--password-stdin"], b"builder\r\nignored", &[]).result.expect("added");
     bifroctl(&["passwd", "verify", &file, "bob", "--password-stdin"], b"builder", &[]).result.expect("right");
     let wrong = bifroctl(&["passwd", "verify", &file, "bob", "--password-stdin"], b"Builder", &[]);
@@ -87,7 +65,7 @@ fn verify_tells_right_from_wrong_from_unknown() {
 #[test]
 fn a_change_keeps_comments_order_links_and_permissions() {
     let dir = TempDir::new();
-    let (real, link) = (dir.0.join("real"), dir.file());
+    let (real, link) = (dir.0.join("real"), file_in(&dir));
     fs::write(&real, "# staff\n\n").expect("writable");
     symlink(&real, &link).expect("a link");
     fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).expect("ours");
@@ -105,7 +83,7 @@ fn a_change_keeps_comments_order_links_and_permissions() {
 #[test]
 fn a_failed_change_leaves_the_file_as_it_was() {
     let dir = TempDir::new();
-    let file = dir.file();
+    let file = file_in(&dir);
     bifroctl(&["passwd", "add", &file, "alice", "--password-stdin"], b"x\n", &[]).result.expect("added");
     let before = fs::read_to_string(&file).expect("it exists");
     let differ = bifroctl(&["passwd", "add", &file, "alice"], b"", &["one", "two"]);
@@ -129,8 +107,8 @@ fn a_failed_change_leaves_the_file_as_it_was() {
 fn two_changes_at_once_are_one_too_many() {
     let dir = TempDir::new();
     fs::write(dir.0.join(".users.edit"), "").expect("writable");
-    let busy = bifroctl(&["passwd", "add", &dir.file(), "alice", "--password-stdin"], b"x\n", &[]);
+    let busy = bifroctl(&["passwd", "add", &file_in(&dir), "alice", "--password-stdin"], b"x\n", &[]);
     assert!(busy.error().contains(".users.edit: exists"), "{}", busy.error());
     assert!(dir.0.join(".users.edit").exists(), "it is the other's");
-    assert!(!Path::new(&dir.file()).exists());
+    assert!(!Path::new(&file_in(&dir)).exists());
 }
