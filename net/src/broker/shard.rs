@@ -43,6 +43,10 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(200);
 /// A shard turns at least this often, so that the admin thread sees that it lives.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// From one turn to the next, after which a shard looks first whether its links have ended: longer than [`HEARTBEAT`], and shorter than
+/// it takes others to declare a node dead and go on without it.
+const STOOD_STILL: Duration = Duration::from_millis(1_100);
+
 /// How often a shard looks whether the others have recovered.
 const RECOVERY_POLL: Duration = Duration::from_millis(2);
 
@@ -190,7 +194,12 @@ impl<S: Services> Shard<S> {
 
     fn turn(&mut self) -> io::Result<Turn> {
         (self.beat)();
+        let before = self.broker.now;
         self.broker.begin_turn(self.clock.now());
+        if self.broker.now.since(before) > STOOD_STILL {
+            // Other nodes may have taken this one for dead: what its clients send now must not be judged by what was known before.
+            self.handle_uplinks();
+        }
         self.ring.turn(&mut self.ring_events)?;
         self.events.extend(self.ring_events.drain(..));
         let worked = !self.events.is_empty();

@@ -20,7 +20,7 @@ use super::wire::{Remote, Route};
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
-use bifro_core::nodes::Nodes;
+use bifro_core::nodes::{Node, Nodes};
 use bifro_core::ports::{Receiver, RemoteSend, Via};
 use bifro_core::time::Instant;
 use bifro_range::dist::RouteFilter;
@@ -127,9 +127,12 @@ impl Cluster {
         self.links.values().filter_map(|link| link.lapses_at()).min()
     }
 
+    /// A node is unheard also as long as this shard has no link to it: a shard that stood still learns by its own links that time has
+    /// passed, whatever the other shards know.
     fn find_unheard(&mut self) {
         let told = |idx| self.complete.get(&idx).map_or(0, BTreeSet::len);
-        let unheard = self.nodes.others.iter().filter(|node| told(node.idx) < usize::from(node.shards));
+        let is_heard = |node: &&Node| told(node.idx) >= usize::from(node.shards) && self.is_up(node.idx);
+        let unheard = self.nodes.others.iter().filter(|node| !is_heard(node));
         self.unheard = unheard.map(|node| node.idx).collect();
     }
 }
@@ -256,6 +259,7 @@ impl RangeServices {
             return;
         }
         cluster.links.insert(node, Link::Up);
+        cluster.find_unheard();
         let mut messages = Vec::new();
         for ((tenant, route), receivers) in &cluster.announced {
             let members = if route.group.is_some() { receivers.len() } else { 1 };
@@ -293,6 +297,7 @@ impl RangeServices {
                 if let Some(link) = cluster.links.get_mut(&node) {
                     *link = Link::Down { since: now };
                 }
+                cluster.find_unheard();
             }
             Via::From(node, shard) => {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {

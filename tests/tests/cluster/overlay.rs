@@ -146,6 +146,39 @@ fn a_killed_node_stops_publishing_elsewhere_for_less_than_three_seconds() {
     assert_eq!(payload(&mut third), "again");
 }
 
+/// What a client sent to a node that stood still waits in its socket, and is the first that the node hears when it goes on. By then others have
+/// subscribed without waiting for it.
+#[test]
+fn a_node_that_stood_still_acknowledges_nothing_that_passes_new_subscribers() {
+    let nodes = cluster_on(3, 2);
+    let mut publishers: Vec<Client> = (0..8).map(|n| client(&nodes[2], &format!("p{n}"))).collect();
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        // The receivers of the topic are remembered.
+        publisher.publish_acked(&format!("t/{n}"), b"before");
+    }
+    nodes[2].signal(libc::SIGSTOP);
+    wait_for(&nodes[0], &["alive", "alive", "dead"]);
+    let mut subscriber = client(&nodes[0], "s");
+    subscriber.subscribe("t/#", QoS::AtLeastOnce);
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        publisher.publish(&format!("t/{n}"), n.to_string().as_bytes(), QoS::AtLeastOnce, false);
+    }
+    std::thread::sleep(Duration::from_secs(4));
+    nodes[2].signal(libc::SIGCONT);
+    let mut expected = Vec::new();
+    for (n, publisher) in publishers.iter_mut().enumerate() {
+        let received = publisher.recv();
+        let Packet::PubAck(ack) = received.packet() else { panic!("not a PUBACK: {received:?}") };
+        if !ack.reason.is_error() {
+            expected.push(n.to_string());
+        }
+    }
+    eprintln!("{} of 8 were acknowledged", expected.len());
+    let mut heard: Vec<String> = expected.iter().map(|_| payload(&mut subscriber)).collect();
+    heard.sort();
+    assert_eq!(heard, expected);
+}
+
 /// A persistent session lives on the node it connected to, and is reached from the others.
 #[test]
 fn a_message_for_an_offline_session_of_another_node_waits_for_it_there() {
