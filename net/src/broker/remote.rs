@@ -174,12 +174,13 @@ impl<S: Services> Broker<S> {
         self.settle();
     }
 
-    /// Takes what a link brought. False if it cannot be understood: the link is to be closed.
-    pub(super) fn receive_batch(&mut self, via: Via, mut batch: &[u8]) -> bool {
-        while !batch.is_empty() {
+    /// Takes what a link brought, frame by frame, until the turn has done `most` work. Returns how many bytes were taken; none: the batch
+    /// cannot be understood, and the link is to be closed.
+    pub(super) fn receive_batch(&mut self, via: Via, batch: &[u8], most: usize) -> Option<usize> {
+        let mut rest = batch;
+        while !rest.is_empty() && self.work < most {
             self.work += 1;
-            let Some(frame) = frames::next(&mut batch, self.now) else { return false };
-            let understood = match (frame, via) {
+            let understood = match (frames::next(&mut rest, self.now)?, via) {
                 (Frame::Service { tenant, bytes }, _) => self.receive_service(via, tenant, bytes),
                 (Frame::Deliver(forward), Via::From(node, shard)) => {
                     self.deliver_forwarded(node, shard, &forward);
@@ -198,11 +199,11 @@ impl<S: Services> Broker<S> {
                 _ => false,
             };
             if !understood {
-                return false;
+                return None;
             }
         }
         self.settle();
-        true
+        Some(batch.len() - rest.len())
     }
 
     fn receive_service(&mut self, via: Via, tenant: &str, bytes: &[u8]) -> bool {

@@ -348,7 +348,9 @@ impl<S: Services> Shard<S> {
 
     /// True if there was anything.
     fn handle_uplinks(&mut self) -> bool {
-        self.uplinks.as_mut().is_some_and(|uplinks| uplinks.turn(&mut self.broker))
+        // As other shards: half as much as the own connections, and a good deal anyway.
+        let most = (TURN_WORK / 2).max(self.broker.work / 2);
+        self.uplinks.as_mut().is_some_and(|uplinks| uplinks.turn(&mut self.broker, most))
     }
 
     fn send_to_peers(&mut self) {

@@ -8,13 +8,17 @@ use bifro_core::nodes::{Node, Nodes};
 use bifro_core::ports::{Services, Via};
 use bifro_core::time::{Instant, earlier};
 use hashbrown::HashMap;
-use std::collections::BTreeMap;
+use bytes::Buf;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// From a link that ended to the next attempt: at first, and at most.
 const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Bytes of messages that wait for their turn here; what more arrives waits with QUIC, and holds its senders back.
+const ARRIVED_BYTES: usize = 1 << 20;
 
 /// The link this shard is to have to a node.
 #[derive(Debug)]
@@ -36,6 +40,10 @@ pub(super) struct Uplinks {
     ways: HashMap<LinkId, Via>,
     by_way: HashMap<Via, LinkId>,
     events: Vec<LinkEvent>,
+    /// Events that wait for their turn, in order. Of the first, if it is a message, the beginning may have been taken already.
+    arrived: VecDeque<LinkEvent>,
+    /// Bytes of the messages among them.
+    arrived_bytes: usize,
     is_readable: bool,
 }
 
@@ -49,6 +57,8 @@ impl Uplinks {
             ways: HashMap::new(),
             by_way: HashMap::new(),
             events: Vec::new(),
+            arrived: VecDeque::new(),
+            arrived_bytes: 0,
             is_readable: true,
         }
     }
@@ -70,7 +80,7 @@ impl Uplinks {
 
     /// Whether there is something to do at once.
     pub(super) fn has_more(&self) -> bool {
-        self.is_readable || self.links.has_more()
+        self.is_readable || !self.arrived.is_empty() || self.links.has_more()
     }
 
     /// Other nodes have come or gone; the broker knows already.
@@ -93,19 +103,28 @@ impl Uplinks {
         }
     }
 
-    /// Takes in what has come, and makes the links that are missing. True if there was anything.
-    pub(super) fn turn<S: Services>(&mut self, broker: &mut Broker<S>) -> bool {
+    /// Takes in what has come, as much as may cost `most` in the measure of a turn's work, and makes the links that are missing. True if there
+    /// was anything.
+    pub(super) fn turn<S: Services>(&mut self, broker: &mut Broker<S>, most: usize) -> bool {
         let is_due = self.next_timeout().is_some_and(|at| at <= broker.now);
         if !is_due && !self.has_more() {
             return false;
         }
         self.is_readable = false;
-        let mut events = std::mem::take(&mut self.events);
-        self.links.read(broker.now, &mut events);
-        for event in events.drain(..) {
-            self.handle(event, broker);
+        self.links.hold(self.arrived_bytes > ARRIVED_BYTES);
+        self.links.read(broker.now, &mut self.events);
+        for event in self.events.drain(..) {
+            if let LinkEvent::Message { bytes, .. } = &event {
+                self.arrived_bytes += bytes.len();
+            }
+            self.arrived.push_back(event);
         }
-        self.events = events;
+        let most = broker.work + most;
+        while broker.work < most
+            && let Some(event) = self.arrived.pop_front()
+        {
+            self.handle(event, broker, most);
+        }
         self.dial(broker.now);
         true
     }
@@ -122,7 +141,7 @@ impl Uplinks {
         broker.metrics.link_received_bytes.set(counters.bytes_received);
     }
 
-    fn handle<S: Services>(&mut self, event: LinkEvent, broker: &mut Broker<S>) {
+    fn handle<S: Services>(&mut self, event: LinkEvent, broker: &mut Broker<S>, most: usize) {
         match event {
             LinkEvent::Up { link, peer, dialled: true } => self.dialled(link, &peer, broker),
             LinkEvent::Up { link, peer, dialled: false } => match self.nodes.find(peer.node, peer.nonce) {
@@ -130,14 +149,17 @@ impl Uplinks {
                 // It will try again; by then the underlay has told.
                 None => self.links.close(broker.now, link, "this node does not know the other yet"),
             },
-            LinkEvent::Message { link, bytes, .. } => {
+            LinkEvent::Message { link, lane, mut bytes } => {
+                self.arrived_bytes -= bytes.len();
                 let Some(&via) = self.ways.get(&link) else { return };
-                if !broker.receive_batch(via, &bytes) {
-                    tracing::error!(
-                        ?via,
-                        "another node sent what this one cannot read; closing the link: do their versions differ?"
-                    );
-                    self.close(link, "what was sent cannot be read", broker);
+                let Some(taken) = broker.receive_batch(via, &bytes, most) else {
+                    tracing::error!(?via, "another node sent what this one cannot read; closing the link: do their versions differ?");
+                    return self.close(link, "what was sent cannot be read", broker);
+                };
+                bytes.advance(taken);
+                if !bytes.is_empty() {
+                    self.arrived_bytes += bytes.len();
+                    self.arrived.push_front(LinkEvent::Message { link, lane, bytes });
                 }
             }
             LinkEvent::Down { link, reason, .. } => {

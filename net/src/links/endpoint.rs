@@ -52,6 +52,8 @@ pub struct Links {
     buffer: Vec<u8>,
     /// Reading has stopped at its bound.
     more_to_read: bool,
+    /// See [`Links::hold`].
+    is_held: bool,
     /// The kernel has no room: when to ask again.
     blocked: Option<std::time::Instant>,
     counters: LinkCounters,
@@ -96,6 +98,7 @@ impl Links {
             arrivals: Vec::new(),
             buffer: Vec::new(),
             more_to_read: false,
+            is_held: false,
             blocked: None,
             counters: LinkCounters::default(),
         })
@@ -171,6 +174,19 @@ impl Links {
         }
     }
 
+    /// Whether messages that arrive are to stay with QUIC, which holds their senders back once its windows are full
+    /// ([`super::limits::LINK_WINDOW_BYTES`]). For an owner that has enough to do; everything else goes on.
+    pub fn hold(&mut self, held: bool) {
+        let was_held = std::mem::replace(&mut self.is_held, held);
+        if was_held && !held {
+            for index in 0..self.links.len() {
+                if self.links[index].as_ref().is_some_and(Link::has_unread) {
+                    self.touch(index);
+                }
+            }
+        }
+    }
+
     /// Takes what has arrived, up to a bound, and what time has brought about, and appends what came of it to `events`. Costs a system
     /// call at least: worth it when the socket is readable, [`Self::next_timeout`] has come or [`Self::has_more`] says so.
     pub fn read(&mut self, now: Instant, events: &mut Vec<LinkEvent>) {
@@ -230,7 +246,10 @@ impl Links {
 
     /// Whether [`Self::read`] and [`Self::transmit`] have something to do without waiting for the socket or [`Self::next_timeout`].
     pub fn has_more(&self) -> bool {
-        self.more_to_read || !self.events.is_empty() || (!self.dirty.is_empty() && self.blocked.is_none())
+        self.more_to_read
+            || !self.events.is_empty()
+            || !self.touched.is_empty()
+            || (!self.dirty.is_empty() && self.blocked.is_none())
     }
 
     /// The address as this socket sends to it: an IPv6 socket reaches IPv4 under mapped addresses, an IPv4 socket no IPv6 at all.
@@ -272,7 +291,7 @@ impl Links {
         let Some(link) = self.links[index].as_mut() else { return };
         let stranger = link.is_stranger();
         let (config, counters, events) = (&self.config, &mut self.counters, &mut self.events);
-        work(link, &mut Context { now, config, counters, events });
+        work(link, &mut Context { now, config, counters, events, is_held: self.is_held });
         self.strangers -= usize::from(stranger && !link.is_stranger());
     }
 

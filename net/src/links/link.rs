@@ -67,6 +67,8 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a LinksConfig,
     pub(super) counters: &'a mut LinkCounters,
     pub(super) events: &'a mut Vec<LinkEvent>,
+    /// What arrives stays with QUIC for now.
+    pub(super) is_held: bool,
 }
 
 /// See the module's page.
@@ -121,6 +123,11 @@ impl Link {
     }
 
     /// Bytes that QUIC has not taken over yet.
+    /// Whether messages may have arrived that were not handed on.
+    pub(super) fn has_unread(&self) -> bool {
+        self.stage == Stage::Up && self.readable.contains(&true)
+    }
+
     pub(super) fn queued(&self) -> usize {
         self.outgoing.iter().map(Outgoing::queued).sum()
     }
@@ -241,7 +248,7 @@ impl Link {
         if self.stage == Stage::Unproven && std::mem::take(&mut self.readable[Lane::Control.index()]) {
             self.receive_greeting(context)?;
         }
-        if self.stage == Stage::Up {
+        if self.stage == Stage::Up && !context.is_held {
             for lane in Lane::ALL {
                 if std::mem::take(&mut self.readable[lane.index()]) {
                     self.receive_messages(lane, context)?;

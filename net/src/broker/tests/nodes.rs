@@ -113,7 +113,7 @@ impl Cluster {
                 let now = self.nodes[node].now;
                 let broker = &mut self.nodes[node].brokers[shard.index()];
                 broker.now = now;
-                assert!(broker.receive_batch(via, &batch));
+                assert_eq!(broker.receive_batch(via, &batch, usize::MAX), Some(batch.len()));
             }
         }
     }
@@ -308,8 +308,35 @@ fn what_is_no_batch_is_refused() {
     let mut cluster = Cluster::new(2);
     let (to, from) = (Via::To(idx(1)), Via::From(idx(1), ShardId(0)));
     let broker = &mut cluster.nodes[0].brokers[0];
-    assert!(!broker.receive_batch(from, b"anything"));
-    assert!(!broker.receive_batch(from, &[4, 0, 0, 0, 0]), "answers do not come this way");
-    assert!(broker.receive_batch(to, &[4, 0, 0, 0, 0]));
-    assert!(!broker.receive_batch(to, &[1, 2, 0, 0, 0, 0, 0]), "the services cannot read that");
+    assert_eq!(broker.receive_batch(from, b"anything", usize::MAX), None);
+    assert_eq!(broker.receive_batch(from, &[4, 0, 0, 0, 0], usize::MAX), None, "answers do not come this way");
+    assert_eq!(broker.receive_batch(to, &[4, 0, 0, 0, 0], usize::MAX), Some(5));
+    assert_eq!(broker.receive_batch(to, &[1, 2, 0, 0, 0, 0, 0], usize::MAX), None, "the services cannot read that");
+}
+
+#[test]
+fn a_batch_is_taken_as_far_as_the_turn_has_work_left() {
+    let mut cluster = Cluster::new(2);
+    let (publisher, subscriber) = (cluster.client(0, 0, "p"), cluster.client(1, 0, "s"));
+    cluster.subscribed(1, subscriber, "t");
+    cluster.is_held = true;
+    for n in 0..100 {
+        cluster.nodes[0].publish(publisher, "t", format!("{n}").as_bytes(), None);
+    }
+    cluster.settle();
+    let (_, shard, via, batch) = cluster.under_way.pop_front().expect("one batch");
+    let node = &mut cluster.nodes[1];
+    let mut at = 0;
+    let mut turns = 0;
+    while at < batch.len() {
+        let broker = &mut node.brokers[shard.index()];
+        let most = broker.work + 20;
+        at += broker.receive_batch(via, &batch[at..], most).expect("well formed");
+        turns += 1;
+        assert!(broker.work <= most + 1);
+        node.settle();
+    }
+    assert!(turns >= 5, "{turns}");
+    let expected: Vec<_> = (0..100).map(|n| format!("PUBLISH q0 t={n}")).collect();
+    assert_eq!(node.hear(subscriber), expected);
 }

@@ -146,3 +146,26 @@ fn a_message_may_be_queued_in_the_turn_that_brings_the_link_up() {
     pair.until("heard", |pair| Lane::ALL.iter().all(|lane| pair.one.received(*lane) == [&b"first"[..]]));
     assert!(matches!(pair.one.events[0], LinkEvent::Up { .. }), "before any message: {:?}", pair.one.events);
 }
+
+#[test]
+fn an_owner_that_holds_gets_no_messages_and_all_of_them_afterwards_while_its_peer_is_held_back() {
+    let (mut pair, at_one, _) = Pair::linked(config(1, "secret"), config(2, "secret"));
+    pair.two.links.hold(true);
+    let messages: Vec<Vec<u8>> = (0..64).map(|number| message(number, 1 << 19)).collect();
+    for bytes in &messages {
+        pair.one.links.send(at_one, Lane::Control, bytes).expect("room");
+    }
+    let queued = pair.one.links.queued_bytes(at_one);
+    pair.until("the windows are full", |pair| pair.one.links.queued_bytes(at_one) < queued);
+    let mut turns = 0;
+    pair.until("turns in which more could come", |_| {
+        turns += 1;
+        turns > 200
+    });
+    assert!(pair.two.received(Lane::Control).is_empty());
+    assert!(pair.one.links.queued_bytes(at_one) > queued / 2, "the peer keeps the rest");
+    pair.two.links.hold(false);
+    assert!(pair.two.links.has_more(), "it must not wait for the socket");
+    pair.until("all of them", |pair| pair.two.received(Lane::Control).len() == messages.len());
+    assert!(pair.two.received(Lane::Control) == messages);
+}
