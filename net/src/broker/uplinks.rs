@@ -7,8 +7,8 @@ use bifro_core::ids::NodeIdx;
 use bifro_core::nodes::{Node, Nodes};
 use bifro_core::ports::{Services, Via};
 use bifro_core::time::{Instant, earlier};
-use hashbrown::HashMap;
 use bytes::Buf;
+use hashbrown::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -153,7 +153,10 @@ impl Uplinks {
                 self.arrived_bytes -= bytes.len();
                 let Some(&via) = self.ways.get(&link) else { return };
                 let Some(taken) = broker.receive_batch(via, &bytes, most) else {
-                    tracing::error!(?via, "another node sent what this one cannot read; closing the link: do their versions differ?");
+                    tracing::error!(
+                        ?via,
+                        "another node sent what this one cannot read; closing the link: do their versions differ?"
+                    );
                     return self.close(link, "what was sent cannot be read", broker);
                 };
                 bytes.advance(taken);

@@ -146,6 +146,46 @@ fn a_killed_node_stops_publishing_elsewhere_for_less_than_three_seconds() {
     assert_eq!(payload(&mut third), "again");
 }
 
+#[test]
+fn a_flood_to_a_subscriber_that_does_not_read_on_another_node_costs_bounded_memory_and_holds_nobody_up() {
+    let nodes = cluster_on(2, 2);
+    let mut silent = client(&nodes[1], "silent");
+    silent.subscribe("flood", QoS::AtMostOnce);
+    let (mut publisher, mut subscriber) = (client(&nodes[0], "p"), client(&nodes[1], "s"));
+    subscriber.subscribe("quiet", QoS::AtLeastOnce);
+    let before: Vec<u64> = nodes.iter().map(Broker::resident_bytes).collect();
+    let address = nodes[0].tcp();
+    let flooders = (0..2).map(|n| {
+        std::thread::spawn(move || {
+            let mut flooder = Client::connect(address, Version::V311, &format!("flooder-{n}"));
+            let until = Instant::now() + Duration::from_secs(4);
+            while Instant::now() < until {
+                for _ in 0..100 {
+                    flooder.publish("flood", &[7; 4_096], QoS::AtMostOnce, false);
+                }
+            }
+        })
+    });
+    let flooders: Vec<_> = flooders.collect();
+    let mut worst = Duration::ZERO;
+    while !flooders.iter().all(std::thread::JoinHandle::is_finished) {
+        let start = Instant::now();
+        assert_eq!(publisher.publish_acked("quiet", b"x"), Reason::SUCCESS);
+        subscriber.recv_publish();
+        worst = worst.max(start.elapsed());
+    }
+    flooders.into_iter().for_each(|flooder| flooder.join().expect("the flooder is served"));
+    let grown: Vec<u64> = nodes
+        .iter()
+        .zip(before)
+        .map(|(node, before)| node.resident_bytes() - before.min(node.resident_bytes()))
+        .collect();
+    let forwarded = nodes[0].metric("bifro_forwarded_total");
+    eprintln!("{forwarded} messages; resident memory grew by {grown:?} bytes; the worst of the others took {worst:?}");
+    assert!(grown.iter().all(|&grown| grown < 256 << 20), "{grown:?}");
+    assert!(worst < Duration::from_secs(2), "{worst:?}");
+}
+
 /// What a client sent to a node that stood still waits in its socket, and is the first that the node hears when it goes on. By then others have
 /// subscribed without waiting for it.
 #[test]
