@@ -16,6 +16,7 @@
 use super::RangeServices;
 use super::dist::Origin;
 use super::message::{Dict, Dist, Message};
+use super::telling::Telling;
 use super::wire::{Remote, Route};
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
@@ -25,11 +26,11 @@ use bifro_core::ports::{Receiver, RemoteSend, Via};
 use bifro_core::time::Instant;
 use bifro_range::dist::RouteFilter;
 use hashbrown::{HashMap, HashSet};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A route as a node announces it.
-type Announced = (TenantIdx, Arc<RouteFilter>);
+pub(super) type Announced = (TenantIdx, Arc<RouteFilter>);
 
 /// The link of this shard to a live node.
 #[derive(Clone, Copy, Debug)]
@@ -84,12 +85,14 @@ pub(super) struct Cluster {
     nodes: Arc<Nodes>,
     links: BTreeMap<NodeIdx, Link>,
     /// Who listens on this shard.
-    announced: HashMap<Announced, HashSet<Receiver>>,
+    pub(super) announced: HashMap<Announced, HashSet<Receiver>>,
     heard: HashMap<(NodeIdx, ShardId), Heard>,
     /// Shards of live nodes that have told everything; the same on all shards here, some messages later.
     complete: HashMap<NodeIdx, BTreeSet<ShardId>>,
     unheard: Vec<NodeIdx>,
     mine: HashMap<Slot, Mine>,
+    /// Nodes that are being told everything.
+    pub(super) tellings: VecDeque<Telling>,
 }
 
 impl Cluster {
@@ -102,6 +105,7 @@ impl Cluster {
             complete: HashMap::new(),
             unheard: Vec::new(),
             mine: HashMap::new(),
+            tellings: VecDeque::new(),
         }
     }
 
@@ -122,8 +126,16 @@ impl Cluster {
         self.links.iter().filter(|(_, link)| matches!(link, Link::Up)).map(|(&node, _)| node).collect()
     }
 
-    /// When the first of the links that are down lapses.
+    /// Connections here whose client ids a node keeps.
+    pub(super) fn named_at(&self, node: NodeIdx) -> impl Iterator<Item = Slot> {
+        self.mine.iter().filter(move |(_, mine)| mine.node == node).map(|(&slot, _)| slot)
+    }
+
+    /// When the first of the links that are down lapses; at once if there is more to tell.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
+        if !self.tellings.is_empty() {
+            return Some(Instant::default());
+        }
         self.links.values().filter_map(|link| link.lapses_at()).min()
     }
 
@@ -226,6 +238,7 @@ impl RangeServices {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.links.remove(&node);
         cluster.complete.remove(&node);
+        cluster.tellings.retain(|telling| telling.node != node);
         let heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
         for ((_, shard), heard) in heard {
             for ((tenant, route), nth) in heard.routes.into_keys() {
@@ -241,7 +254,14 @@ impl RangeServices {
 
     pub(super) fn begin_link(&mut self, now: Instant, via: Via) {
         match via {
-            Via::To(node) => self.tell_everything(node),
+            Via::To(node) => {
+                let Some(cluster) = &mut self.cluster else { return };
+                if cluster.nodes.get(node).is_some() {
+                    cluster.links.insert(node, Link::Up);
+                    cluster.find_unheard();
+                    self.begin_telling(node);
+                }
+            }
             Via::From(node, shard) => {
                 let Some(cluster) = &mut self.cluster else { return };
                 let heard = cluster.heard.entry((node, shard)).or_default();
@@ -252,42 +272,35 @@ impl RangeServices {
         self.settle(now);
     }
 
-    /// The link to a node is up: it knows nothing of this shard, or what it knows may be wrong.
-    fn tell_everything(&mut self, node: NodeIdx) {
-        let Some(cluster) = &mut self.cluster else { return };
-        if cluster.nodes.get(node).is_none() {
-            return;
-        }
-        cluster.links.insert(node, Link::Up);
-        cluster.find_unheard();
-        let mut messages = Vec::new();
-        for ((tenant, route), receivers) in &cluster.announced {
-            let members = if route.group.is_some() { receivers.len() } else { 1 };
-            messages.extend((0..members).map(|nth| {
-                let nth = u32::try_from(nth).expect("a group has fewer than 2^32 members");
-                (*tenant, Remote::Add { token: None, route: Route::from(&**route), nth })
-            }));
-        }
-        // Whoever waits for the node asks again, behind all routes.
-        for (token, addition) in &mut self.additions {
+    /// How many routes of this shard's a node is to know for a filter: one, or each member of a group.
+    pub(super) fn members_of(&self, announced: &Announced) -> u32 {
+        let receivers = self.cluster.as_ref().and_then(|cluster| cluster.announced.get(announced));
+        let members = receivers.map_or(0, HashSet::len);
+        let routes = if announced.1.group.is_some() { members } else { members.min(1) };
+        u32::try_from(routes).expect("a group has fewer than 2^32 members")
+    }
+
+    /// Subscribers that wait for a node whose link is up again ask it again.
+    pub(super) fn ask_again(&mut self, node: NodeIdx) {
+        let Some(cluster) = &self.cluster else { return };
+        let (mut asked, mut gone) = (Vec::new(), Vec::new());
+        for (token, addition) in &self.additions {
             let key = (addition.tenant, addition.route.clone());
-            if !addition.unanswered_nodes.contains(&node) || !cluster.announced.contains_key(&key) {
-                addition.unanswered_nodes.retain(|of| *of != node);
+            if !addition.unanswered_nodes.contains(&node) {
                 continue;
             }
             let token = u32::try_from(token).expect("it was one");
-            messages.push((key.0, Remote::Add { token: Some(token), route: Route::from(&*key.1), nth: 0 }));
+            if cluster.announced.contains_key(&key) {
+                asked.push((key.0, Remote::Add { token: Some(token), route: Route::from(&*key.1), nth: 0 }));
+            } else {
+                gone.push(token);
+            }
         }
-        for (tenant, message) in messages {
+        for (tenant, message) in asked {
             self.send_remote(Via::To(node), Some(tenant), &message);
         }
-        self.send_remote(Via::To(node), None, &Remote::Told);
-        self.offer_retained(node);
-        let Some(cluster) = &self.cluster else { return };
-        let mine = cluster.mine.iter().filter(|(_, mine)| mine.node == node).map(|(&slot, _)| slot);
-        for slot in mine.collect::<Vec<_>>() {
-            self.name(slot);
-        }
+        gone.into_iter().for_each(|token| self.addition_answered(token, node));
+        self.send_replications_again(node);
     }
 
     pub(super) fn end_link(&mut self, now: Instant, via: Via) {
@@ -298,6 +311,7 @@ impl RangeServices {
                     *link = Link::Down { since: now };
                 }
                 cluster.find_unheard();
+                self.stop_telling(node);
             }
             Via::From(node, shard) => {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
@@ -532,6 +546,14 @@ impl RangeServices {
             let (via, client_id) = (Via::To(mine.node), client.client_id.to_string());
             let message = Remote::Register { req: req.map(|req| req.0), conn: conn.into(), client_id };
             self.send_remote(via, Some(tenant), &message);
+        }
+    }
+
+    /// As [`Self::name`], if it still belongs to this node.
+    pub(super) fn name_at(&mut self, slot: Slot, node: NodeIdx) {
+        let mine = self.cluster.as_ref().and_then(|cluster| cluster.mine.get(&slot));
+        if mine.is_some_and(|mine| mine.node == node) {
+            self.name(slot);
         }
     }
 

@@ -27,6 +27,7 @@ pub mod message;
 mod ranges;
 mod replicas;
 mod retain;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -378,6 +379,7 @@ impl Services for RangeServices {
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_dict_timeout(now);
         self.lapse_links(now);
+        self.go_on_telling();
         self.handle_inbox_timeout(now);
         self.handle_retain_timeout(now);
         self.settle(now);

@@ -15,9 +15,6 @@ use bifro_range::ReplyTo;
 use bifro_range::retain::{Replica, Version};
 use std::collections::BTreeMap;
 
-/// Topics in one offer.
-const OFFER_TOPICS: usize = 1_000;
-
 /// A message that was set here, on its way to the other nodes.
 #[derive(Debug)]
 pub(super) struct Replication {
@@ -84,8 +81,8 @@ impl RangeServices {
         }
     }
 
-    /// The link to a node is up: it is told again what it has not answered, and offered everything.
-    pub(super) fn offer_retained(&mut self, node: NodeIdx) {
+    /// What a node has not answered is sent again, over its new link.
+    pub(super) fn send_replications_again(&mut self, node: NodeIdx) {
         let mut messages = Vec::new();
         for (token, replication) in &self.replications {
             if replication.unanswered.contains(&node) {
@@ -93,14 +90,6 @@ impl RangeServices {
                 let replica = replication.replica.clone();
                 messages.push((replication.tenant, Remote::Retain { token, replica }));
             }
-        }
-        let mut offers: BTreeMap<TenantIdx, Vec<Offer>> = BTreeMap::new();
-        for (tenant, topic, version) in self.retained.iter().flat_map(|range| range.machine.versions()) {
-            offers.entry(tenant).or_default().push(Offer::new(topic, version));
-        }
-        for (tenant, offers) in offers {
-            let parts = offers.chunks(OFFER_TOPICS);
-            messages.extend(parts.map(|part| (tenant, Remote::Offer { offers: part.to_vec() })));
         }
         for (tenant, message) in messages {
             self.send_remote(Via::To(node), Some(tenant), &message);
