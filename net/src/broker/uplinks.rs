@@ -1,5 +1,9 @@
 //! The links of a shard: one to each other node, made and made again as long as the node lives, and those that shards of other nodes have
-//! to it. Shard i has its link with shard i of the other node, modulo their number there.
+//! to it. Shard i has its link with shard i of the other node, modulo their number there. A node that lives and cannot be reached is reached by
+//! way of a third ([`relaying`]).
+
+mod envelope;
+mod relaying;
 
 use super::Broker;
 use crate::links::{Hello, Lane, LinkEvent, LinkId, Links};
@@ -7,7 +11,7 @@ use bifro_core::ids::NodeIdx;
 use bifro_core::nodes::{Node, Nodes};
 use bifro_core::ports::{Services, Via};
 use bifro_core::time::{Instant, earlier};
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +24,17 @@ const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::f
 /// Bytes of messages that wait for their turn here; what more arrives waits with QUIC, and holds its senders back.
 const ARRIVED_BYTES: usize = 1 << 20;
 
+/// What carries a way to or from another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Carrier {
+    Link(LinkId),
+    /// The node at the end of this link passes it on.
+    Relay {
+        over: LinkId,
+        session: u32,
+    },
+}
+
 /// The link this shard is to have to a node.
 #[derive(Debug)]
 struct Dial {
@@ -28,6 +43,10 @@ struct Dial {
     /// When to try again if there is none.
     at: Instant,
     delay: Duration,
+    /// The relay that was asked for last and has not been answered: over which link, and which session.
+    relay: Option<(LinkId, u32)>,
+    /// If there is no way then, one is sought by way of another node.
+    relay_at: Instant,
 }
 
 /// See the module's page.
@@ -38,7 +57,11 @@ pub(super) struct Uplinks {
     dials: BTreeMap<NodeIdx, Dial>,
     /// Links that are up, and which ways they are.
     ways: HashMap<LinkId, Via>,
-    by_way: HashMap<Via, LinkId>,
+    by_way: HashMap<Via, Carrier>,
+    /// Relays this shard has asked for.
+    sessions: u32,
+    /// Ways between other nodes that lead over this shard.
+    passing: Vec<relaying::Passing>,
     events: Vec<LinkEvent>,
     /// Events that wait for their turn, in order. Of the first, if it is a message, the beginning may have been taken already.
     arrived: VecDeque<LinkEvent>,
@@ -56,6 +79,8 @@ impl Uplinks {
             dials: BTreeMap::new(),
             ways: HashMap::new(),
             by_way: HashMap::new(),
+            sessions: 0,
+            passing: Vec::new(),
             events: Vec::new(),
             arrived: VecDeque::new(),
             arrived_bytes: 0,
@@ -75,7 +100,7 @@ impl Uplinks {
     /// When to turn again even if nothing comes.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let dials = self.dials.values().filter(|dial| dial.link.is_none()).map(|dial| dial.at).min();
-        earlier(dials, self.links.next_timeout())
+        earlier(earlier(dials, self.next_relay()), self.links.next_timeout())
     }
 
     /// Whether there is something to do at once.
@@ -86,9 +111,9 @@ impl Uplinks {
     /// Other nodes have come or gone; the broker knows already.
     pub(super) fn set_nodes<S: Services>(&mut self, nodes: &Arc<Nodes>, broker: &mut Broker<S>) {
         self.nodes = nodes.clone();
-        let gone = self.ways.iter().filter(|(_, via)| nodes.get(node_of(**via)).is_none()).map(|(&link, _)| link);
-        for link in gone.collect::<Vec<_>>() {
-            self.close(link, "this node takes the other for dead", broker);
+        let gone = self.by_way.keys().copied().filter(|via| nodes.get(node_of(*via)).is_none());
+        for via in gone.collect::<Vec<_>>() {
+            self.end(via, "this node takes the other for dead", broker);
         }
         let (links, now) = (&mut self.links, broker.now);
         self.dials.retain(|&node, dial| {
@@ -99,7 +124,13 @@ impl Uplinks {
             lives
         });
         for node in &nodes.others {
-            self.dials.entry(node.idx).or_insert(Dial { link: None, at: now, delay: DIAL_AGAIN.0 });
+            self.dials.entry(node.idx).or_insert(Dial {
+                link: None,
+                at: now,
+                delay: DIAL_AGAIN.0,
+                relay: None,
+                relay_at: now + relaying::AFTER,
+            });
         }
     }
 
@@ -126,15 +157,14 @@ impl Uplinks {
             self.handle(event, broker, most);
         }
         self.dial(broker.now);
+        self.seek_relays(broker.now);
         true
     }
 
     /// Hands what this turn has for other nodes to the links.
     pub(super) fn flush<S: Services>(&mut self, broker: &mut Broker<S>) {
-        let (links, by_way, now) = (&mut self.links, &self.by_way, broker.now);
-        broker
-            .remotes
-            .flush(|via, bytes| by_way.get(&via).is_some_and(|&link| links.send(link, Lane::Control, bytes).is_ok()));
+        let now = broker.now;
+        broker.remotes.flush(|via, bytes| self.send(via, bytes));
         self.links.transmit(now);
         let counters = self.links.counters();
         broker.metrics.link_sent_bytes.set(counters.bytes_sent);
@@ -152,6 +182,9 @@ impl Uplinks {
             LinkEvent::Message { link, lane, mut bytes } => {
                 self.arrived_bytes -= bytes.len();
                 let Some(&via) = self.ways.get(&link) else { return };
+                if lane == Lane::Bulk {
+                    return self.handle_envelope(link, via, bytes, broker, most);
+                }
                 let Some(taken) = broker.receive_batch(via, &bytes, most) else {
                     tracing::error!(
                         ?via,
@@ -161,8 +194,7 @@ impl Uplinks {
                 };
                 bytes.advance(taken);
                 if !bytes.is_empty() {
-                    self.arrived_bytes += bytes.len();
-                    self.arrived.push_front(LinkEvent::Message { link, lane, bytes });
+                    self.put_back(link, lane, bytes);
                 }
             }
             LinkEvent::Down { link, reason, .. } => {
@@ -188,13 +220,39 @@ impl Uplinks {
         }
     }
 
+    /// What the turn had no work left for comes first in the next.
+    fn put_back(&mut self, link: LinkId, lane: Lane, bytes: Bytes) {
+        self.arrived_bytes += bytes.len();
+        self.arrived.push_front(LinkEvent::Message { link, lane, bytes });
+    }
+
     fn open<S: Services>(&mut self, link: LinkId, via: Via, broker: &mut Broker<S>) {
-        if let Some(&old) = self.by_way.get(&via) {
-            self.close(old, "there is a newer link", broker);
-        }
         self.ways.insert(link, via);
-        self.by_way.insert(via, link);
+        self.carry(via, Carrier::Link(link), broker);
+    }
+
+    /// There is a way, or another carrier for it: what it had is over.
+    fn carry<S: Services>(&mut self, via: Via, carrier: Carrier, broker: &mut Broker<S>) {
+        self.end(via, "there is a newer link", broker);
+        self.by_way.insert(via, carrier);
+        if let Via::To(node) = via
+            && let Some(dial) = self.dials.get_mut(&node)
+        {
+            dial.relay = None;
+        }
         broker.link_up(via);
+    }
+
+    /// Ends a way, if there is one.
+    fn end<S: Services>(&mut self, via: Via, reason: &str, broker: &mut Broker<S>) {
+        match self.by_way.get(&via) {
+            None => {}
+            Some(&Carrier::Link(link)) => self.close(link, reason, broker),
+            Some(&Carrier::Relay { .. }) => {
+                self.send_close(via);
+                self.drop_way(via, broker);
+            }
+        }
     }
 
     fn close<S: Services>(&mut self, link: LinkId, reason: &str, broker: &mut Broker<S>) {
@@ -202,11 +260,31 @@ impl Uplinks {
         self.forget(link, broker);
     }
 
-    /// A link has ended; one that this shard wants is made again.
+    /// There is no such way any more.
+    fn drop_way<S: Services>(&mut self, via: Via, broker: &mut Broker<S>) {
+        if self.by_way.remove(&via).is_none() {
+            return;
+        }
+        broker.link_down(via);
+        if let Via::To(node) = via
+            && let Some(dial) = self.dials.get_mut(&node)
+        {
+            dial.relay_at = broker.now + relaying::AFTER;
+        }
+    }
+
+    /// A link has ended, with every way that leads over it; one that this shard wants is made again.
     fn forget<S: Services>(&mut self, link: LinkId, broker: &mut Broker<S>) {
+        let leads_over = |carrier: &Carrier| match carrier {
+            Carrier::Link(of) => *of == link,
+            Carrier::Relay { over, .. } => *over == link,
+        };
+        let ended = self.by_way.iter().filter(|(_, carrier)| leads_over(carrier)).map(|(&via, _)| via);
+        for via in ended.collect::<Vec<_>>() {
+            self.drop_way(via, broker);
+        }
         if let Some(via) = self.ways.remove(&link) {
-            self.by_way.remove(&via);
-            broker.link_down(via);
+            self.stop_passing(via);
         }
         if let Some(dial) = self.dials.values_mut().find(|dial| dial.link == Some(link)) {
             dial.link = None;

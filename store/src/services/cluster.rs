@@ -382,11 +382,11 @@ impl RangeServices {
                 self.hear_offers(node, shard, tenant, offers);
             }
             (Via::To(node), Some(tenant), Remote::Want { topics }) => self.hear_wants(now, node, tenant, &topics),
-            (Via::From(..), None, Remote::Registered { conn, req }) => {
+            (Via::To(_), None, Remote::Registered { conn, req }) => {
                 let conn = conn.of(NodeIdx::HERE);
                 return self.send_to_conn(conn, Dict::Registered { conn, req: ReqId(req) }, now);
             }
-            (Via::From(..), None, Remote::Kick { conn }) => {
+            (Via::To(_), None, Remote::Kick { conn }) => {
                 let conn = conn.of(NodeIdx::HERE);
                 return self.send_to_conn(conn, Dict::Kick { conn }, now);
             }

@@ -4,7 +4,7 @@ use super::RangeServices;
 use super::message::{Dict, Message};
 use super::wire::Remote;
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, NodeIdx, ReqId};
+use bifro_core::ids::{ConnRef, NodeIdx, ReqId, ShardId};
 use bifro_core::ports::{Completion, SessionDict, Via};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -42,6 +42,13 @@ impl RangeServices {
                 self.complete(Completion::Registered { req });
             }
             Dict::Kick { conn } => self.complete(Completion::Kick { conn }),
+            Dict::Answer { conn, req } => {
+                let answer = match req {
+                    Some(ReqId(req)) => Remote::Registered { conn: conn.into(), req },
+                    None => Remote::Kick { conn: conn.into() },
+                };
+                self.send_remote(Via::From(conn.node, conn.shard), None, &answer);
+            }
         }
         self.carry_out_dict(effects);
     }
@@ -54,16 +61,17 @@ impl RangeServices {
 
     pub(super) fn carry_out_dict(&mut self, effects: Vec<DictEffect>) {
         for effect in effects {
-            let (conn, message, remote) = match effect {
-                DictEffect::Registered { conn, req } => {
-                    (conn, Dict::Registered { conn, req }, Remote::Registered { conn: conn.into(), req: req.0 })
-                }
-                DictEffect::Kick { conn } => (conn, Dict::Kick { conn }, Remote::Kick { conn: conn.into() }),
+            let (conn, req) = match effect {
+                DictEffect::Registered { conn, req } => (conn, Some(req)),
+                DictEffect::Kick { conn } => (conn, None),
             };
             if conn.node == NodeIdx::HERE {
+                let message = req.map_or(Dict::Kick { conn }, |req| Dict::Registered { conn, req });
                 self.send(conn.shard, Message::Dict(message));
             } else {
-                self.send_remote(Via::To(conn.node), None, &remote);
+                // Back over the link of the connection's shard, which its request came by: this node may have none to that node yet.
+                let lands_on = ShardId(conn.shard.0 % self.shards);
+                self.send(lands_on, Message::Dict(Dict::Answer { conn, req }));
             }
         }
     }

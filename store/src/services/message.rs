@@ -67,6 +67,13 @@ pub enum Dict {
         /// The request.
         req: ReqId,
     },
+    /// To the shard where the links of another node's shard arrive: the answer for a connection of that shard.
+    Answer {
+        /// The connection.
+        conn: ConnRef,
+        /// Its request: it is the owner now. None: it has to go.
+        req: Option<ReqId>,
+    },
     /// To the connection's shard: it has to go.
     Kick {
         /// Which.

@@ -140,9 +140,17 @@ fn cut_networks_make_halves_and_healed_ones_one_cluster() {
     let whole = || network.wait_for(|_| 5, |_| 0);
 
     network.cut(&[1], &[2]);
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(Duration::from_secs(6));
     whole();
+    // The two reach each other by way of the others.
+    network.publish_to_all(1);
+    network.publish_to_all(2);
+    network.retain(1, "relayed", "yes");
+    network.wait_for_retained(&["relayed=yes"]);
+    network.retain(2, "relayed", "");
     network.script(&["heal"]);
+    std::thread::sleep(Duration::from_secs(3));
+    network.publish_to_all(1);
 
     network.retain(1, "both", "before");
     network.cut(&[1, 2], &[3, 4, 5]);

@@ -531,6 +531,25 @@ fn a_request_that_a_link_has_lost_is_made_again_over_the_next() {
 }
 
 #[test]
+fn an_answer_takes_the_link_of_the_question_for_there_may_be_no_other_yet() {
+    for seed in 0..20 {
+        let mut cluster = Cluster::new(seed, 3);
+        let keys: Vec<_> = cluster.links.keys().copied().filter(|(_, _, to)| *to == 2).collect();
+        keys.iter().for_each(|&key| cluster.cut(key));
+        // On its way to node 2 nothing goes over the others' links.
+        let req = cluster.connect(2, 1, 1, "c");
+        cluster.settle();
+        assert!(cluster.heard(2).iter().any(registered(req)), "seed {seed}");
+        let taken_over = cluster.connect(2, 2, 2, "c");
+        cluster.settle();
+        assert_eq!(kicked(&cluster.heard(2)), [1], "seed {seed}");
+        cluster.disconnect(2, 1, 1, "c");
+        cluster.settle();
+        assert!(cluster.heard(2).iter().any(registered(taken_over)), "seed {seed}");
+    }
+}
+
+#[test]
 fn halves_that_come_together_keep_one_of_two_connections_with_one_client_id() {
     for seed in 0..20 {
         let mut cluster = Cluster::new(seed, 4);
