@@ -26,7 +26,7 @@ use bifro_core::ports::{Receiver, RemoteSend, Via};
 use bifro_core::time::Instant;
 use bifro_range::dist::RouteFilter;
 use hashbrown::{HashMap, HashSet};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// A route as a node announces it.
@@ -87,8 +87,8 @@ pub(super) struct Cluster {
     /// Who listens on this shard.
     pub(super) announced: HashMap<Announced, HashSet<Receiver>>,
     heard: HashMap<(NodeIdx, ShardId), Heard>,
-    /// Shards of live nodes that have told everything; the same on all shards here, some messages later.
-    complete: HashMap<NodeIdx, BTreeSet<ShardId>>,
+    /// Shards of live nodes that have told everything, and the shards here that they have told it; the same on all shards here, some messages later.
+    complete: HashMap<NodeIdx, BTreeMap<ShardId, ShardId>>,
     unheard: Vec<NodeIdx>,
     mine: HashMap<Slot, Mine>,
     /// Nodes that are being told everything.
@@ -142,7 +142,7 @@ impl Cluster {
     /// A node is unheard also as long as this shard has no link to it: a shard that stood still learns by its own links that time has
     /// passed, whatever the other shards know.
     fn find_unheard(&mut self) {
-        let told = |idx| self.complete.get(&idx).map_or(0, BTreeSet::len);
+        let told = |idx| self.complete.get(&idx).map_or(0, BTreeMap::len);
         let is_heard = |node: &&Node| told(node.idx) >= usize::from(node.shards) && self.is_up(node.idx);
         let unheard = self.nodes.others.iter().filter(|node| !is_heard(node));
         self.unheard = unheard.map(|node| node.idx).collect();
@@ -272,6 +272,14 @@ impl RangeServices {
         self.settle(now);
     }
 
+    /// The shard here where the link of another node's shard arrives.
+    pub(super) fn arrives_at(&self, node: NodeIdx, shard: ShardId) -> ShardId {
+        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
+        let heard_at = complete.and_then(|shards| shards.get(&shard)).copied();
+        // By way of a third node it may be another than that which was dialled.
+        heard_at.unwrap_or(ShardId(shard.0 % self.shards))
+    }
+
     /// How many routes of this shard's a node is to know for a filter: one, or each member of a group.
     pub(super) fn members_of(&self, announced: &Announced) -> u32 {
         let receivers = self.cluster.as_ref().and_then(|cluster| cluster.announced.get(announced));
@@ -330,11 +338,14 @@ impl RangeServices {
     }
 
     /// A shard here has heard everything of a shard of another node, or cannot rely on it any more.
-    pub(super) fn handle_heard(&mut self, node: NodeIdx, shard: ShardId, complete: bool) {
+    pub(super) fn handle_heard(&mut self, from: ShardId, node: NodeIdx, shard: ShardId, complete: bool) {
         let Some(cluster) = &mut self.cluster else { return };
         if complete {
-            cluster.complete.entry(node).or_default().insert(shard);
-        } else if let Some(shards) = cluster.complete.get_mut(&node) {
+            cluster.complete.entry(node).or_default().insert(shard, from);
+        } else if let Some(shards) = cluster.complete.get_mut(&node)
+            && shards.get(&shard) == Some(&from)
+        {
+            // Another shard here may have heard it since, over another way.
             shards.remove(&shard);
         }
         cluster.find_unheard();
@@ -457,7 +468,7 @@ impl RangeServices {
             self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
         }
         let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
-        if complete.is_none_or(|shards| !shards.contains(&shard)) {
+        if complete.is_none_or(|shards| !shards.contains_key(&shard)) {
             self.tell_shards_heard(node, shard, true);
         }
     }

@@ -4,7 +4,7 @@ use super::RangeServices;
 use super::message::{Dict, Message};
 use super::wire::Remote;
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, NodeIdx, ReqId, ShardId};
+use bifro_core::ids::{ConnRef, NodeIdx, ReqId};
 use bifro_core::ports::{Completion, SessionDict, Via};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -70,8 +70,8 @@ impl RangeServices {
                 self.send(conn.shard, Message::Dict(message));
             } else {
                 // Back over the link of the connection's shard, which its request came by: this node may have none to that node yet.
-                let lands_on = ShardId(conn.shard.0 % self.shards);
-                self.send(lands_on, Message::Dict(Dict::Answer { conn, req }));
+                let to = self.arrives_at(conn.node, conn.shard);
+                self.send(to, Message::Dict(Dict::Answer { conn, req }));
             }
         }
     }
