@@ -25,6 +25,7 @@ mod dist;
 mod inbox;
 pub mod message;
 mod ranges;
+mod registrations;
 mod replicas;
 mod retain;
 mod telling;
