@@ -2,7 +2,7 @@
 
 use bifro_tests::Broker;
 use bifro_tests::cluster::{SECRET, cluster, free_address, id, node, page, wait_for};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -83,8 +83,10 @@ fn who_does_not_know_the_secret_stays_outside() {
 }
 
 #[test]
-fn random_bytes_on_the_cluster_port_change_nothing() {
+fn random_bytes_on_the_ports_of_a_node_change_nothing() {
     let mut nodes = cluster(2);
+    let underlay = nodes[0].address("cluster");
+    let links = SocketAddr::new(underlay.ip(), underlay.port() + 1);
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
     let mut state = 1_u64;
     for length in (0..20_000).map(|round| round % 1_400) {
@@ -95,10 +97,11 @@ fn random_bytes_on_the_cluster_port_change_nothing() {
             })
             .collect();
         // A full buffer is fine: it was sent as fast as it goes.
-        let _ = socket.send_to(&bytes, nodes[0].address("cluster"));
+        let _ = socket.send_to(&bytes, if length % 2 == 0 { underlay } else { links });
     }
     wait_for(&nodes[1], &["alive", "alive"]);
     assert_eq!(nodes[1].metric("bifro_cluster_deaths_total"), 0.0);
+    assert_eq!((nodes[0].metric("bifro_links"), nodes[1].metric("bifro_links")), (2.0, 2.0));
     nodes[0].assert_alive();
 }
 
