@@ -24,6 +24,9 @@ const DIAL_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::f
 /// Bytes of messages that wait for their turn here; what more arrives waits with QUIC, and holds its senders back.
 const ARRIVED_BYTES: usize = 1 << 20;
 
+/// Calls in a row that were not answered, after which an operator is told.
+const FAILURES_TOLD: u32 = 2;
+
 /// What carries a way to or from another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Carrier {
@@ -47,6 +50,8 @@ struct Dial {
     relay: Option<(LinkId, u32)>,
     /// If there is no way then, one is sought by way of another node.
     relay_at: Instant,
+    /// Calls that were not answered since there was a link.
+    failures: u32,
 }
 
 /// See the module's page.
@@ -130,6 +135,7 @@ impl Uplinks {
                 delay: DIAL_AGAIN.0,
                 relay: None,
                 relay_at: now + relaying::AFTER,
+                failures: 0,
             });
         }
     }
@@ -197,11 +203,32 @@ impl Uplinks {
                     self.put_back(link, lane, bytes);
                 }
             }
-            LinkEvent::Down { link, reason, .. } => {
+            LinkEvent::Down { link, reason, was_up } => {
                 let node = self.ways.get(&link).map(|&via| node_of(via));
                 tracing::debug!(?node, %reason, "a link has ended");
+                if !was_up {
+                    self.tell_failure(link, &reason);
+                }
                 self.forget(link, broker);
             }
+        }
+    }
+
+    /// A call was not answered. Once is nothing; but a node that lives and cannot be called is something that an operator has to mend.
+    fn tell_failure(&mut self, link: LinkId, reason: &str) {
+        let Some((&idx, dial)) = self.dials.iter_mut().find(|(_, dial)| dial.link == Some(link)) else { return };
+        dial.failures += 1;
+        let node = self.nodes.get(idx).filter(|node| dial.failures == FAILURES_TOLD && node.shards > 0);
+        if let Some(node) = node
+            && let Some(endpoint) = node.endpoint(self.me.shard.0 % node.shards)
+        {
+            tracing::warn!(
+                node = %node.id,
+                %endpoint,
+                %reason,
+                "a node lives, and its shard cannot be reached: are the UDP ports behind that of cluster.bind open, as many as it has shards? \
+                 Publishers wait for it unless a third node passes their messages on"
+            );
         }
     }
 
@@ -213,7 +240,7 @@ impl Uplinks {
         };
         let expected = self.nodes.get(idx).is_some_and(|node| (node.id, node.nonce) == (peer.node, peer.nonce));
         if expected {
-            dial.delay = DIAL_AGAIN.0;
+            (dial.delay, dial.failures) = (DIAL_AGAIN.0, 0);
             self.open(link, Via::To(idx), broker);
         } else {
             self.close(link, "another process listens here than the one that was called", broker);
