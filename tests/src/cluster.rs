@@ -3,25 +3,29 @@
 use crate::{Broker, PATIENCE};
 use serde_json::Value;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// What all nodes of a test share.
 pub const SECRET: &[u8] = b"a secret that is long enough\n";
 
-/// A port nobody uses now, followed by such ports for two shards.
+/// Ports from which the system chooses none by itself, so that what a test has been given stays free until it is used, and used again.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// A port nobody uses now, followed by such ports for two shards. Never given twice by this process.
 ///
 /// # Panics
-/// If there is none.
+/// If there is none left.
 pub fn free_address() -> SocketAddr {
-    let free = || {
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        let address = socket.local_addr()?;
-        for shard in 1..=2 {
-            UdpSocket::bind(("127.0.0.1", address.port().saturating_add(shard)))?;
-        }
-        Ok::<_, std::io::Error>(address)
-    };
-    (0..100).find_map(|_| free().ok()).expect("free ports")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let triples = u32::from(PORTS.end - PORTS.start) / 3;
+    // Another run of the tests on this machine begins elsewhere.
+    let choice =
+        |given: u32| PORTS.start + 3 * u16::try_from((std::process::id() + given) % triples).unwrap_or_default();
+    let is_free = |port: &u16| (0..3).all(|shard| UdpSocket::bind(("127.0.0.1", port + shard)).is_ok());
+    let given = std::iter::repeat_with(|| GIVEN.fetch_add(1, Ordering::Relaxed)).take(100);
+    let port = given.map(choice).find(is_free).expect("free ports");
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A node at this address that asks these to be let in.
