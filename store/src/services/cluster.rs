@@ -147,6 +147,19 @@ impl RangeServices {
         self.out.remote.push(RemoteSend { via, tenant, bytes: message.encode() });
     }
 
+    /// The same message for several nodes, encoded once.
+    pub(super) fn send_to_nodes(&mut self, nodes: &[NodeIdx], tenant: TenantIdx, message: &Remote) {
+        if nodes.is_empty() {
+            return;
+        }
+        let (bytes, tenant) = (message.encode(), Some(tenant));
+        self.out.remote.extend(nodes.iter().map(|&node| RemoteSend {
+            via: Via::To(node),
+            tenant,
+            bytes: bytes.clone(),
+        }));
+    }
+
     /// Nodes that rely on what this shard tells them, and those of them that it has links to.
     pub(super) fn other_nodes(&self) -> (Unanswered, Unanswered) {
         let cluster = self.cluster.as_ref();
@@ -174,9 +187,7 @@ impl RangeServices {
         let nth = if receivers.insert(receiver) { nth(route, before) } else { 0 };
         let (unanswered, linked) = (cluster.relying(), cluster.linked());
         let message = Remote::Add { token: Some(token), route: Route::from(&**route), nth };
-        for node in linked {
-            self.send_remote(Via::To(node), Some(tenant), &message);
-        }
+        self.send_to_nodes(&linked, tenant, &message);
         unanswered
     }
 
@@ -197,9 +208,7 @@ impl RangeServices {
         }
         let linked = cluster.linked();
         let message = Remote::Remove { route: Route::from(&**route), nth: nth(route, left) };
-        for node in linked {
-            self.send_remote(Via::To(node), Some(tenant), &message);
-        }
+        self.send_to_nodes(&linked, tenant, &message);
     }
 
     pub(super) fn replace_nodes(&mut self, now: Instant, nodes: &Arc<Nodes>) {

@@ -44,10 +44,7 @@ impl RangeServices {
         let replication = Replication { to, tenant, replica: replica.clone(), unanswered };
         let token = self.replications.insert(replication);
         let token = Some(u32::try_from(token).expect("fewer than 2^32 messages are on their way"));
-        for node in linked {
-            let message = Remote::Retain { token, replica: replica.clone() };
-            self.send_remote(Via::To(node), Some(tenant), &message);
-        }
+        self.send_to_nodes(&linked, tenant, &Remote::Retain { token, replica });
     }
 
     fn replicated(&mut self, to: ReplyTo) {

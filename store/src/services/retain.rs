@@ -80,8 +80,8 @@ impl RangeServices {
                         Some(_) => Err(PortError::QuotaExceeded),
                         None => Err(PortError::Unavailable),
                     };
-                    let replica = table.replica(tenant, message.topic()).filter(|_| is_replicated && result.is_ok());
-                    effects.push(match replica {
+                    let is_told = is_replicated && result.is_ok();
+                    effects.push(match is_told.then(|| table.replica(tenant, message.topic())).flatten() {
                         Some(replica) => RetainEffect::Changed { to: to(req), tenant, replica: replica.encode(now) },
                         None => RetainEffect::Set { to: to(req), result },
                     });
