@@ -48,7 +48,11 @@ make_network() {
 }
 
 remove_network() {
-    for i in $(ip netns list 2>/dev/null | sed -n "s/^$NAME\([0-9]*\).*/\1/p"); do ip netns del "$NAME$i"; done
+    for i in $(ip netns list 2>/dev/null | sed -n "s/^$NAME\([0-9]*\).*/\1/p"); do
+        # The system removes a namespace's devices some time later.
+        ip link del "$NAME$i" 2>/dev/null || true
+        ip netns del "$NAME$i"
+    done
     ip link del "$BRIDGE" 2>/dev/null || true
 }
 
@@ -74,7 +78,8 @@ secret_file = "$STATE/secret"
 END
 }
 
-start() {
+# The first node waits for a majority of them all, so nobody waits for it here.
+launch() {
     local i=$1
     [ -d "$STATE/n$i" ] || fail "there is no node $i"
     local command=(setsid "$BROKER" --cores 1 --config node.toml)
@@ -82,7 +87,11 @@ start() {
     # Each of these programs becomes the next one: the process id is the broker's.
     (cd "$STATE/n$i" && exec "${command[@]}" >> log 2>&1 < /dev/null) &
     echo $! > "$STATE/n$i/pid"
-    for _ in $(seq 100); do
+}
+
+await() {
+    local i=$1
+    for _ in $(seq 200); do
         if inside "$i" "$CTL" cluster --admin "$(admin "$i")" > /dev/null 2>&1; then
             echo "node $i: MQTT $(mqtt "$i"), admin $(admin "$i")"
             return
@@ -109,7 +118,8 @@ up() {
     fi
     for i in $(seq "$count"); do seeds+="${seeds:+, }\"$(underlay "$i")\""; done
     for i in $(seq "$count"); do configure "$i" "$seeds"; done
-    for i in $(seq "$count"); do start "$i"; done
+    for i in $(seq "$count"); do launch "$i"; done
+    for i in $(seq "$count"); do await "$i"; done
 }
 
 route() { in_namespaces || fail "cutting needs network namespaces: run \`up\` as root"; ip -n "$NAME$1" route "$2" blackhole "$NETWORK.$3/32"; }
@@ -135,7 +145,7 @@ case ${1:-} in
     up) up "${2:-3}" ;;
     status) for i in $(nodes); do echo "--- node $i"; inside "$i" "$CTL" cluster --admin "$(admin "$i")" || true; done ;;
     kill) kill -KILL "$(pid "${2:?which node?}")" ;;
-    start) start "${2:?which node?}" ;;
+    start) launch "${2:?which node?}"; await "$2" ;;
     pause) kill -STOP "$(pid "${2:?which node?}")" ;;
     resume) kill -CONT "$(pid "${2:?which node?}")" ;;
     cut) route "${2:?which nodes?}" add "${3:?which nodes?}"; route "$3" add "$2" ;;

@@ -1,58 +1,41 @@
 //! The underlay's thread: drives the machine, tells the rest of the process, keeps what the next process needs.
 
-use crate::error::UnderlayError;
+use crate::entrance::Standpoint;
+use crate::hello::Standing;
 use crate::identity::Identity;
 use crate::links::Links;
+use crate::seeds::look_up;
 use crate::view::{UnderlayMetrics, View, ViewCell};
-use bifro_core::ids::NodeId;
+use bifro_core::ids::{ClusterId, NodeId};
 use bifro_core::rng::Prng;
 use bifro_core::time::Instant;
 use bifro_net::clock::Clock;
-use bifro_net::links::{Certificates, Secret};
 use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Member, Message, Peer, Status, Swim};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
-/// Messages that wait for the machine.
-const INBOX: usize = 8_192;
 /// Requests of operators that wait.
 const REQUESTS: usize = 16;
 /// Messages fed to the machine before it looks at the clock.
 const BATCH: usize = 1_024;
 /// How often the node looks how it is.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the seeds' names are looked up.
-const LOOKUP_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a look-up may take.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long this node waits at most until others know that it leaves.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long what was said at last is given to arrive.
 const LINGER: Duration = Duration::from_millis(200);
 
-/// What an underlay is made of.
+/// What a node that joins brings along, besides its [`crate::Place`].
 pub struct Settings {
-    /// Who this node is.
-    pub id: NodeId,
+    /// Of which cluster it is; none if it keeps nothing.
+    pub cluster: Option<ClusterId>,
     /// Starts and peers.
     pub identity: Identity,
-    /// A random number that no other process has: tells it from one with a copy of its data directory.
-    pub nonce: u64,
-    /// Where it listens: a socket that is bound already.
-    pub socket: UdpSocket,
-    /// Where others reach it; none: where it listens.
-    pub advertise: Option<SocketAddr>,
-    /// Whom it asks to be let in: `host:port`. Names are looked up again and again.
-    pub seeds: Vec<String>,
-    /// What all nodes of the cluster know.
-    pub secret: Secret,
-    /// Who this node is to TLS, and whom it takes; none: it takes any certificate, and the secret has to do.
-    pub certificates: Option<Certificates>,
     /// Timings.
     pub swim: Config,
     /// Shards of this node.
@@ -94,60 +77,13 @@ struct Forget {
 
 /// The running underlay. Dropping it ends it without a word; see [`Self::leave`].
 pub struct Underlay {
-    address: SocketAddr,
-    handle: Handle,
-    leave: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    pub(crate) address: SocketAddr,
+    pub(crate) handle: Handle,
+    pub(crate) leave: Option<oneshot::Sender<()>>,
+    pub(crate) thread: Option<JoinHandle<()>>,
 }
 
 impl Underlay {
-    /// Starts it.
-    ///
-    /// # Errors
-    /// The socket cannot be used, or the thread not be started.
-    pub fn start(settings: Settings) -> Result<Self, UnderlayError> {
-        let socket = settings.socket;
-        let address = socket.local_addr()?;
-        let me = Announcement {
-            id: settings.id,
-            incarnation: Incarnation { start: settings.identity.starts(), word: 0 },
-            nonce: settings.nonce,
-            address: settings.advertise.unwrap_or(address),
-            shards: settings.shards,
-            health: Health::Well,
-        };
-        let (requests, asked) = mpsc::channel(REQUESTS);
-        let view = ViewCell::new(View { me: me.clone(), members: Vec::new() });
-        let handle = Handle { view, metrics: Arc::default(), requests };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (leave, told_to_leave) = oneshot::channel();
-        let (inbox, messages) = mpsc::channel(INBOX);
-        let links = {
-            let _entered = runtime.enter();
-            let certificates = settings.certificates.as_ref();
-            Links::start(socket, me.address, settings.secret, certificates, inbox, handle.metrics.clone())?
-        };
-        let clock = Clock::start();
-        let peers = settings.identity.peers().to_vec();
-        let mut agent = Agent {
-            swim: Swim::new(settings.swim, me, peers, Prng::new(settings.nonce), clock.now()),
-            clock,
-            links,
-            view: handle.view.clone(),
-            metrics: handle.metrics.clone(),
-            keeper: Keeper::new(settings.identity),
-            health: settings.health,
-            watcher: settings.watcher,
-            fatal: settings.fatal,
-        };
-        let (seeds, inputs) = (settings.seeds, Inputs { messages, asked, told_to_leave });
-        let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(move || {
-            runtime.block_on(agent.run(seeds, inputs));
-            runtime.shutdown_background();
-        })?;
-        Ok(Self { address, handle, leave: Some(leave), thread: Some(thread) })
-    }
-
     /// Where it listens.
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -176,14 +112,14 @@ impl std::fmt::Debug for Underlay {
 }
 
 /// What comes to the thread.
-struct Inputs {
+pub(crate) struct Inputs {
     messages: mpsc::Receiver<Message>,
     asked: mpsc::Receiver<Forget>,
     told_to_leave: oneshot::Receiver<()>,
 }
 
 /// What the thread owns.
-struct Agent {
+pub(crate) struct Agent {
     swim: Swim,
     clock: Clock,
     links: Links,
@@ -196,7 +132,43 @@ struct Agent {
 }
 
 impl Agent {
-    async fn run(&mut self, seeds: Vec<String>, inputs: Inputs) {
+    /// A node that joins from here over these links, the word with which it leaves, and what is to be known of it.
+    pub(crate) fn new(
+        place: &Standpoint,
+        links: Links,
+        messages: mpsc::Receiver<Message>,
+        settings: Settings,
+    ) -> (Self, Inputs, Handle, oneshot::Sender<()>) {
+        let me = Announcement {
+            id: place.id,
+            incarnation: Incarnation { start: settings.identity.starts(), word: 0 },
+            nonce: place.nonce,
+            address: place.advertised,
+            shards: settings.shards,
+            health: Health::Well,
+        };
+        links.enter(settings.cluster.map_or(Standing::Any, Standing::Of));
+        let (requests, asked) = mpsc::channel(REQUESTS);
+        let view = ViewCell::new(View { cluster: settings.cluster, me: me.clone(), members: Vec::new() });
+        let handle = Handle { view: view.clone(), metrics: place.metrics.clone(), requests };
+        let (leave, told_to_leave) = oneshot::channel();
+        let clock = Clock::start();
+        let peers = settings.identity.peers().to_vec();
+        let agent = Self {
+            swim: Swim::new(settings.swim, me, peers, Prng::new(place.nonce), clock.now()),
+            clock,
+            links,
+            view,
+            metrics: place.metrics.clone(),
+            keeper: Keeper::new(settings.identity),
+            health: settings.health,
+            watcher: settings.watcher,
+            fatal: settings.fatal,
+        };
+        (agent, Inputs { messages, asked, told_to_leave }, handle, leave)
+    }
+
+    pub(crate) async fn run(&mut self, seeds: Vec<String>, inputs: Inputs) {
         let Inputs { mut messages, mut asked, mut told_to_leave } = inputs;
         let (resolved, mut addresses) = mpsc::channel(1);
         tokio::spawn(look_up(seeds, resolved));
@@ -220,7 +192,9 @@ impl Agent {
                     let _ = done.send(self.swim.forget(id, self.clock.now()));
                 }
                 Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
-                Some(seeds) = addresses.recv() => self.swim.set_seeds(seeds, self.clock.now()),
+                Some(seeds) = addresses.recv() => {
+                    self.swim.set_seeds(seeds.into_iter().flatten().collect(), self.clock.now());
+                }
                 _ = look.tick() => {
                     looked = true;
                     self.swim.set_health((self.health)());
@@ -274,7 +248,7 @@ impl Agent {
         self.metrics.members_present.set(self.swim.present() as u64);
         self.metrics.members_suspect.set(count(Status::Suspect));
         self.metrics.members_dead.set(count(Status::Dead));
-        let view = View { me: self.swim.me().clone(), members };
+        let view = View { cluster: self.links.cluster(), me: self.swim.me().clone(), members };
         (self.watcher)(&view);
         self.view.set(view);
     }
@@ -339,27 +313,5 @@ impl Keeper {
             }
             writing.store(false, Ordering::Release);
         });
-    }
-}
-
-/// Looks the seeds up again and again, for names come to mean other addresses.
-async fn look_up(seeds: Vec<String>, resolved: mpsc::Sender<Vec<SocketAddr>>) {
-    let mut before = None;
-    loop {
-        let mut addresses = Vec::new();
-        for seed in &seeds {
-            match timeout(LOOKUP_PATIENCE, tokio::net::lookup_host(seed)).await {
-                Ok(Ok(found)) => addresses.extend(found),
-                Ok(Err(error)) => tracing::warn!(seed, %error, "a seed's name cannot be looked up; trying again"),
-                Err(_) => tracing::warn!(seed, "looking a seed's name up takes too long; trying again"),
-            }
-        }
-        if before.as_ref() != Some(&addresses) {
-            before = Some(addresses.clone());
-            if resolved.send(addresses).await.is_err() {
-                return;
-            }
-        }
-        sleep(LOOKUP_INTERVAL).await;
     }
 }

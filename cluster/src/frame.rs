@@ -3,7 +3,7 @@
 /// First bytes of a frame.
 const MAGIC: [u8; 2] = *b"bf";
 /// Version of the frames and of what is in them. Neighbours one minor version apart speak the same.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 8;
 
@@ -11,10 +11,14 @@ pub(crate) const HEADER_BYTES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Kind {
-    /// Proof of the secret, and where the sender listens.
+    /// A [`crate::hello::Hello`].
     Hello = 1,
     /// A [`bifro_swim::Message`].
     Membership = 2,
+    /// A [`bifro_genesis::Question`].
+    Question = 3,
+    /// A [`bifro_genesis::Reply`].
+    Reply = 4,
 }
 
 /// The frame around `payload`.

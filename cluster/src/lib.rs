@@ -10,15 +10,25 @@
 //!       └────── messages ◄──────┘      secret: every connection proves it over the TLS exporter;
 //!                                      certificates, if there are any, are of the cluster's CA at both ends
 //! ```
+//! A node comes in two steps. Its [`Entrance`] opens the port and finds out what the cluster is, as [`bifro_genesis::Founding`] has it, while nobody
+//! is a member: the storage cannot be opened before. Then it [joins](Entrance::join). Members of different clusters do not talk with each
+//! other, whatever secret they share.
+//!
 //! Files in the data directory: [`identity`] has the number of starts and the peers to look for at the next one.
 mod agent;
+mod entrance;
 mod error;
+mod founding;
 mod frame;
+mod hello;
 pub mod identity;
 mod links;
+mod seeds;
 mod view;
 
 pub use agent::{Handle, Settings, Underlay};
 pub use bifro_net::links::{Certificates, Secret};
-pub use error::UnderlayError;
+pub use entrance::{Entrance, Place};
+pub use error::{FoundingError, UnderlayError};
+pub use founding::{Founding, Keep};
 pub use view::{UnderlayMetrics, View, ViewCell};

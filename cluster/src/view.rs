@@ -1,5 +1,6 @@
 //! What the rest of the process sees of the cluster.
 
+use bifro_core::ids::ClusterId;
 use bifro_core::metric_cells;
 use bifro_swim::{Announcement, Member};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The cluster at some moment.
 #[derive(Clone, Debug)]
 pub struct View {
+    /// Which cluster; none if this node keeps nothing and has not met anybody who does.
+    pub cluster: Option<ClusterId>,
     /// This node.
     pub me: Announcement,
     /// All others that are known, also those who are dead or gone.
@@ -42,7 +45,7 @@ metric_cells! {
         local_health: Gauge, "Lifeguard's local health multiplier: 0 is healthy, 8 the worst.";
         connections: Gauge, "Connections to and from other nodes.";
         connects_failed: Counter, "Connections to other nodes that could not be made.";
-        handshakes_refused: Counter, "Connections of others closed because they did not prove the cluster's secret.";
+        handshakes_refused: Counter, "Connections of others closed because they did not prove the cluster's secret, or are of another cluster.";
         messages_sent: Counter, "Membership messages sent.";
         messages_received: Counter, "Membership messages received.";
         sent_bytes: Counter, "Bytes of membership messages sent.";

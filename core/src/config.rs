@@ -114,7 +114,7 @@ pub enum StoreDurability {
 pub struct StoreConfig {
     /// When what a client is told is safe.
     pub durability: StoreDurability,
-    /// Ranges that sessions, and as many that retained messages are spread over; decided when the data directory is new.
+    /// Ranges that sessions, and as many that retained messages are spread over; decided when the data directory is new, or the cluster is made.
     pub ranges: u16,
     /// Free disk space, in MiB, below which new messages are refused; half of it is kept for what makes room.
     pub disk_reserve_mib: u32,

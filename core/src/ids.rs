@@ -34,6 +34,18 @@ impl core::str::FromStr for NodeId {
     }
 }
 
+/// A cluster: drawn once by the node that founds it, never zero, and kept by every node that ever was part of it.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
+pub struct ClusterId(pub u64);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}", self.0)
+    }
+}
+
 /// A range of the key space with its replicas, which are one Raft group; never reused for another range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RangeId(pub u64);

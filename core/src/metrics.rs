@@ -103,6 +103,10 @@ metric_cells! {
         wills_published: Counter, "Wills published.";
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
         links: Gauge, "Links of this shard to other nodes.";
+        inboxes_lost: Counter, "Connections closed because the range of their session changed its leader.";
+        ranges_led: Gauge, "Ranges of persistent sessions that this node leads.";
+        ranges_moving: Gauge, "Ranges led by this node that have not all their replicas, or not where they belong.";
+        ranges_unled: Gauge, "Ranges that nobody leads, as far as a shard knows: no publish is routed until all have leaders.";
         nodes_unheard: Gauge, "Live nodes that have not told this one yet what they listen to: they are sent everything.";
         forwarded: Counter, "Messages handed to other nodes.";
         forwards_received: Counter, "Messages of other nodes taken in.";

@@ -34,12 +34,14 @@ pub struct Nodes {
     pub me: NodeId,
     /// The others, by their index.
     pub others: Vec<Node>,
+    /// Everybody who belongs to the cluster, in order: who lives, and who has died not long ago and is expected back.
+    pub members: Vec<NodeId>,
 }
 
 impl Nodes {
     /// This node by itself.
-    pub const fn alone(me: NodeId) -> Self {
-        Self { me, others: Vec::new() }
+    pub fn alone(me: NodeId) -> Self {
+        Self { me, others: Vec::new(), members: alloc::vec![me] }
     }
 
     /// The node, if it lives.
@@ -74,7 +76,8 @@ mod tests {
             address: ([127, 0, 0, 1], 7946).into(),
             shards: 1,
         };
-        Nodes { me: NodeId(me), others: (1..).zip(others).map(node).collect() }
+        let members = others.iter().chain([&me]).copied().map(NodeId).collect();
+        Nodes { me: NodeId(me), others: (1..).zip(others).map(node).collect(), members }
     }
 
     fn responsible(nodes: &Nodes, name: u32) -> NodeId {

@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
 use crate::nodes::Nodes;
-use crate::tenant::TenantCtx;
+use crate::tenant::{TenantCtx, TenantName};
 use crate::time::Instant;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -148,6 +148,13 @@ pub struct Out<M> {
     pub completions: Vec<Completion>,
 }
 
+impl<M> Out<M> {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.sends.is_empty() && self.remote.is_empty() && self.completions.is_empty()
+    }
+}
+
 impl<M> Default for Out<M> {
     fn default() -> Self {
         Self { sends: Vec::new(), remote: Vec::new(), completions: Vec::new() }
@@ -211,6 +218,22 @@ pub enum Completion {
     InboxDone {
         /// The request.
         req: ReqId,
+    },
+    /// Who led the range of the connection's inbox does not any more: the connection must go, and may attach again at once.
+    InboxLost {
+        /// Connection on this shard.
+        conn: ConnRef,
+    },
+    /// The node does not lead a range any more that it did: of a message that is on its way there nobody knows whether inboxes of that range
+    /// will have it.
+    LeaderLost {
+        /// The node.
+        node: NodeIdx,
+    },
+    /// A tenant has sessions here that this shard may not have met: it has to, and to tell the others.
+    TenantFound {
+        /// Its name.
+        name: TenantName,
     },
     /// [`Inbox::insert`] is done: every inbox named has the message, or has dropped it by its overflow rule.
     Inserted {
@@ -289,7 +312,7 @@ pub struct InboxMessage {
 }
 
 /// What an inbox hands to the connection that attaches to it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Attached {
     /// An earlier session goes on: Session Present.
     pub present: bool,
@@ -329,7 +352,7 @@ pub enum Left {
 }
 
 /// What a connection leaves with its inbox when it goes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DetachState {
     /// Packet ids of QoS 2 publishes received but not yet released.
     pub received_qos2: Vec<u16>,
@@ -526,8 +549,8 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Looks what the storage under the services has done meanwhile. True if there was anything.
     fn poll(&mut self, now: Instant) -> bool;
 
-    /// Ends a turn: hands what it has changed to the storage.
-    fn end_turn(&mut self, now: Instant);
+    /// Ends a turn: hands what it has changed to the storage. True if there is something to drain.
+    fn end_turn(&mut self, now: Instant) -> bool;
 
     /// Whether [`Services::poll`] would find nothing. To be asked after announcing a park and before parking.
     fn is_quiet(&self) -> bool;
@@ -552,6 +575,16 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
 
     /// Takes what the services of another node sent. False if it cannot be read: then the link is of no use.
     fn receive_remote(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, bytes: &[u8]) -> bool;
+
+    /// The node is about to end: what others can do in its place is to be theirs.
+    fn hand_over(&mut self, now: Instant);
+
+    /// Whether a topic's receivers are known, whoever's sessions they are. If not, [`Dist::request_matches`] is answered when they are, and what
+    /// [`Dist::matches`] remembers may lack some of those that other nodes have.
+    fn is_complete(&self) -> bool;
+
+    /// Whether sessions of a node that dies go on elsewhere.
+    fn is_replicated(&self) -> bool;
 
     /// Live nodes that have not told yet what all of their shards listen to: every message may concern them.
     fn unheard_nodes(&self) -> &[NodeIdx];

@@ -30,17 +30,25 @@ pub fn free_address() -> SocketAddr {
 
 /// A node at this address that asks these to be let in.
 pub fn node(bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
-    node_on(1, bind, seeds, extra, secret)
+    begin(bind, seeds, extra, secret).until_ready()
 }
 
-fn node_on(cores: u16, bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
+/// The same without waiting for it: it may wait for a majority of its seeds.
+pub fn begin(bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
+    begin_on(1, bind, seeds, extra, secret)
+}
+
+fn begin_on(cores: u16, bind: SocketAddr, seeds: &[SocketAddr], extra: &str, secret: &[u8]) -> Broker {
+    let listener = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
+    let config = format!("{listener}{}", table(bind, seeds, extra));
+    Broker::begin_with(cores, &config, &[("cluster.secret", secret)])
+}
+
+/// The configuration's table of a node, with `extra` behind it. The secret is in `cluster.secret`.
+pub fn table(bind: SocketAddr, seeds: &[SocketAddr], extra: &str) -> String {
     let seeds: Vec<String> = seeds.iter().map(|seed| format!("\"{seed}\"")).collect();
-    let config = format!(
-        "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n[cluster]\nbind = \"{bind}\"\nseeds = [{}]\n\
-         secret_file = \"cluster.secret\"\n{extra}\n",
-        seeds.join(", ")
-    );
-    Broker::start_with(cores, &config, &[("cluster.secret", secret)])
+    let seeds = seeds.join(", ");
+    format!("[cluster]\nbind = \"{bind}\"\nseeds = [{seeds}]\nsecret_file = \"cluster.secret\"\n{extra}\n")
 }
 
 /// So many nodes of one shard that all know each other; the first is the seed of all.
@@ -57,7 +65,7 @@ pub fn cluster(count: usize) -> Vec<Broker> {
 /// If they do not know each other in time.
 pub fn cluster_on(count: usize, cores: u16) -> Vec<Broker> {
     let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-    let node = |&address: &SocketAddr| node_on(cores, address, &addresses[..1], "", SECRET);
+    let node = |&address: &SocketAddr| begin_on(cores, address, &addresses[..1], "", SECRET).until_ready();
     let nodes: Vec<Broker> = addresses.iter().map(node).collect();
     for node in &nodes {
         wait_for(node, &vec!["alive"; count]);
@@ -84,6 +92,14 @@ fn fields(node: &Broker, name: &str) -> Vec<String> {
     let mut fields: Vec<String> = nodes.map(|node| node[name].as_str().expect("a string").to_owned()).collect();
     fields.sort_unstable();
     fields
+}
+
+/// The id of its cluster.
+///
+/// # Panics
+/// If it is alone.
+pub fn cluster_id(node: &Broker) -> String {
+    page(node)["cluster"].as_str().expect("it is in a cluster").to_owned()
 }
 
 /// The id of a node.

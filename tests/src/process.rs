@@ -105,7 +105,12 @@ impl Crashed {
 
     /// Starts a broker in the directory again.
     pub fn restart(self) -> Broker {
-        Broker::start_in(self.cores, self.dir)
+        self.begin_again().until_ready()
+    }
+
+    /// The same without waiting for it; see [`Broker::until_ready`].
+    pub fn begin_again(self) -> Broker {
+        Broker::begin_in(self.cores, self.dir)
     }
 
     /// The same with another number of cores.
@@ -126,7 +131,12 @@ impl Broker {
     /// # Panics
     /// If it is not ready in time; the panic shows its log.
     pub fn start_with(cores: u16, config: &str, files: &[(&str, &[u8])]) -> Self {
-        Self::start_in(cores, Self::directory(config, files))
+        Self::begin_with(cores, config, files).until_ready()
+    }
+
+    /// The same without waiting for it; see [`Self::until_ready`].
+    pub fn begin_with(cores: u16, config: &str, files: &[(&str, &[u8])]) -> Self {
+        Self::begin_in(cores, Self::directory(config, files))
     }
 
     fn directory(config: &str, files: &[(&str, &[u8])]) -> PathBuf {
@@ -150,7 +160,7 @@ impl Broker {
         let mut tool = tool.iter().map(|part| part.replace("{dir}", &dir.to_string_lossy()));
         let mut command = Command::new(tool.next().expect("a tool"));
         command.args(tool).arg(binaries().join("bifro-uring"));
-        Self::launch(command, cores, dir)
+        Self::launch(command, cores, dir).until_ready()
     }
 
     /// A broker with the `node.toml` that lies in `dir`.
@@ -158,6 +168,10 @@ impl Broker {
     /// # Panics
     /// If it is not ready in time; the panic shows its log.
     pub fn start_in(cores: u16, dir: PathBuf) -> Self {
+        Self::begin_in(cores, dir).until_ready()
+    }
+
+    fn begin_in(cores: u16, dir: PathBuf) -> Self {
         Self::launch(Command::new(binaries().join("bifro-uring")), cores, dir)
     }
 
@@ -182,10 +196,18 @@ impl Broker {
             sink.lines.lock().expect("no panic while it is held").1 = true;
             sink.grown.notify_all();
         });
-        let mut broker = Self { child, dir, log, listeners: Vec::new(), cores, keeps_dir: false };
-        broker.wait_for_log("ready", |line| line.contains("\"ready\""));
-        broker.listeners = broker.log_lines().iter().filter_map(|line| listener_of(line)).collect();
-        broker
+        Self { child, dir, log, listeners: Vec::new(), cores, keeps_dir: false }
+    }
+
+    /// Waits until it is. Before, it has no addresses, and may wait for others.
+    ///
+    /// # Panics
+    /// If it is not ready in time; the panic shows its log.
+    #[must_use]
+    pub fn until_ready(mut self) -> Self {
+        self.wait_for_log("ready", |line| line.contains("\"ready\""));
+        self.listeners = self.log_lines().iter().filter_map(|line| listener_of(line)).collect();
+        self
     }
 
     /// Lends the broker to every test of the binary: it is killed, and its directory removed, when the test process exits.

@@ -30,14 +30,16 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("core/mqtt", &["bifro-core"]),
     ("net", &["bifro-core", "bifro-mqtt"]),
     ("cluster/swim", &["bifro-core"]),
-    ("cluster", &["bifro-core", "bifro-net", "bifro-swim"]),
+    ("cluster/genesis", &["bifro-core"]),
+    ("cluster", &["bifro-core", "bifro-genesis", "bifro-net", "bifro-swim"]),
     ("store/raft", &["bifro-core"]),
     ("store/range", &["bifro-core", "bifro-mqtt"]),
-    ("store", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net"]),
+    ("store", &["bifro-core", "bifro-genesis", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net"]),
     (
         "cmd",
         &[
             "bifro-core",
+            "bifro-genesis",
             "bifro-mqtt",
             "bifro-raft",
             "bifro-range",
@@ -56,7 +58,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
 const TESTS_MAY_DEPEND_ON: &[(&str, &[&str])] = &[("net", &["bifro-store"])];
 
 /// Crates below the sans-IO line.
-const PURE: [&str; 5] = ["core", "core/mqtt", "cluster/swim", "store/raft", "store/range"];
+const PURE: [&str; 6] = ["core", "core/mqtt", "cluster/swim", "cluster/genesis", "store/raft", "store/range"];
 
 /// Reports every finding at once.
 #[track_caller]

@@ -27,6 +27,8 @@ impl ClusterCell {
 /// What `GET /cluster` answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ClusterPage {
+    /// Which cluster; none if this node is alone, or keeps nothing and has met nobody who does.
+    pub cluster: Option<String>,
     /// This node; none if it is alone.
     pub local: Option<String>,
     /// All nodes, this one included, by id.
@@ -68,7 +70,7 @@ impl NodePage {
 }
 
 pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
-    let Some(handle) = cell.0.get() else { return Json(ClusterPage { local: None, nodes: Vec::new() }) };
+    let Some(handle) = cell.0.get() else { return Json(ClusterPage { cluster: None, local: None, nodes: Vec::new() }) };
     let view = handle.view.get();
     let mut nodes = vec![NodePage::new(&view.me, "alive")];
     nodes.extend(view.members.iter().map(|member| {
@@ -82,7 +84,8 @@ pub(super) fn page(cell: &ClusterCell) -> Json<ClusterPage> {
         NodePage::new(&member.announcement, status)
     }));
     nodes.sort_by(|one, other| one.id.cmp(&other.id));
-    Json(ClusterPage { local: Some(view.me.id.to_string()), nodes })
+    let cluster = view.cluster.map(|cluster| cluster.to_string());
+    Json(ClusterPage { cluster, local: Some(view.me.id.to_string()), nodes })
 }
 
 /// Forgets a dead node.

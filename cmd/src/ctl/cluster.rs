@@ -73,8 +73,12 @@ fn table(page: &ClusterPage) -> String {
     let Some(local) = &page.local else {
         return "this node is alone: its configuration has no [cluster]\n".to_owned();
     };
-    let mut text =
-        format!("{:<22} {:<28} {:<8} {:<9} {:>6} {:>7}\n", "NODE", "ADDRESS", "STATUS", "HEALTH", "STARTS", "SHARDS");
+    let mut text = match &page.cluster {
+        Some(cluster) => format!("cluster {cluster}\n"),
+        None => String::new(),
+    };
+    text +=
+        &format!("{:<22} {:<28} {:<8} {:<9} {:>6} {:>7}\n", "NODE", "ADDRESS", "STATUS", "HEALTH", "STARTS", "SHARDS");
     for node in &page.nodes {
         let mark = if node.id == *local { "*" } else { "" };
         let id = format!("{}{mark}", node.id);

@@ -1,22 +1,24 @@
 //! The node's part in a cluster, if it is to have one.
 
 use super::StartError;
+use super::listeners::once_free;
 use super::storage::Storage;
 use crate::admin::{ClusterCell, ShardBeat};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
-use bifro_cluster::{Certificates, Secret, Settings, Underlay, View};
+use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay, View};
 use bifro_core::config::ClusterConfig;
-use bifro_core::ids::{NodeId, NodeIdx, ShardId};
+use bifro_core::ids::{ClusterId, NodeId, NodeIdx, ShardId};
 use bifro_core::limits::LINK_IDLE;
 use bifro_core::nodes::{Node, Nodes};
+use bifro_genesis::{ClusterGenesis, Draft};
 use bifro_net::broker::Command;
 use bifro_net::clock::Clock;
 use bifro_net::links::{Hello, LinkLimits, Links, LinksConfig};
 use bifro_net::mesh::InletSender;
 use bifro_store::fatal::exit_process;
-use bifro_store::host::random;
-use bifro_swim::{Announcement, Config, Health};
+use bifro_store::host::{NodeDir, random};
+use bifro_swim::{Announcement, Config, Health, Member as Peer, Status};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -58,29 +60,28 @@ pub(super) struct Member {
     config: ClusterConfig,
     hello: Hello,
     identity: Identity,
-    secret: Secret,
-    certificates: Option<Certificates>,
-    socket: UdpSocket,
+    entrance: Entrance,
     /// The shards' ends of their links to other nodes, by shard.
     links: Vec<Links>,
 }
 
 impl Member {
-    /// Binds the ports of the cluster that the configuration names, if it names one.
+    /// Binds the ports of the cluster that the configuration names, if it names one, and begins to find out what the cluster is. A node
+    /// that keeps nothing has no directory.
     pub(super) fn prepare(
         loaded: &Loaded,
-        storage: &mut Storage,
+        dir: Option<&NodeDir>,
         shards: u16,
         clock: Clock,
     ) -> Result<Option<Self>, StartError> {
         let Some(config) = &loaded.config.cluster else { return Ok(None) };
-        let (node, identity) = match storage.node_id() {
-            Some(id) => (id, Identity::open(Path::new(&loaded.config.node.data_dir))?),
+        let (node, identity) = match dir {
+            Some(dir) => (dir.node(), Identity::open(Path::new(&loaded.config.node.data_dir))?),
             None => (NodeId(random()?), Identity::volatile()),
         };
-        storage.join(node);
         let (secret, certificates) = (secret(config)?, certificates(config)?);
-        let hello = Hello { node, starts: identity.starts(), nonce: random()?, shard: ShardId(0), shards };
+        let starts = identity.starts();
+        let hello = Hello { cluster: None, node, starts, nonce: random()?, shard: ShardId(0), shards };
         let links = |address, shard| {
             Links::bind(LinksConfig {
                 bind: address,
@@ -92,7 +93,27 @@ impl Member {
             })
         };
         let (socket, links) = bind(config.bind, shards, links)?;
-        Ok(Some(Self { config: config.clone(), hello, identity, secret, certificates, socket, links }))
+        let is_newcomer = identity.peers().is_empty();
+        let founding = dir.map(|dir| founding(dir, loaded.config.store.ranges, is_newcomer)).transpose()?;
+        let (advertise, seeds) = (config.advertise, config.seeds.clone());
+        let place = Place { id: node, nonce: hello.nonce, socket, advertise, seeds, secret, certificates };
+        let entrance = Entrance::open(place, founding)?;
+        Ok(Some(Self { config: config.clone(), hello, identity, entrance, links }))
+    }
+
+    /// Who this node is.
+    pub(super) const fn node(&self) -> NodeId {
+        self.hello.node
+    }
+
+    /// Waits until the cluster is known, however long that takes; none if this node keeps nothing.
+    pub(super) fn found(&mut self) -> Result<Option<ClusterGenesis>, StartError> {
+        let known = self.entrance.wait()?;
+        if let Some(genesis) = &known {
+            self.hello.cluster = Some(genesis.cluster);
+            self.links.iter_mut().for_each(|links| links.set_cluster(genesis.cluster));
+        }
+        Ok(known)
     }
 
     /// Each shard's links, and how it greets others over them. Once.
@@ -110,23 +131,17 @@ impl Member {
         beats: &[Arc<ShardBeat>],
         senders: &[InletSender<Command>],
         cell: &ClusterCell,
-    ) -> Result<Underlay, StartError> {
+    ) -> Underlay {
         let config = &self.config;
         let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
         let cells = storage.cells();
-        let address = self.socket.local_addr()?;
-        let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address.to_string());
+        let address = self.entrance.address().to_string();
+        let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
         let mut watcher = Watcher::new(senders.to_vec());
-        let underlay = Underlay::start(Settings {
-            id: self.hello.node,
+        let underlay = self.entrance.join(Settings {
+            cluster: self.hello.cluster,
             identity: self.identity,
-            nonce: self.hello.nonce,
-            socket: self.socket,
-            advertise: config.advertise,
-            seeds: config.seeds.clone(),
-            secret: self.secret,
-            certificates: self.certificates,
             swim: timings(config),
             shards: self.hello.shards,
             health: Box::new(move || {
@@ -141,14 +156,22 @@ impl Member {
                 }
             }),
             fatal: exit_process(),
-        })?;
+        });
         cell.show(underlay.handle().clone());
         if !is_first && is_told.recv_timeout(JOIN_PATIENCE).is_err() {
             let seeds = &config.seeds;
             tracing::warn!(?seeds, "no other node has answered yet; going on alone, and asking them again and again");
         }
-        Ok(underlay)
+        underlay
     }
+}
+
+/// What the node brings along to the genesis of its cluster.
+fn founding(dir: &NodeDir, ranges: u16, is_newcomer: bool) -> Result<Founding, StartError> {
+    let draft = Draft { cluster: ClusterId(random()?.max(1)), seed: random()?, ranges };
+    let file = dir.file();
+    let keep = move |ledger: &_| file.keep(ledger).map_err(|error| error.to_string());
+    Ok(Founding { ledger: dir.ledger()?, draft, keep: Box::new(keep), is_newcomer })
 }
 
 /// Binds the underlay's port, and the ports after it for the shards. If the system is to choose, until it has chosen one that is followed by
@@ -159,15 +182,18 @@ fn bind(
     links: impl Fn(SocketAddr, ShardId) -> io::Result<Links>,
 ) -> Result<(UdpSocket, Vec<Links>), StartError> {
     let refuse = |address, error| StartError::ClusterPort { address, shards, error };
-    let mut attempts = if address.port() == 0 { BIND_ATTEMPTS } else { 1 };
+    let is_chosen = address.port() == 0;
+    let mut attempts = if is_chosen { BIND_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;
-        let socket = UdpSocket::bind(address).map_err(|error| refuse(address, error))?;
+        let socket = once_free(|| UdpSocket::bind(address)).map_err(|error| refuse(address, error))?;
         let base = socket.local_addr()?;
         let end = |shard: u16| match base.port().checked_add(shard + 1) {
             Some(port) => {
                 let address = SocketAddr::new(base.ip(), port);
-                links(address, ShardId(shard)).map_err(|error| refuse(address, error))
+                let bind = || links(address, ShardId(shard));
+                let bound = if is_chosen { bind() } else { once_free(bind) };
+                bound.map_err(|error| refuse(address, error))
             }
             None => Err(refuse(base, io::Error::other("there are no more ports"))),
         };
@@ -199,7 +225,12 @@ impl Watcher {
         let present = view.members.iter().filter(|member| member.status.is_present());
         let mut others: Vec<_> = present.filter_map(|member| self.node(&member.announcement)).collect();
         others.sort_by_key(|node| node.idx);
-        let nodes = Nodes { me: view.me.id, others };
+        let belongs = |member: &&Peer| member.status != Status::Left && !member.evicted;
+        let members = view.members.iter().filter(belongs).map(|member| member.announcement.id);
+        let mut members: Vec<NodeId> = members.chain([view.me.id]).collect();
+        members.sort_unstable();
+        members.dedup();
+        let nodes = Nodes { me: view.me.id, others, members };
         if self.newest.as_deref() != Some(&nodes) {
             self.newest = Some(Arc::new(nodes));
         }

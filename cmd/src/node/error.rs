@@ -3,7 +3,7 @@
 use super::listeners::ListenerError;
 use crate::auth::LoadError;
 use crate::selfcheck::Lack;
-use bifro_cluster::UnderlayError;
+use bifro_cluster::{FoundingError, UnderlayError};
 use bifro_net::cores::SpawnError;
 use bifro_net::links::CertificateFault;
 use bifro_store::host::HostError;
@@ -29,6 +29,9 @@ pub enum StartError {
     /// The cluster.
     #[error(transparent)]
     Cluster(#[from] UnderlayError),
+    /// What the cluster is.
+    #[error("cluster: {0}")]
+    Founding(#[from] FoundingError),
     /// A port of the cluster.
     #[error(
         "cluster: {address}: {error}; a node of {shards} shards needs the {shards} ports after that of cluster.bind as well"

@@ -156,11 +156,11 @@ pub(super) struct Sockets {
 }
 
 /// How long an address may stay taken although its owner is dead: the kernel takes the io_uring of a killed process apart,
-/// and with it the listening sockets, only some time after the process is gone.
+/// and with it the sockets, only some time after the process is gone.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tries again for [`RELEASE_PATIENCE`] while the address is in use, so that a restart right after a crash succeeds.
-fn once_free<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn once_free<T>(attempt: impl Fn() -> io::Result<T>) -> io::Result<T> {
     let deadline = Instant::now() + RELEASE_PATIENCE;
     loop {
         match attempt() {

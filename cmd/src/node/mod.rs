@@ -96,10 +96,9 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     for warning in &findings.warnings {
         tracing::warn!("{warning}");
     }
-    let mut storage = Storage::open(&loaded, shards)?;
     let clock = Clock::start();
-    let mut member = cluster::Member::prepare(&loaded, &mut storage, shards, clock)?;
-    let storage = Arc::new(storage);
+    let early = signals::start(end_unserved(logging.clone()))?;
+    let (storage, mut member) = found(&loaded, shards, clock)?;
     let settings = Arc::new(broker_settings(&loaded, shards, storage.seed())?);
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
@@ -143,12 +142,14 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let reloader = Reloader::new(loaded.clone(), settings, auth, tenants, senders.clone());
     let deadline = Duration::from_secs(loaded.config.node.shutdown_deadline_s.into());
     let _signals = handle_signals(reloader, logging.clone(), readiness.clone(), senders.clone(), deadline)?;
+    drop(early);
     if let Err(error) = storage.wait() {
         executors.join();
         return Err(error);
     }
     let join = |member: cluster::Member| member.join(&loaded, &storage, &beats, &senders, &cluster_cell);
-    let underlay = member.map(join).transpose()?;
+    let underlay = member.map(join);
+    storage.wait_for_leaders(&metrics);
     storage.admit_clients();
     announce(&loaded, &addresses, &admin, underlay.as_ref(), shards, findings.connections_fit);
     readiness.enter(Phase::Ready);
@@ -158,6 +159,30 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     }
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// Opens the storage of a node of its cluster, which has to be known before: the node waits for it, unless it is alone or keeps nothing.
+fn found(loaded: &Loaded, shards: u16, clock: Clock) -> Result<(Arc<Storage>, Option<cluster::Member>), StartError> {
+    let dir = storage::directory(loaded)?;
+    let mut member = cluster::Member::prepare(loaded, dir.as_ref(), shards, clock)?;
+    let known = match &mut member {
+        Some(member) => member.found()?,
+        None => dir.as_ref().map(|dir| dir.alone(loaded.config.store.ranges)).transpose()?,
+    };
+    let id = member.as_ref().map(cluster::Member::node);
+    Ok((Arc::new(Storage::open(loaded, dir.zip(known), id, shards)?), member))
+}
+
+/// What signals do until the node has something to serve: told to end, it ends at once, for nobody has been promised anything.
+fn end_unserved(logging: Arc<Logging>) -> impl FnMut(Request) + Send {
+    move |request| match request {
+        Request::Reload => tracing::warn!("told to reload while starting: nothing is reloaded"),
+        Request::Drain | Request::Exit => {
+            tracing::info!("told to end before the node was ready");
+            logging.flush(LOG_PATIENCE);
+            std::process::exit(0);
+        }
+    }
 }
 
 fn shard_count(loaded: &Loaded) -> u16 {

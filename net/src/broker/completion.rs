@@ -9,7 +9,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
-use bifro_core::ports::{Attached, Completion, GroupMatch, PortError, Services};
+use bifro_core::ports::{Attached, Completion, GroupMatch, InboxMessage, PortError, Services};
 use bifro_core::time::Instant;
 use bifro_mqtt::packet::PacketId;
 use bifro_mqtt::reason::Reason;
@@ -93,10 +93,9 @@ impl<S: Services> Asked<S> {
         worked
     }
 
-    /// [`Services::end_turn`], which asks for something only as long as there is something to recover.
+    /// [`Services::end_turn`]; there is something to drain if it says so.
     pub(super) fn end_turn(&mut self, now: Instant) {
-        self.asked |= !self.services.is_recovered();
-        self.services.end_turn(now);
+        self.asked |= self.services.end_turn(now);
     }
 }
 
@@ -139,6 +138,15 @@ impl<S: Services> Broker<S> {
                     session.close(cx, Reason::SESSION_TAKEN_OVER, None, out);
                 });
             }
+            Completion::InboxLost { conn } => {
+                self.metrics.inboxes_lost.add(1);
+                self.with_session(conn.slot, |session, cx, out| session.close(cx, Reason::SERVER_BUSY, None, out));
+            }
+            Completion::LeaderLost { node } => self.leader_lost(node),
+            Completion::TenantFound { name } => {
+                // One too many is served as the default tenant, as its clients are refused.
+                let _ = self.meet_tenant(&name);
+            }
             Completion::RouteAdded { req, result } => self.handle_route_added(req, result),
             Completion::Matched { req, matches } => match self.requests.remove(&req) {
                 Some(Awaited::Match { tenant, topic }) => self.handle_matched(tenant, topic, &matches),
@@ -151,12 +159,7 @@ impl<S: Services> Broker<S> {
             },
             Completion::Attached { req, result } => self.handle_attached(req, result),
             Completion::Detached { req } => self.handle_detached(req),
-            Completion::InboxSubscribed { req, result } => {
-                if let Some(Awaited::InboxSubscribe(slot, token)) = self.requests.remove(&req) {
-                    let result = result.map(|_existed| ());
-                    self.with_session(slot, |session, cx, out| session.handle_subscribed(cx, token, result, out));
-                }
-            }
+            Completion::InboxSubscribed { req, result } => self.handle_inbox_subscribed(req, result.map(|_existed| ())),
             Completion::InboxUnsubscribed { req, .. } => {
                 if let Some(Awaited::InboxUnsubscribe(slot, token)) = self.requests.remove(&req) {
                     self.with_session(slot, |session, cx, out| session.handle_unsubscribed(cx, token, out));
@@ -168,10 +171,7 @@ impl<S: Services> Broker<S> {
                 _ => {}
             },
             Completion::InboxDone { req } => self.handle_inbox_done(req),
-            Completion::InboxPush { conn, messages } => {
-                self.work += messages.len();
-                self.with_session(conn.slot, |session, cx, out| session.handle_inbox(cx, messages, out));
-            }
+            Completion::InboxPush { conn, messages } => self.handle_push(conn, messages),
             Completion::RetainSet { req, result } => self.handle_retain_set(req, result),
             Completion::Retained { req, messages } => {
                 if let Some(Awaited::Retained(slot, token)) = self.requests.remove(&req) {
@@ -187,6 +187,17 @@ impl<S: Services> Broker<S> {
                 self.redeliver(tenant, &filter, &group, message);
             }
             Completion::Event(event) => self.report(event),
+        }
+    }
+
+    fn handle_push(&mut self, conn: ConnRef, messages: Vec<InboxMessage>) {
+        self.work += messages.len();
+        self.with_session(conn.slot, |session, cx, out| session.handle_inbox(cx, messages, out));
+    }
+
+    fn handle_inbox_subscribed(&mut self, req: ReqId, result: Result<(), PortError>) {
+        if let Some(Awaited::InboxSubscribe(slot, token)) = self.requests.remove(&req) {
+            self.with_session(slot, |session, cx, out| session.handle_subscribed(cx, token, result, out));
         }
     }
 

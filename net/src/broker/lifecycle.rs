@@ -205,6 +205,8 @@ impl<S: Services> Broker<S> {
     pub(super) fn begin_drain(&mut self, within: Duration) {
         self.ring_ops.push_back(RingOp::StopListening);
         self.draining.get_or_insert_with(|| Drain::new(self.now, within));
+        self.services.ask().hand_over(self.now);
+        self.settle();
     }
 
     pub(super) const fn is_draining(&self) -> bool {

@@ -163,7 +163,11 @@ impl<S: Services> Broker<S> {
         });
         let waits_behind = !self.publishes.unmatched.is_empty()
             && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
-        if !waits_behind && let Some(matches) = self.services.cached().matches(tenant, view.topic) {
+        let is_known = !matches!(scope, Scope::Everywhere) || self.services.peek().is_complete();
+        if is_known
+            && !waits_behind
+            && let Some(matches) = self.services.cached().matches(tenant, view.topic)
+        {
             self.deliver_matched(tenant, view, owned, &matches, &mut publisher, &scope);
             self.publish_matched(publisher, !matches.is_empty());
             return;
@@ -175,14 +179,22 @@ impl<S: Services> Broker<S> {
         let queue = self.publishes.unmatched.entry(key.clone()).or_default();
         queue.push_back(Unmatched { message, publisher, scope });
         if queue.len() == 1 {
-            let req = self.next_req_id();
-            self.requests.insert(req, Awaited::Match { tenant, topic: key.1 });
-            self.services.ask().request_matches(self.now, req, tenant, view.topic);
+            self.ask_for_matches(tenant, key.1);
         }
+    }
+
+    fn ask_for_matches(&mut self, tenant: TenantIdx, topic: Rc<str>) {
+        let req = self.next_req_id();
+        self.requests.insert(req, Awaited::Match { tenant, topic: topic.clone() });
+        self.services.ask().request_matches(self.now, req, tenant, &topic);
     }
 
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, tenant: TenantIdx, topic: Rc<str>, matches: &Rc<Matches>) {
+        if !self.services.peek().is_complete() {
+            // Since this was asked a range has lost its leader, whose sessions the answer may lack.
+            return self.ask_for_matches(tenant, topic);
+        }
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
         for Unmatched { message, mut publisher, scope } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;

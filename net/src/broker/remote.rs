@@ -6,7 +6,7 @@
 //! # Invariants
 //! - What nobody waits for is dropped at a full queue, what a publisher waits for is refused: nothing is acknowledged that was not taken over.
 //! - A publish that a live node has not answered fails when its link ends, since nobody knows whether it arrived. A node that
-//!   has died has no subscribers, and is not waited for.
+//!   has died has no subscribers, and is not waited for; unless its sessions go on elsewhere, when it fails too.
 //! - A message of another node goes to no third one.
 
 use super::Broker;
@@ -127,11 +127,22 @@ impl<S: Services> Broker<S> {
             self.remotes.outgoing.entry(node.idx).or_default();
         }
         self.services.ask().set_nodes(self.now, nodes);
-        // Whoever listened there is gone with the node.
+        // Whoever listened there is gone with the node, or is a session that another one takes over.
+        let is_replicated = self.services.peek().is_replicated();
+        let refusal = if is_replicated { Refusal::Port(PortError::Unavailable) } else { Refusal::NoMember };
         for publish in gone {
-            self.remote_answered(publish, Err(Refusal::NoMember));
+            self.remote_answered(publish, Err(refusal));
         }
         self.settle();
+    }
+
+    /// What is on its way to a node may be for sessions that it does not lead any more.
+    pub(super) fn leader_lost(&mut self, node: NodeIdx) {
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+        for publish in std::mem::take(&mut outgoing.open) {
+            self.metrics.forwards_failed.add(1);
+            self.remote_answered(publish, Err(Refusal::Port(PortError::Unavailable)));
+        }
     }
 
     /// A way to or from a node is there.

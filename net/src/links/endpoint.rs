@@ -12,6 +12,7 @@ use super::limits::{
 use super::link::{Context, Link, Refusal};
 use super::socket::{Arrival, Socket, datagrams};
 use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, SendError, tls};
+use bifro_core::ids::ClusterId;
 use bifro_core::time::Instant;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, IdleTimeout,
@@ -24,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// The protocol's name and version.
-const ALPN: &[u8] = b"bifro-links/1";
+const ALPN: &[u8] = b"bifro-links/2";
 
 /// One shard's links to other nodes.
 pub struct Links {
@@ -57,6 +58,8 @@ pub struct Links {
     /// The kernel has no room: when to ask again.
     blocked: Option<std::time::Instant>,
     counters: LinkCounters,
+    /// Another cluster that was told of.
+    stranger: Option<ClusterId>,
 }
 
 impl fmt::Debug for Links {
@@ -101,7 +104,13 @@ impl Links {
             is_held: false,
             blocked: None,
             counters: LinkCounters::default(),
+            stranger: None,
         })
+    }
+
+    /// From now on this end is of this cluster. Before the first call is made or taken: the port has to be there before the cluster is known.
+    pub const fn set_cluster(&mut self, cluster: ClusterId) {
+        self.config.me.cluster = Some(cluster);
     }
 
     /// Where it listens.
@@ -291,7 +300,7 @@ impl Links {
         let Some(link) = self.links[index].as_mut() else { return };
         let stranger = link.is_stranger();
         let (config, counters, events) = (&self.config, &mut self.counters, &mut self.events);
-        work(link, &mut Context { now, config, counters, events, is_held: self.is_held });
+        work(link, &mut Context { now, config, counters, events, stranger: &mut self.stranger, is_held: self.is_held });
         self.strangers -= usize::from(stranger && !link.is_stranger());
     }
 

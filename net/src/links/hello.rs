@@ -1,29 +1,31 @@
 //! The greeting: who an end is, with the proof that it may be here. Each end's first frame.
 //!
 //! ```text
-//! magic "bl" | version 1 | kind 1 | length 56, u32 || proof 32 | node u64 | nonce u64 | starts u32 | shard u16 | shards u16
+//! magic "bl" | version 2 | kind 1 | length 64, u32 || proof 32 | cluster u64 | node u64 | nonce u64 | starts u32 | shard u16 | shards u16
 //! ```
-//! All numbers little-endian.
+//! All numbers little-endian; cluster 0 is none.
 
 use super::secret::PROOF_BYTES;
-use bifro_core::ids::{NodeId, ShardId};
+use bifro_core::ids::{ClusterId, NodeId, ShardId};
 
 /// First bytes of a link.
 const MAGIC: [u8; 2] = *b"bl";
 /// Version of the greeting and of how messages are framed after it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// The only kind of frame there is.
 const KIND: u8 = 1;
 /// Bytes before the greeting.
 const HEADER_BYTES: usize = 8;
 /// Bytes of the proof and of the fields after it.
-const PAYLOAD_BYTES: usize = PROOF_BYTES + 24;
+const PAYLOAD_BYTES: usize = PROOF_BYTES + 32;
 /// Bytes of the whole frame.
 pub(super) const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
 
 /// Who an end is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
+    /// Of which cluster it is; none if it keeps nothing, and so is of any.
+    pub cluster: Option<ClusterId>,
     /// The node.
     pub node: NodeId,
     /// How often it was started.
@@ -49,6 +51,7 @@ pub(super) fn encode(hello: &Hello, proof: &[u8; PROOF_BYTES]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME_BYTES);
     frame.extend(header());
     frame.extend(proof);
+    frame.extend(hello.cluster.map_or(0, |cluster| cluster.0).to_le_bytes());
     frame.extend(hello.node.0.to_le_bytes());
     frame.extend(hello.nonce.to_le_bytes());
     frame.extend(hello.starts.to_le_bytes());
@@ -67,12 +70,14 @@ pub(super) fn may_become(begun: &[u8]) -> bool {
 pub(super) fn decode(frame: &[u8; FRAME_BYTES]) -> Option<(Hello, &[u8])> {
     let (header, payload) = frame.split_at(HEADER_BYTES);
     let (proof, rest) = may_become(header).then(|| payload.split_at(PROOF_BYTES))?;
+    let (cluster, rest) = rest.split_first_chunk()?;
     let (node, rest) = rest.split_first_chunk()?;
     let (nonce, rest) = rest.split_first_chunk()?;
     let (starts, rest) = rest.split_first_chunk()?;
     let (shard, rest) = rest.split_first_chunk()?;
     let (shards, _) = rest.split_first_chunk()?;
     let hello = Hello {
+        cluster: Some(ClusterId(u64::from_le_bytes(*cluster))).filter(|cluster| cluster.0 != 0),
         node: NodeId(u64::from_le_bytes(*node)),
         nonce: u64::from_le_bytes(*nonce),
         starts: u32::from_le_bytes(*starts),
@@ -86,7 +91,14 @@ pub(super) fn decode(frame: &[u8; FRAME_BYTES]) -> Option<(Hello, &[u8])> {
 mod tests {
     use super::*;
 
-    const HELLO: Hello = Hello { node: NodeId(7), starts: 3, nonce: u64::MAX - 1, shard: ShardId(2), shards: 4 };
+    const HELLO: Hello = Hello {
+        cluster: Some(ClusterId(u64::MAX)),
+        node: NodeId(7),
+        starts: 3,
+        nonce: u64::MAX - 1,
+        shard: ShardId(2),
+        shards: 4,
+    };
 
     fn frame(hello: &Hello) -> [u8; FRAME_BYTES] {
         encode(hello, &[9; PROOF_BYTES]).try_into().expect("its length")
@@ -94,7 +106,9 @@ mod tests {
 
     #[test]
     fn a_greeting_is_read_as_it_was_written() {
-        assert_eq!(decode(&frame(&HELLO)), Some((HELLO, &[9; PROOF_BYTES][..])));
+        for hello in [HELLO, Hello { cluster: None, ..HELLO }] {
+            assert_eq!(decode(&frame(&hello)), Some((hello, &[9; PROOF_BYTES][..])));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::lane::{Incoming, Lane, Outgoing};
 use super::limits::LINK_WINDOW_BYTES;
 use super::secret::End;
 use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, tls};
+use bifro_core::ids::ClusterId;
 use bytes::Bytes;
 use quinn_proto::{
     Connection, ConnectionError, Dir, Event, ReadError, ReadableError, Side, StreamEvent, StreamId, VarInt,
@@ -30,6 +31,8 @@ pub(super) enum Refusal {
     Foreign,
     #[error("the cluster's secret was not proven: see that cluster.secret_file is the same on all nodes")]
     Unproven,
+    #[error("this end is of the cluster {ours}, the other of {theirs}")]
+    Stranger { ours: ClusterId, theirs: ClusterId },
     #[error("the secret was not proven in time")]
     Late,
     #[error("a message of {bytes} bytes was announced; at most {most} are taken")]
@@ -50,6 +53,7 @@ impl Refusal {
             Self::Late => 3,
             Self::TooLong { .. } => 4,
             Self::LaneEnded => 5,
+            Self::Stranger { .. } => 6,
         })
     }
 }
@@ -67,6 +71,8 @@ pub(super) struct Context<'a> {
     pub(super) config: &'a LinksConfig,
     pub(super) counters: &'a mut LinkCounters,
     pub(super) events: &'a mut Vec<LinkEvent>,
+    /// Another cluster that was told of: each once in a row is enough.
+    pub(super) stranger: &'a mut Option<ClusterId>,
     /// What arrives stays with QUIC for now.
     pub(super) is_held: bool,
 }
@@ -203,6 +209,11 @@ impl Link {
             context.counters.proofs_refused += 1;
             tracing::warn!(address = %self.address, reason, "a link to another node was refused");
         }
+        if let Refusal::Stranger { theirs, .. } = refusal
+            && context.stranger.replace(*theirs) != Some(*theirs)
+        {
+            tracing::warn!(address = %self.address, reason, "a link to a node of another cluster was refused");
+        }
         self.go_down(context, reason);
     }
 
@@ -279,6 +290,11 @@ impl Link {
         };
         if !context.config.secret.verify(other, proof, export) {
             return Err(Refusal::Unproven);
+        }
+        if let (Some(ours), Some(theirs)) = (context.config.me.cluster, peer.cluster)
+            && ours != theirs
+        {
+            return Err(Refusal::Stranger { ours, theirs });
         }
         if self.end == End::Acceptor {
             self.greet(context);

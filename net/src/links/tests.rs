@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn config(node: u64, secret: &str) -> LinksConfig {
-    let me = Hello { node: NodeId(node), starts: 1, nonce: node * 1000, shard: ShardId(1), shards: 2 };
+    let me = Hello { cluster: None, node: NodeId(node), starts: 1, nonce: node * 1000, shard: ShardId(1), shards: 2 };
     let bind = ([127, 0, 0, 1], 0).into();
     let (secret, clock, limits) = (Secret::new(secret), Clock::start(), LinkLimits::default());
     LinksConfig { bind, me, secret, certificates: None, clock, limits }

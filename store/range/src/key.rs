@@ -1,7 +1,7 @@
 //! Keys within a tenant, and where answers go.
 
 use alloc::sync::Arc;
-use bifro_core::ids::{ReqId, ShardId, TenantIdx};
+use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx};
 use hashbrown::Equivalent;
 
 /// A client id or topic within its tenant, owned.
@@ -38,7 +38,9 @@ impl Equivalent<TenantKey> for TenantKeyRef<'_> {
 /// Who has asked, and so hears the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyTo {
-    /// Shard of the request.
+    /// Node of the request.
+    pub node: NodeIdx,
+    /// Shard of it.
     pub shard: ShardId,
     /// The request, as that shard numbers it.
     pub req: ReqId,

@@ -1,4 +1,5 @@
-//! How Raft's entries and small records stand in the log. What is read comes from a disk: whatever does not fit is `None`.
+//! How Raft's entries and small records stand in the log, and in frames to peers. What is read comes from a disk or from a peer: whatever
+//! does not fit is `None`.
 
 use crate::wal::{Record, WalEntry};
 use bifro_core::ids::NodeId;
@@ -14,29 +15,38 @@ const MEMBERSHIP: u8 = 2;
 
 /// An entry as the log holds it: term, kind, content. The log adds the index.
 pub(super) fn to_wal(entry: &Entry) -> WalEntry {
-    let content = match &entry.kind {
-        EntryKind::Noop => &[][..],
-        EntryKind::Data(data) => data,
-        EntryKind::Membership(membership) => &write_membership(Vec::new(), membership),
-    };
-    let kind = match &entry.kind {
-        EntryKind::Noop => NOOP,
-        EntryKind::Data(_) => DATA,
-        EntryKind::Membership(_) => MEMBERSHIP,
-    };
-    WalEntry::of_parts(entry.id.index.0, &[&entry.id.term.0.to_le_bytes(), &[kind], content])
+    with_parts(entry, |parts| WalEntry::of_parts(entry.id.index.0, parts))
 }
 
 pub(super) fn from_wal(entry: &WalEntry) -> Option<Entry> {
-    let mut reader = Reader(entry.payload());
+    read_entry(entry.index(), entry.payload())
+}
+
+/// Appends what the log holds of an entry.
+pub(super) fn write_entry(out: &mut Vec<u8>, entry: &Entry) {
+    with_parts(entry, |parts| parts.iter().for_each(|part| out.extend_from_slice(part)));
+}
+
+fn with_parts<T>(entry: &Entry, take: impl FnOnce(&[&[u8]]) -> T) -> T {
+    let (kind, content) = match &entry.kind {
+        EntryKind::Noop => (NOOP, &[][..]),
+        EntryKind::Data(data) => (DATA, &data[..]),
+        EntryKind::Membership(membership) => (MEMBERSHIP, &write_membership(Vec::new(), membership)[..]),
+    };
+    take(&[&entry.id.term.0.to_le_bytes(), &[kind], content])
+}
+
+/// The entry at `index` from what [`write_entry`] wrote: all of `bytes`.
+pub(super) fn read_entry(index: u64, bytes: &[u8]) -> Option<Entry> {
+    let mut reader = Reader(bytes);
     let term = reader.u64()?;
     let kind = match reader.u8()? {
-        NOOP if reader.0.is_empty() => EntryKind::Noop,
-        DATA => EntryKind::Data(Bytes::copy_from_slice(reader.0)),
-        MEMBERSHIP => EntryKind::Membership(reader.membership().filter(|_| reader.0.is_empty())?),
+        NOOP => EntryKind::Noop,
+        DATA => EntryKind::Data(Bytes::copy_from_slice(reader.rest())),
+        MEMBERSHIP => EntryKind::Membership(reader.membership()?),
         _ => return None,
     };
-    Some(Entry { id: LogId::new(term, entry.index()), kind })
+    reader.ended().then_some(Entry { id: LogId::new(term, index), kind })
 }
 
 pub(super) fn write_hard_state(state: &HardState) -> Vec<u8> {
@@ -50,15 +60,11 @@ pub(super) fn write_hard_state(state: &HardState) -> Vec<u8> {
 pub(super) fn read_hard_state(bytes: &[u8]) -> Option<HardState> {
     let mut reader = Reader(bytes);
     let term = Term(reader.u64()?);
-    let voted = reader.u8()?;
+    let has_voted = reader.bool()?;
     let node = NodeId(reader.u64()?);
-    let vote = match voted {
-        0 => None,
-        1 => Some(node),
-        _ => return None,
-    };
+    let vote = has_voted.then_some(node);
     let removed = reader.log_id()?;
-    reader.0.is_empty().then_some(HardState { term, vote, removed })
+    reader.ended().then_some(HardState { term, vote, removed })
 }
 
 pub(super) fn write_log_id(mut bytes: Vec<u8>, id: LogId) -> Vec<u8> {
@@ -69,18 +75,18 @@ pub(super) fn write_log_id(mut bytes: Vec<u8>, id: LogId) -> Vec<u8> {
 
 pub(super) fn read_log_id(bytes: &[u8]) -> Option<LogId> {
     let mut reader = Reader(bytes);
-    reader.log_id().filter(|_| reader.0.is_empty())
+    reader.log_id().filter(|_| reader.ended())
 }
 
 /// What a checkpoint says of itself.
-pub(super) fn write_meta(meta: &SnapshotMeta) -> Vec<u8> {
-    write_membership(write_log_id(Vec::new(), meta.last), &meta.membership)
+pub(super) fn write_meta(bytes: Vec<u8>, meta: &SnapshotMeta) -> Vec<u8> {
+    write_membership(write_log_id(bytes, meta.last), &meta.membership)
 }
 
 pub(super) fn read_meta(bytes: &[u8]) -> Option<SnapshotMeta> {
     let mut reader = Reader(bytes);
-    let meta = SnapshotMeta { last: reader.log_id()?, membership: reader.membership()? };
-    reader.0.is_empty().then_some(meta)
+    let meta = reader.meta()?;
+    reader.ended().then_some(meta)
 }
 
 fn write_membership(mut bytes: Vec<u8>, membership: &Membership) -> Vec<u8> {
@@ -92,24 +98,58 @@ fn write_membership(mut bytes: Vec<u8>, membership: &Membership) -> Vec<u8> {
     bytes
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Takes fields off the front of bytes.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    /// Whether everything was taken.
+    pub(super) const fn ended(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    /// As many bytes as a length of four bytes before them says.
+    pub(super) fn sized(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()? as usize;
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.array().map(u8::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Option<u64> {
+    pub(super) fn bool(&mut self) -> Option<bool> {
+        match self.u8()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    pub(super) fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(super) fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn log_id(&mut self) -> Option<LogId> {
+    pub(super) fn meta(&mut self) -> Option<SnapshotMeta> {
+        Some(SnapshotMeta { last: self.log_id()?, membership: self.membership()? })
+    }
+
+    pub(super) fn log_id(&mut self) -> Option<LogId> {
         Some(LogId { term: Term(self.u64()?), index: Index(self.u64()?) })
     }
 
@@ -145,7 +185,7 @@ mod tests {
         let bytes = write_hard_state(&state);
         assert_eq!((read_hard_state(&bytes), read_hard_state(&bytes[1..])), (Some(state), None));
         let meta = SnapshotMeta { last: LogId::new(2, 9), membership: Membership::single(NodeId(5)) };
-        let bytes = write_meta(&meta);
+        let bytes = write_meta(Vec::new(), &meta);
         assert_eq!((read_meta(&bytes), read_meta(&bytes[..bytes.len() - 1])), (Some(meta), None));
     }
 }

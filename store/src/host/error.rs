@@ -15,11 +15,20 @@ pub enum HostError {
     /// The data directory.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The node's identity is damaged.
+    /// The node's identity, or what it knows of its cluster, is damaged, or gone although there is data.
     #[error(
-        "{path} is damaged: restore it from a backup, or start this node as a new one with an empty data directory"
+        "{path} is damaged or missing: restore it from a backup, or start this node as a new one with an empty data directory"
     )]
     Node {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The node has had a part in making a cluster, and does not know yet what has become of it.
+    #[error(
+        "{path} says that this node was helping to make a cluster with others when it ended: start it with its [cluster] table again, or as a \
+         new node with an empty data directory"
+    )]
+    Unfinished {
         /// The file.
         path: PathBuf,
     },

@@ -15,12 +15,30 @@
 //! - a [`crate::kv::KvSpace`] is never ahead of what its group has committed, and the log is compacted only behind a durable checkpoint;
 //! - a replica that cannot be restored from what the disk holds does not start.
 //!
-//! For now every group has one voter, this node, and nobody to send to: messages of groups are dropped, which Raft allows.
+//! # Reigns
+//! A range's machine lives where its group is led. [`Change::Leads`] says that this node leads and that the space is the whole committed truth:
+//! the owner loads it ([`Host::begin_load`]), builds the machine, and records what it changes. [`Change::Follows`] ends that: the owner
+//! throws the machine away with everything that it held back, and the host whatever was recorded and is not applied. Gates of a reign that
+//! is over stay closed for ever ([`Gate`]).
+//!
+//! # Peers
+//! Hosts speak in frames ([`frame`]), which somebody else carries. The log of a peer that lags behind this one's beginning is replaced by a
+//! snapshot (`offers.rs`, `incoming.rs`); replicas that were removed go, and come when they are spoken to (`burial.rs`).
 
+mod burial;
 mod cells;
+mod change;
+mod checkpoints;
+mod effects;
 mod entry;
 mod error;
+pub mod frame;
 mod genesis;
+mod incoming;
+mod load;
+mod log;
+mod offers;
+mod peers;
 mod range;
 mod restore;
 mod shard;
@@ -28,60 +46,92 @@ mod shard;
 mod tests;
 
 pub use cells::StorageCells;
+pub use change::{Change, Malformed};
 pub use error::HostError;
-pub use genesis::{Genesis, random};
+pub use frame::split as split_frame;
+pub use genesis::{Genesis, LedgerFile, NodeDir, random};
 pub use range::Gate;
 pub use shard::Host;
 
-use crate::data_dir::DataDir;
 use crate::fatal::Fatal;
 use crate::kv::{FjallBase, FjallConfig, KvEngine, SpaceLimits};
 use crate::wal::{GroupId, RecoveredGroup, Wal, WalConfig};
 use bifro_core::ids::RangeId;
-use std::collections::HashMap;
-use std::path::PathBuf;
+use bifro_genesis::ClusterGenesis;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// How a node stores.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// The data directory.
-    pub dir: PathBuf,
-    /// Ranges of persistent sessions, and as many of retained messages, should the directory be new.
-    pub ranges: u16,
     /// The log.
     pub wal: WalConfig,
     /// The key-value base.
     pub kv: FjallConfig,
     /// Each range's space.
     pub space: SpaceLimits,
+    /// Between nodes.
+    pub replication: Replication,
+}
+
+/// How replicas on different nodes keep together.
+#[derive(Clone, Debug)]
+pub struct Replication {
+    /// Of all groups. The largest proposal is the host's business.
+    pub raft: bifro_raft::Config,
+    /// Entries that a leader's log keeps behind a checkpoint for peers that lack them, unless the log asks for their room: a peer that was
+    /// away for a moment need not be sent everything.
+    pub kept_entries: u64,
+    /// Bytes of a piece of a snapshot, about: one is on its way at a time.
+    pub chunk_bytes: usize,
+    /// Between a piece that is written and the next that is asked for: with it a snapshot takes no more than `chunk_bytes` in this time.
+    pub chunk_pause: Duration,
+    /// Without an answer for so long a piece is asked for again.
+    pub chunk_timeout: Duration,
+    /// Without any piece for so long the transfer is given up.
+    pub chunk_patience: Duration,
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self {
+            raft: bifro_raft::Config::DEFAULT,
+            kept_entries: 1_024,
+            chunk_bytes: 512 << 10,
+            chunk_pause: Duration::from_millis(10),
+            chunk_timeout: Duration::from_secs(1),
+            chunk_patience: Duration::from_secs(10),
+        }
+    }
 }
 
 /// A node's storage: opened once, before its shards start; dropped after they have ended.
 pub struct Node {
     genesis: Genesis,
     space: SpaceLimits,
+    replication: Replication,
     /// What the log held at start, until the group's host takes it.
     recovered: Mutex<HashMap<GroupId, RecoveredGroup>>,
     cells: Arc<StorageCells>,
     kv: KvEngine,
     wal: Wal,
-    _data: DataDir,
+    _dir: NodeDir,
 }
 
 impl Node {
-    /// Opens the directory, makes it this node's if it is new. Blocks while the log's files are read.
+    /// Opens the storage of a node of this cluster. Blocks while the log's files are read.
     ///
     /// # Errors
     /// [`HostError`]: what is wrong, and what to do.
-    pub fn open(config: StoreConfig, fatal: Fatal) -> Result<Self, HostError> {
-        let data = DataDir::open(&config.dir)?;
-        let genesis = Genesis::of(&data, config.ranges)?;
-        let (wal, groups) = Wal::open(&data, config.wal, fatal)?;
-        let kv = KvEngine::new(Arc::new(FjallBase::open(&data, config.kv)?)).map_err(HostError::Threads)?;
+    pub fn open(dir: NodeDir, cluster: ClusterGenesis, config: StoreConfig, fatal: Fatal) -> Result<Self, HostError> {
+        let genesis = Genesis::new(dir.node(), cluster);
+        let (wal, groups) = Wal::open(&dir.data, config.wal, fatal)?;
+        let kv = KvEngine::new(Arc::new(FjallBase::open(&dir.data, config.kv)?)).map_err(HostError::Threads)?;
         let recovered = groups.into_iter().map(|group| (group.group, group)).collect();
         let (cells, recovered) = (Arc::new(StorageCells::new(wal.metrics())), Mutex::new(recovered));
-        Ok(Self { genesis, space: config.space, recovered, cells, kv, wal, _data: data })
+        let (space, replication) = (config.space, config.replication);
+        Ok(Self { genesis, space, replication, recovered, cells, kv, wal, _dir: dir })
     }
 
     /// Who the node is.
@@ -92,6 +142,16 @@ impl Node {
     /// Figures of the log and of all shards' spaces.
     pub fn cells(&self) -> Arc<StorageCells> {
         self.cells.clone()
+    }
+
+    /// Ranges of which the directory holds anything, be it a tombstone: as long as no host was opened for them.
+    ///
+    /// # Errors
+    /// What the base says.
+    pub fn stored_ranges(&self) -> Result<BTreeSet<RangeId>, HostError> {
+        let spaces = self.kv.spaces()?.into_iter().map(|(space, _)| RangeId(space.0));
+        let recovered = self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(spaces.chain(recovered.keys().map(|group| RangeId(group.0))).collect())
     }
 
     fn take_recovered(&self, range: RangeId) -> Option<RecoveredGroup> {

@@ -2,6 +2,7 @@
 
 use super::entry::{LOG_START, from_wal, read_hard_state, read_log_id, read_meta};
 use super::error::HostError;
+use super::range::{HostedRange, REIGNS_MAX};
 use super::{Genesis, Node};
 use crate::kv::KvSpace;
 use crate::wal::{GroupId, Record, RecoveredGroup};
@@ -13,50 +14,77 @@ use bifro_raft::{Config, Entry, Group, HardState, Identity, LogId, Membership, R
 /// Bytes of entries read from the log at a time.
 const READ_BYTES: usize = 16 << 20;
 
-/// The group, and the last entry its state machine contains.
+/// What the disk holds of a range.
+pub(super) enum Found {
+    /// A replica.
+    Replica(Box<(Group, HostedRange)>),
+    /// None, or one that was removed: what the next one starts from, and a space that was not removed yet, if there is one.
+    Nothing(HardState, Option<Box<KvSpace>>),
+}
+
+/// The replica as it was left. `founders` are the members it was born with, should it have been born and never made a checkpoint.
 pub(super) fn restore(
     node: &Node,
     config: Config,
     range: RangeId,
-    space: &KvSpace,
+    founders: Membership,
+    space: KvSpace,
     now: Instant,
-) -> Result<(Group, LogId), HostError> {
+) -> Result<Found, HostError> {
+    let genesis = node.genesis();
     let recovered = node.take_recovered(range);
-    let checkpoint = checkpoint_of(node.genesis(), range, space)?;
+    let checkpoint = checkpoint_of(range, &space, &founders)?;
     let (hard_state, log_start) =
         recovered.as_ref().map_or(Ok(Default::default()), |found| records_of(range, found))?;
     let std::ops::Range { start: next, end } = recovered.map_or(0..0, |found| found.entries);
+    if next == end && log_start.is_none() {
+        // Without a log of its own a replica is no more than its checkpoint, or its birth. A removal that is later than those stands: the
+        // crash came before the space was gone, or before the log of the next replica began, which till then had confirmed nothing.
+        let is_checkpointed = !space.meta().is_empty();
+        let is_removed = hard_state.removed > checkpoint.last;
+        if is_removed || !is_checkpointed && !founders.contains(genesis.node) {
+            return Ok(Found::Nothing(hard_state, is_checkpointed.then(|| Box::new(space))));
+        }
+    }
     let mut entries = Entries { node, range, next, end, page: Vec::new().into_iter(), error: None };
-    let last = checkpoint.last;
-    let restored = Restored { hard_state, checkpoint, log_start };
-    let genesis = node.genesis();
-    let rng = Prng::new(genesis.seed).derive(range.0).derive(now.as_micros());
-    let identity = Identity { range, node: genesis.node };
-    let group = Group::new(config, identity, restored, &mut entries, rng, now);
+    let restored = Restored { hard_state, checkpoint: checkpoint.clone(), log_start: log_start.unwrap_or(LogId::ZERO) };
+    let group = Group::new(config, identity(genesis, range), restored, &mut entries, rng(genesis, range, now), now);
     match entries.error {
         Some(error) => Err(error),
-        None => Ok((group.map_err(|source| HostError::Restore { range, source })?, last)),
+        None => {
+            let group = group.map_err(|source| HostError::Restore { range, source })?;
+            Ok(Found::Replica(Box::new((group, HostedRange::new(space, checkpoint, hard_state, REIGNS_MAX)))))
+        }
     }
 }
 
-/// What the state machine contains. A range that has no checkpoint yet is as its founder made it: empty, with this node its only member.
-fn checkpoint_of(genesis: &Genesis, range: RangeId, space: &KvSpace) -> Result<SnapshotMeta, HostError> {
+pub(super) const fn identity(genesis: &Genesis, range: RangeId) -> Identity {
+    Identity { range, node: genesis.node }
+}
+
+/// A generator of the replica's own.
+pub(super) const fn rng(genesis: &Genesis, range: RangeId, now: Instant) -> Prng {
+    Prng::new(genesis.seed).derive(genesis.node.0).derive(range.0).derive(now.as_micros())
+}
+
+/// What the state machine contains. A range that has no checkpoint yet is as its founders made it: empty, with them as its members.
+fn checkpoint_of(range: RangeId, space: &KvSpace, founders: &Membership) -> Result<SnapshotMeta, HostError> {
     if space.meta().is_empty() {
-        return Ok(SnapshotMeta { last: LogId::ZERO, membership: Membership::single(genesis.node) });
+        return Ok(SnapshotMeta { last: LogId::ZERO, membership: founders.clone() });
     }
     let damaged = HostError::Damaged { range, what: "the checkpoint's record" };
     read_meta(space.meta()).filter(|meta| meta.last.index.0 == space.checkpointed()).ok_or(damaged)
 }
 
-fn records_of(range: RangeId, found: &RecoveredGroup) -> Result<(HardState, LogId), HostError> {
+fn records_of(range: RangeId, found: &RecoveredGroup) -> Result<(HardState, Option<LogId>), HostError> {
     let damaged = |what| HostError::Damaged { range, what };
     let hard_state = match found.record(Record::HARD_STATE) {
         Some(bytes) => read_hard_state(bytes).ok_or_else(|| damaged("the record of term and vote"))?,
         None => HardState::default(),
     };
     let log_start = match found.record(LOG_START) {
-        Some(bytes) => read_log_id(bytes).ok_or_else(|| damaged("the record of the log's beginning"))?,
-        None => LogId::ZERO,
+        Some(bytes) => Some(read_log_id(bytes).ok_or_else(|| damaged("the record of the log's beginning"))?),
+        None => None,
     };
     Ok((hard_state, log_start))
 }

@@ -1,71 +1,138 @@
 //! A shard's host: turns of its groups carried out on the log and the key-value engine.
 
-use super::entry::{LOG_START, from_wal, to_wal, write_hard_state, write_log_id};
+use super::burial::{Absent, Burial};
+use super::change::Change;
 use super::error::HostError;
-use super::range::{Gate, HostedRange, RefusedAppend};
-use super::{Node, restore};
+use super::frame::FrameWriter;
+use super::load::LOAD_PAGE;
+use super::offers::Reading;
+use super::range::{Gate, HostedRange, REIGNS_MAX};
+use super::restore::{Found, restore};
+use super::{Genesis, Node, Replication};
 use crate::fatal::{Fatal, Wake};
-use crate::kv::{KvDone, KvError, KvShard, Outcome, Page, Scan};
-use crate::wal::{GroupId, Record, Space, Token, WalBatch, WalEntry, WalError, WalEvent, WalPort};
-use bifro_core::ids::RangeId;
+use crate::kv::{KvDone, KvShard, Outcome, Page, Scan, SpaceId};
+use crate::wal::{Space, Token, WalBatch, WalEvent, WalPort};
+use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::time::{Instant, earlier};
-use bifro_raft::{
-    Config, Effect, Entry, EntryKind, FetchError, FetchId, HardState, Index, LogId, LogWrite, Multi, ProposeError,
-    WriteId,
-};
+use bifro_raft::{Config, Effect, FetchId, Membership, Multi, ProposeError, Role, WriteId};
 use bifro_range::record::RecordError;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 /// Until an append that found no space is tried again, and a checkpoint that failed.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 /// Bytes of one entry's changes at most: a turn of a shard changes far less.
 const PROPOSAL_BYTES_MAX: usize = 256 << 20;
 /// Batches of turns that have to wait are joined into entries of about this size.
 const JOINED_BYTES: usize = 1 << 20;
-/// Pairs and bytes of a page when everything is read.
-const LOAD_PAGE: (usize, usize) = (4_096, 4 << 20);
+
+/// What a part of a batch for the log is reported to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Written {
+    /// A group.
+    Group(RangeId, WriteId),
+    /// The removal of one.
+    Burial(RangeId),
+}
 
 /// The replicas of one shard. Owned by it; nothing blocks but [`Host::recover`] and [`Host::for_each`], before the shard runs.
 pub struct Host {
-    multi: Multi,
-    wal: WalPort,
-    kv: KvShard,
-    ranges: BTreeMap<RangeId, HostedRange>,
+    pub(super) genesis: Genesis,
+    pub(super) replication: Replication,
+    pub(super) multi: Multi,
+    pub(super) wal: WalPort,
+    pub(super) kv: KvShard,
+    pub(super) ranges: BTreeMap<RangeId, HostedRange>,
+    /// Ranges without a replica here, and what the next one starts from.
+    pub(super) absent: BTreeMap<RangeId, Absent>,
+    /// Replicas on their way out.
+    pub(super) burials: BTreeMap<RangeId, Burial>,
+    /// Ranges whose replica is removed by what it has applied, and when it is to ask whether that is the last word.
+    pub(super) leaving: BTreeMap<RangeId, Instant>,
     /// Ranges with batches to propose.
-    unproposed: BTreeSet<RangeId>,
+    pub(super) unproposed: BTreeSet<RangeId>,
     /// The turn's writes, and what they are.
-    batch: WalBatch,
-    batch_writes: Vec<(RangeId, WriteId)>,
+    pub(super) batch: WalBatch,
+    pub(super) batch_writes: Vec<Written>,
     /// Batches that are not durable.
-    submitted: VecDeque<(Token, Vec<(RangeId, WriteId)>)>,
-    fatal: Fatal,
-    effects: Vec<(RangeId, Effect)>,
+    pub(super) submitted: VecDeque<(Token, Vec<Written>)>,
+    pub(super) fatal: Fatal,
+    pub(super) effects: Vec<(RangeId, Effect)>,
     wal_events: Vec<WalEvent>,
     kv_done: Vec<KvDone>,
     /// Ranges whose appends were refused.
-    refused: BTreeSet<RangeId>,
+    pub(super) refused: BTreeSet<RangeId>,
     /// Ranges that may be due for a checkpoint.
-    swollen: BTreeSet<RangeId>,
+    pub(super) swollen: BTreeSet<RangeId>,
+    /// Ranges that are being loaded.
+    pub(super) loading: BTreeSet<RangeId>,
+    /// Ranges with snapshots for peers.
+    pub(super) offering: BTreeSet<RangeId>,
+    /// Ranges with a snapshot on its way in.
+    pub(super) receiving: BTreeSet<RangeId>,
+    /// Numbers what is asked of log and engine: an answer that comes late finds nobody, even if the range has another replica by then.
+    pub(super) last_request: u64,
+    pub(super) fetches: HashMap<u64, (RangeId, FetchId)>,
+    pub(super) reading: HashMap<u64, Reading>,
+    /// For peers.
+    pub(super) outgoing: BTreeMap<NodeId, FrameWriter>,
+    /// For the owner.
+    pub(super) changes: Vec<Change>,
 }
 
 impl Host {
-    /// The replicas of `ranges`, as they were left. `wake` is called from other threads whenever [`Host::poll`] has something new.
+    /// The replicas of `ranges`, as they were left. With each goes who founded it, which is the same on every node and at every start: a
+    /// founder that has nothing on its disk begins with an empty replica, any other node when a leader or a candidate speaks to it. Frames
+    /// about ranges that are not among these are for nobody. `wake` is called from other threads whenever [`Host::poll`] has something new.
     ///
     /// # Errors
     /// [`HostError`]: what is wrong, and what to do.
     pub fn open(
         node: &Node,
-        ranges: impl IntoIterator<Item = RangeId>,
+        ranges: impl IntoIterator<Item = (RangeId, Membership)>,
         wake: Wake,
         fatal: Fatal,
         now: Instant,
     ) -> Result<Self, HostError> {
-        let mut host = Self {
+        let (port, kv) = (node.wal.port(wake.clone()), node.kv.shard(wake, node.space.clone()));
+        let mut host = Self::empty(node, port, kv, fatal);
+        node.cells.add(host.kv.metrics());
+        for (range, founders) in ranges {
+            let space = host.kv.open(SpaceId(range.0))?;
+            match restore(node, host.replication.raft.clone(), range, founders, space, now)? {
+                Found::Replica(found) => {
+                    let (group, hosted) = *found;
+                    if !group.membership().is_empty() && !group.membership().contains(host.genesis.node) {
+                        host.leaving.insert(range, now);
+                    }
+                    host.multi.insert(group);
+                    host.ranges.insert(range, hosted);
+                }
+                Found::Nothing(hard_state, space) => {
+                    let rest = Absent { hard_state, reigns_left: REIGNS_MAX };
+                    match space {
+                        Some(space) => host.bury_rest(range, rest, *space),
+                        None => drop(host.absent.insert(range, rest)),
+                    }
+                }
+            }
+        }
+        Ok(host)
+    }
+
+    fn empty(node: &Node, wal: WalPort, kv: KvShard, fatal: Fatal) -> Self {
+        let mut replication = node.replication.clone();
+        replication.raft = Config { proposal_bytes_max: PROPOSAL_BYTES_MAX, ..replication.raft };
+        Self {
+            genesis: node.genesis().clone(),
+            replication,
             multi: Multi::default(),
-            wal: node.wal.port(wake.clone()),
-            kv: node.kv.shard(wake, node.space.clone()),
+            wal,
+            kv,
             ranges: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            burials: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             unproposed: BTreeSet::new(),
             batch: WalBatch::default(),
             batch_writes: Vec::new(),
@@ -76,26 +143,27 @@ impl Host {
             kv_done: Vec::new(),
             refused: BTreeSet::new(),
             swollen: BTreeSet::new(),
-        };
-        node.cells.add(host.kv.metrics());
-        let config = Config { proposal_bytes_max: PROPOSAL_BYTES_MAX, ..Config::DEFAULT };
-        for range in ranges {
-            let space = host.kv.open(crate::kv::SpaceId(range.0))?;
-            let (group, applied) = restore::restore(node, config.clone(), range, &space, now)?;
-            host.multi.insert(group);
-            host.ranges.insert(range, HostedRange::new(space, applied));
+            loading: BTreeSet::new(),
+            offering: BTreeSet::new(),
+            receiving: BTreeSet::new(),
+            last_request: 0,
+            fetches: HashMap::new(),
+            reading: HashMap::new(),
+            outgoing: BTreeMap::new(),
+            changes: Vec::new(),
         }
-        Ok(host)
     }
 
-    /// Waits until everything that the log holds of every range is applied. The wake given to [`Host::open`] must unpark this thread.
+    /// Waits until everything that the log holds of every range with this node as its only voter is applied. What other ranges are is for
+    /// their leaders to say. The wake given to [`Host::open`] must unpark this thread.
     pub fn recover(&mut self, started_at: Instant) {
-        let clock = std::time::Instant::now();
+        let (clock, node) = (std::time::Instant::now(), self.genesis.node);
         loop {
             let now = started_at + clock.elapsed();
             self.poll(now);
             self.end_turn(now);
-            if self.multi.groups().all(|group| group.applied() == group.last().index && group.leader().is_some()) {
+            let mut alone = self.multi.groups().filter(|group| group.membership().is_sole_voter(node));
+            if alone.all(|group| group.applied() == group.last().index && group.leader().is_some()) {
                 return;
             }
             if self.is_quiet() {
@@ -139,10 +207,12 @@ impl Host {
             self.kv.poll(&mut self.kv_done);
             let mut answer = None;
             for done in std::mem::take(&mut self.kv_done) {
-                match self.complete(now, RangeId(done.space.0), done) {
-                    Some(Outcome::Scanned { page, .. }) => answer = Some(Ok(page)),
-                    Some(Outcome::Failed { request: Some(_), error }) => answer = Some(Err(error.into())),
-                    _ => {}
+                let id = RangeId(done.space.0);
+                match self.complete(now, id, done) {
+                    Some(Outcome::Scanned { request: 0, page }) => answer = Some(Ok(page)),
+                    Some(Outcome::Failed { request: Some(0), error }) => answer = Some(Err(error.into())),
+                    Some(read) => self.handle_read(id, read),
+                    None => {}
                 }
             }
             if let Some(answer) = answer {
@@ -154,29 +224,22 @@ impl Host {
         }
     }
 
-    /// Takes what a range's machine has changed in this turn. It is proposed when the turn ends.
-    ///
-    /// # Panics
-    /// If the range is not hosted here.
+    /// Takes what a range's machine has changed in this turn. It is proposed when the turn ends. From a machine of no reign, or of one
+    /// that is over, it is dropped, and its gate never opens: [`Change::Follows`] says or will say so.
     pub fn record(&mut self, range: RangeId, changes: Vec<u8>) {
-        self.ranges.get_mut(&range).expect("the range is hosted here").record(changes);
-        self.unproposed.insert(range);
+        if self.ranges.get_mut(&range).is_some_and(|hosted| hosted.record(changes)) {
+            self.unproposed.insert(range);
+        }
     }
 
-    /// The gate of the batch recorded last. What has been decided since depends on it.
-    ///
-    /// # Panics
-    /// If the range is not hosted here.
+    /// The gate of the batch recorded last. What has been decided since depends on it. The default if there is no replica here.
     pub fn recorded(&self, range: RangeId) -> Gate {
-        self.ranges[&range].recorded()
+        self.ranges.get(&range).map(HostedRange::recorded).unwrap_or_default()
     }
 
-    /// The gate of the last batch that is committed, durable and applied.
-    ///
-    /// # Panics
-    /// If the range is not hosted here.
+    /// The gate of the last batch that is committed, durable and applied. The default if there is no replica here.
     pub fn applied(&self, range: RangeId) -> Gate {
-        self.ranges[&range].applied()
+        self.ranges.get(&range).map(HostedRange::applied).unwrap_or_default()
     }
 
     /// Whether new proposals are welcome, as far as space goes. What makes room is always.
@@ -191,19 +254,22 @@ impl Host {
 
     /// When [`Host::poll`] wants to be called next, whatever happens.
     pub fn next_timeout(&self) -> Option<Instant> {
-        let refused = self.refused.iter().filter_map(|range| self.ranges[range].refused);
-        let wanting = self.swollen.iter().map(|id| &self.ranges[id]).filter(|range| range.wants_checkpoint());
+        let refused = self.refused.iter().filter_map(|id| self.ranges.get(id)?.refused);
+        let wanting = self.swollen.iter().filter_map(|id| self.ranges.get(id)).filter(|range| range.wants_checkpoint());
         let swollen = wanting.map(|range| range.checkpoint_at);
         let retry = refused.map(|refused| refused.retry_at).chain(swollen).min();
-        earlier(self.multi.next_timeout(), retry)
+        let load = self.has_load_due().then(Instant::default);
+        let transfers = earlier(self.next_incoming(), self.next_offer());
+        let transfers = earlier(transfers, self.leaving.values().copied().min());
+        earlier(earlier(self.multi.next_timeout(), load), earlier(retry, transfers))
     }
 
     /// Whether [`Host::poll`] would find nothing. To be asked after announcing a park and before parking.
     pub fn is_quiet(&self) -> bool {
-        self.wal.is_quiet() && self.kv.is_quiet()
+        self.wal.is_quiet() && self.kv.is_quiet() && !self.has_load_due()
     }
 
-    /// Takes in what log and engine have done. True if there was anything.
+    /// Takes in what log and engine have done, and what time has brought. True if there was anything.
     pub fn poll(&mut self, now: Instant) -> bool {
         let mut worked = !self.is_quiet();
         if worked {
@@ -213,7 +279,10 @@ impl Host {
             }
             self.kv.poll(&mut self.kv_done);
             for done in std::mem::take(&mut self.kv_done) {
-                self.complete(now, RangeId(done.space.0), done);
+                let id = RangeId(done.space.0);
+                if let Some(read) = self.complete(now, id, done) {
+                    self.handle_read(id, read);
+                }
             }
         }
         if self.next_timeout().is_some_and(|at| at <= now) {
@@ -222,7 +291,7 @@ impl Host {
             worked = true;
         }
         if worked {
-            self.carry_out(now);
+            self.settle(now);
         }
         worked
     }
@@ -232,244 +301,45 @@ impl Host {
         for range in std::mem::take(&mut self.unproposed) {
             self.propose(now, range);
         }
+        self.settle(now);
+    }
+
+    /// Carries out what groups want, goes on with what takes longer, and hands the log what there is to write.
+    fn settle(&mut self, now: Instant) {
         self.carry_out(now);
         self.checkpoint(now);
+        self.drive_offers(now);
+        self.drive_incoming(now);
+        self.drive_loads();
+        // A snapshot may have failed, or a removal be known by now.
+        self.carry_out(now);
+        self.bury_leaving(now);
         self.submit();
     }
 
     fn propose(&mut self, now: Instant, id: RangeId) {
         let (Some(range), Some(group)) = (self.ranges.get_mut(&id), self.multi.input(id)) else { return };
+        // Leadership may have been lost in this very turn, and even won again: what was recorded is of the reign before. Its end is told
+        // when the group's turn ends.
+        if group.role() != Role::Leader || range.reign() != Some(group.term()) {
+            return;
+        }
         while let Some(proposal) = range.next_proposal(JOINED_BYTES) {
             match group.propose(now, proposal.clone()) {
                 Ok(at) => range.proposed(at.index),
-                // Not a leader yet, or too much on its way: when something has been applied, or in the next turn.
-                Err(ProposeError::NotLeader { .. } | ProposeError::Busy | ProposeError::Transferring { .. }) => {
+                // Too much on its way: in the next turn. A transfer that comes to nothing ends by itself.
+                Err(ProposeError::Busy | ProposeError::Transferring { .. }) => {
                     range.put_back(proposal);
                     self.unproposed.insert(id);
                     return;
                 }
-                Err(error @ ProposeError::TooLarge { .. }) => {
-                    return (self.fatal)(&format!("{id}: one turn changed more than an entry holds ({error})"));
+                Err(ProposeError::NotLeader { .. }) => return range.put_back(proposal),
+                Err(ProposeError::TooLarge { bytes_max }) => {
+                    return (self.fatal)(&format!(
+                        "{id}: one turn changed more than an entry holds ({bytes_max} bytes)"
+                    ));
                 }
             }
-        }
-    }
-
-    /// Carries out what groups want until they want nothing more.
-    fn carry_out(&mut self, now: Instant) {
-        loop {
-            self.multi.poll_effects(now, &mut self.effects);
-            // A group of one has nobody to talk to.
-            self.multi.take_batches().for_each(drop);
-            if self.effects.is_empty() {
-                return;
-            }
-            for (range, effect) in std::mem::take(&mut self.effects) {
-                self.carry_out_one(now, range, effect);
-            }
-        }
-    }
-
-    fn carry_out_one(&mut self, now: Instant, range: RangeId, effect: Effect) {
-        match effect {
-            Effect::Persist { write, hard_state, log } => self.persist(range, write, hard_state, &log),
-            Effect::Apply { entries } => self.apply(now, range, &entries),
-            Effect::RoleChanged { role, term, .. } => tracing::debug!(%range, ?role, term = term.0, "role changed"),
-            Effect::Send { .. } | Effect::ReadReady { .. } | Effect::ReadFailed { .. } => {}
-            Effect::Fetch { fetch, first, last, bytes_max } => {
-                // Entries that memory had no room for, to be applied: after a start, typically.
-                if !self.wal.read(fetch.0, GroupId(range.0), first.0..last.0 + 1, bytes_max) {
-                    self.with_group(range, |group| group.handle_fetched(now, fetch, Err(FetchError::Failed)));
-                }
-            }
-            // Only a peer that lags behind makes a group ask for these, and there is none: the honest answers all the same.
-            Effect::PrepareSnapshot { to, .. } => self.with_group(range, |group| {
-                group.handle_snapshot_unavailable(now, to);
-            }),
-            Effect::InstallSnapshot { .. } => self.with_group(range, |group| group.handle_snapshot_failed(now)),
-        }
-    }
-
-    fn with_group(&mut self, range: RangeId, call: impl FnOnce(&mut bifro_raft::Group)) {
-        if let Some(group) = self.multi.input(range) {
-            call(group);
-        }
-    }
-
-    fn persist(&mut self, range: RangeId, write: WriteId, hard_state: Option<HardState>, log: &LogWrite) {
-        let group = GroupId(range.0);
-        if let Some(state) = hard_state {
-            self.batch.put_record(group, Record::HARD_STATE, write_hard_state(&state));
-        }
-        match log {
-            LogWrite::Nothing => {}
-            LogWrite::Append(entries) => self.batch.append(group, entries.iter().map(to_wal).collect()),
-            LogWrite::Restart { start, entries } => {
-                self.begin_log(group, *start);
-                self.batch.append(group, entries.iter().map(to_wal).collect());
-            }
-        }
-        self.batch_writes.push((range, write));
-    }
-
-    fn apply(&mut self, now: Instant, id: RangeId, entries: &[Entry]) {
-        let (Some(range), Some(last)) = (self.ranges.get_mut(&id), entries.last()) else { return };
-        for entry in entries {
-            let applied = match &entry.kind {
-                EntryKind::Data(data) => range.apply(entry.id, data),
-                EntryKind::Noop | EntryKind::Membership(_) => {
-                    range.mark_applied(entry.id);
-                    Ok(())
-                }
-            };
-            if let Err(error) = applied {
-                return (self.fatal)(&format!("{id}: entry {} of the log cannot be applied: it {error}", entry.id));
-            }
-        }
-        if range.space.wants_checkpoint() {
-            self.swollen.insert(id);
-        }
-        let last = last.id.index;
-        self.with_group(id, |group| group.handle_applied(now, last));
-    }
-
-    fn submit(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        match self.wal.submit(std::mem::take(&mut self.batch)) {
-            Ok(token) => self.submitted.push_back((token, std::mem::take(&mut self.batch_writes))),
-            // What is queued is on its way; more joins this until then.
-            Err(batch) => self.batch = batch,
-        }
-    }
-
-    fn handle_wal_event(&mut self, now: Instant, event: WalEvent) {
-        match event {
-            WalEvent::Durable { token } => {
-                while let Some((_, writes)) = self.submitted.pop_front_if(|(submitted, _)| *submitted <= token) {
-                    for (range, write) in writes {
-                        self.handle_durable(now, range, write);
-                    }
-                }
-            }
-            WalEvent::Refused { group, from, error, .. } => {
-                let id = RangeId(group.0);
-                let Some(range) = self.ranges.get_mut(&id) else { return };
-                if range.refused.is_none() {
-                    tracing::warn!(range = %id, %error, "the log takes no more entries; they are kept in memory and tried again");
-                }
-                let durable = range.refused.and_then(|refused| refused.durable);
-                let first = range.refused.map_or(from, |refused| refused.from.0.min(from));
-                range.refused = Some(RefusedAppend { from: Index(first), retry_at: now + RETRY, durable });
-                self.refused.insert(id);
-            }
-            WalEvent::Pinned { group } => {
-                let id = RangeId(group.0);
-                if let Some(range) = self.ranges.get_mut(&id) {
-                    range.is_pinning = true;
-                    self.swollen.insert(id);
-                }
-            }
-            WalEvent::Entries { request, group, result } => {
-                self.handle_entries(now, RangeId(group.0), FetchId(request), result);
-            }
-            // It is asked for when it matters.
-            WalEvent::SpaceChanged(_) => {}
-        }
-    }
-
-    fn handle_entries(&mut self, now: Instant, id: RangeId, fetch: FetchId, result: Result<Vec<WalEntry>, WalError>) {
-        let entries = match result {
-            Ok(entries) => entries.iter().map(from_wal).collect::<Option<Vec<_>>>().ok_or(FetchError::Failed),
-            Err(WalError::Compacted { .. }) => Err(FetchError::Compacted),
-            Err(_) => Err(FetchError::Failed),
-        };
-        if entries == Err(FetchError::Failed) {
-            tracing::error!(range = %id, "entries of the log cannot be read back; they are asked for again");
-        }
-        self.with_group(id, |group| group.handle_fetched(now, fetch, entries));
-    }
-
-    fn handle_durable(&mut self, now: Instant, id: RangeId, write: WriteId) {
-        let Some(range) = self.ranges.get_mut(&id) else { return };
-        match &mut range.refused {
-            None => self.multi.handle_durable(now, id, write),
-            // The write was made but for the entries that were refused: told when those are written again.
-            Some(refused) => refused.durable = Some(write),
-        }
-    }
-
-    fn retry_refused(&mut self, now: Instant) {
-        for id in self.refused.clone() {
-            let Some(range) = self.ranges.get_mut(&id) else { continue };
-            let Some(refused) = range.refused.take_if(|refused| refused.retry_at <= now) else { continue };
-            self.refused.remove(&id);
-            self.with_group(id, |group| group.handle_refused(now, refused.from));
-            if let Some(write) = refused.durable {
-                self.multi.handle_durable(now, id, write);
-            }
-        }
-    }
-
-    /// Begins the checkpoints that are due. A range that has one on its way is looked at again when that is done.
-    fn checkpoint(&mut self, now: Instant) {
-        for id in std::mem::take(&mut self.swollen) {
-            let (Some(range), Some(group)) = (self.ranges.get_mut(&id), self.multi.group(id)) else { continue };
-            if !range.wants_checkpoint() {
-                continue;
-            }
-            if range.checkpoint_at > now {
-                self.swollen.insert(id);
-            } else {
-                range.checkpoint(group.membership());
-            }
-        }
-    }
-
-    /// Takes in a finished job of the engine; what it came to, if it was a read.
-    fn complete(&mut self, now: Instant, id: RangeId, done: KvDone) -> Option<Outcome> {
-        let range = self.ranges.get_mut(&id)?;
-        match range.space.complete(done) {
-            Outcome::Checkpointed { applied, .. } => {
-                self.swollen.insert(id);
-                self.compact(id, Index(applied));
-                None
-            }
-            Outcome::Failed { request: None, error } => {
-                self.checkpoint_failed(now, id, &error);
-                None
-            }
-            read => Some(read),
-        }
-    }
-
-    /// The base has everything up to `to`: the log need not.
-    fn compact(&mut self, id: RangeId, to: Index) {
-        let Some(group) = self.multi.input(id) else { return };
-        group.compact(to);
-        let start = group.log_start();
-        self.begin_log(GroupId(id.0), start);
-    }
-
-    /// The log goes on, or begins anew, behind `start`.
-    fn begin_log(&mut self, group: GroupId, start: LogId) {
-        self.batch.compact_to(group, start.index.0 + 1);
-        self.batch.put_record(group, LOG_START, write_log_id(Vec::new(), start));
-    }
-
-    fn checkpoint_failed(&mut self, now: Instant, id: RangeId, error: &KvError) {
-        match error {
-            KvError::NoSpace { .. } | KvError::Corrupt { .. } => {
-                tracing::error!(range = %id, %error, "a checkpoint failed; it is tried again, and the log grows meanwhile");
-                if let Some(range) = self.ranges.get_mut(&id) {
-                    range.checkpoint_at = now + RETRY;
-                    // What was frozen is to be written whether or not more gathers.
-                    range.is_pinning = true;
-                }
-                self.swollen.insert(id);
-            }
-            error => (self.fatal)(&format!("{id}: the key-value base failed: {error}")),
         }
     }
 }

@@ -1,9 +1,16 @@
 //! The host over a real log and base in a directory of its own.
 
+mod cluster;
+mod leading;
+mod members;
+mod random;
+mod snapshots;
+
 use super::*;
 use crate::fatal::Wake;
 use crate::wal::{Durability, Space};
 use bifro_core::time::Instant;
+use bifro_raft::Membership;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,13 +28,12 @@ struct Rig {
     now: Instant,
 }
 
-fn config(dir: &std::path::Path) -> StoreConfig {
+fn config() -> StoreConfig {
     StoreConfig {
-        dir: dir.to_owned(),
-        ranges: 2,
         wal: WalConfig::default(),
         kv: FjallConfig::default(),
         space: SpaceLimits::default(),
+        replication: Replication::default(),
     }
 }
 
@@ -37,16 +43,21 @@ fn wake() -> Wake {
 }
 
 impl Rig {
-    fn open(config: StoreConfig) -> Self {
+    fn open(dir: &tempfile::TempDir, config: StoreConfig) -> Self {
         let fatal = Arc::new(AtomicUsize::new(0));
         let count = fatal.clone();
         let hook: Fatal = Arc::new(move |_| {
             count.fetch_add(1, Ordering::SeqCst);
         });
-        let node = Node::open(config, hook.clone()).expect("a usable directory");
+        let dir = NodeDir::open(dir.path()).expect("a usable directory");
+        let cluster = dir.alone(2).expect("a cluster of its own");
+        let node = Node::open(dir, cluster, config, hook.clone()).expect("a usable directory");
         let now = Instant::from_micros(1_000_000);
-        let mut host = Host::open(&node, [A, B], wake(), hook, now).expect("replicas as they were left");
+        let alone = [A, B].map(|range| (range, Membership::single(node.genesis().node)));
+        let mut host = Host::open(&node, alone, wake(), hook, now).expect("replicas as they were left");
         host.recover(now);
+        let leads = host.take_changes().iter().filter(|change| matches!(change, Change::Leads { .. })).count();
+        assert_eq!(leads, 2, "a range with one voter is led once it is recovered");
         Self { host, node, fatal, now }
     }
 
@@ -104,7 +115,7 @@ fn number(number: u64) -> Vec<u8> {
 #[test]
 fn gates_open_in_order_and_only_when_the_batch_is_durable() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut rig = Rig::open(config(dir.path()));
+    let mut rig = Rig::open(&dir, config());
     let first = rig.record(A, b"k", Some(b"1"));
     let second = rig.record(A, b"k", Some(b"2"));
     let other = rig.record(B, b"k", Some(b"3"));
@@ -118,7 +129,7 @@ fn gates_open_in_order_and_only_when_the_batch_is_durable() {
 #[test]
 fn a_turn_s_changes_of_many_ranges_are_one_write_to_the_log() {
     let dir = tempfile::tempdir().expect("a directory");
-    let mut rig = Rig::open(config(dir.path()));
+    let mut rig = Rig::open(&dir, config());
     let before = figure(&rig, "wal_writes");
     let (a, b) = (rig.record(A, b"k", Some(b"1")), rig.record(B, b"k", Some(b"1")));
     rig.wait(A, a);
@@ -130,11 +141,10 @@ fn a_turn_s_changes_of_many_ranges_are_one_write_to_the_log() {
 fn what_was_applied_is_there_after_a_crash_with_and_without_checkpoints() {
     for overlay_bytes in [usize::MAX, 4_096] {
         let dir = tempfile::tempdir().expect("a directory");
-        let small =
-            StoreConfig { space: SpaceLimits { overlay_bytes, ..SpaceLimits::default() }, ..config(dir.path()) };
+        let small = StoreConfig { space: SpaceLimits { overlay_bytes, ..SpaceLimits::default() }, ..config() };
         let mut expected = Records::new();
         for round in 0..4_u64 {
-            let mut rig = Rig::open(small.clone());
+            let mut rig = Rig::open(&dir, small.clone());
             assert_eq!(rig.records(A), expected, "round {round}");
             let mut gate = Gate(0);
             for step in 0..500 {
@@ -164,11 +174,9 @@ fn what_was_applied_is_there_after_a_crash_with_and_without_checkpoints() {
 #[test]
 fn a_log_larger_than_what_is_kept_in_memory_is_applied_at_the_start() {
     let dir = tempfile::tempdir().expect("a directory");
-    let all_hot = StoreConfig {
-        space: SpaceLimits { overlay_bytes: usize::MAX, ..SpaceLimits::default() },
-        ..config(dir.path())
-    };
-    let mut rig = Rig::open(all_hot.clone());
+    let all_hot =
+        StoreConfig { space: SpaceLimits { overlay_bytes: usize::MAX, ..SpaceLimits::default() }, ..config() };
+    let mut rig = Rig::open(&dir, all_hot.clone());
     // More than `Config::pending_bytes_max`, in the range of one replica.
     let value = vec![7; 1 << 20];
     for key in 0..40 {
@@ -176,7 +184,7 @@ fn a_log_larger_than_what_is_kept_in_memory_is_applied_at_the_start() {
         rig.wait(A, gate);
     }
     drop(rig);
-    let mut rig = Rig::open(all_hot);
+    let mut rig = Rig::open(&dir, all_hot);
     assert_eq!(rig.records(A).len(), 40);
 }
 
@@ -185,9 +193,9 @@ fn appends_that_find_no_space_are_kept_and_written_when_there_is_some() {
     let dir = tempfile::tempdir().expect("a directory");
     let free = Arc::new(AtomicU64::new(u64::MAX));
     let probe = free.clone();
-    let mut settings = config(dir.path());
+    let mut settings = config();
     settings.wal.space_probe = Some(Arc::new(move || Ok(probe.load(Ordering::SeqCst))));
-    let mut rig = Rig::open(settings);
+    let mut rig = Rig::open(&dir, settings);
     let gate = rig.record(A, b"before", Some(b"1"));
     rig.wait(A, gate);
     free.store(0, Ordering::SeqCst);
@@ -208,7 +216,7 @@ fn appends_that_find_no_space_are_kept_and_written_when_there_is_some() {
     rig.wait(A, second);
     assert_eq!(rig.records(A).get(&b"during"[..]), Some(&b"3".to_vec()));
     drop(rig);
-    let mut rig = Rig::open(config(dir.path()));
+    let mut rig = Rig::open(&dir, config());
     assert_eq!(rig.records(A).len(), 2);
 }
 
@@ -217,13 +225,13 @@ fn a_failing_fsync_ends_the_process_and_opens_no_gate() {
     let dir = tempfile::tempdir().expect("a directory");
     let broken = Arc::new(AtomicUsize::new(0));
     let probe = broken.clone();
-    let mut settings = config(dir.path());
+    let mut settings = config();
     settings.wal.durability = Durability::Fsync;
     settings.wal.sync_probe = Some(Arc::new(move || match probe.load(Ordering::SeqCst) {
         0 => Ok(()),
         _ => Err(std::io::Error::other("the disk is gone")),
     }));
-    let mut rig = Rig::open(settings);
+    let mut rig = Rig::open(&dir, settings);
     broken.store(1, Ordering::SeqCst);
     let gate = rig.record(A, b"k", Some(b"1"));
     rig.turn_until(|rig| rig.fatal.load(Ordering::SeqCst) > 0);
@@ -236,8 +244,8 @@ fn a_failing_fsync_ends_the_process_and_opens_no_gate() {
 #[test]
 fn two_nodes_cannot_have_one_directory() {
     let dir = tempfile::tempdir().expect("a directory");
-    let _first = Rig::open(config(dir.path()));
-    let second = Node::open(config(dir.path()), Arc::new(|_| {}));
-    let said = second.err().expect("refused").to_string();
+    let _first = Rig::open(&dir, config());
+    let second = NodeDir::open(dir.path());
+    let said = second.expect_err("refused").to_string();
     assert!(said.contains("in use by process"), "{said}");
 }

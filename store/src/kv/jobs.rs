@@ -1,11 +1,13 @@
 //! The blocking side of the engine: jobs for the base, and who runs them.
 //!
-//! With threads, reads and commits have a thread each, so that no read waits for a checkpoint. In the simulator jobs wait until it
+//! With threads, reads, commits and transfers have a thread each, so that no read waits for a checkpoint. In the simulator jobs wait until it
 //! says [`JobRunner::step`].
 
-use super::base::{Commit, KvBase, KvView, Page, Scan, SpaceId};
+use super::base::{Commit, KvBase, KvInstall, KvView, Page, Scan, SpaceId};
 use super::error::KvError;
 use super::overlay::Overlay;
+use super::snapshot::KvSnapshot;
+use super::transfer::{InstallStep, Transfer, install_piece, read_piece};
 use crate::bed::Bed;
 use crate::fatal::{Wake, panic_message};
 use crossbeam_queue::SegQueue;
@@ -27,6 +29,9 @@ pub(super) enum Work {
     Scan { request: u64, scan: Scan },
     Commit { overlay: Arc<Overlay>, applied: u64, meta: Arc<[u8]>, view: Option<u64> },
     Drop,
+    ReadSnapshot { request: u64, snapshot: KvSnapshot, from: Vec<u8>, bytes_max: usize },
+    Install { request: u64, step: InstallStep },
+    Abandon { install: Box<dyn KvInstall> },
 }
 
 /// A job.
@@ -65,11 +70,16 @@ pub(super) enum Answer {
     Scanned { request: u64, result: Result<Page, KvError> },
     Committed { result: Result<Option<RequestedView>, KvError>, took: Duration },
     Dropped { result: Result<(), KvError> },
+    Transfer(Transfer),
 }
 
 impl Job {
-    fn is_read(&self) -> bool {
-        matches!(self.work, Work::Get { .. } | Work::Scan { .. })
+    fn bench<'a>(&self, benches: &'a Benches) -> &'a Bench {
+        match self.work {
+            Work::Get { .. } | Work::Scan { .. } => &benches.reads,
+            Work::Commit { .. } | Work::Drop => &benches.commits,
+            Work::ReadSnapshot { .. } | Work::Install { .. } | Work::Abandon { .. } => &benches.transfers,
+        }
     }
 
     fn run(self, base: &dyn KvBase) {
@@ -89,6 +99,15 @@ impl Job {
                 Answer::Committed { result: result.and_then(view), took: started.elapsed() }
             }
             Work::Drop => Answer::Dropped { result: guarded(|| base.drop_space(space)) },
+            Work::ReadSnapshot { request, mut snapshot, from, bytes_max } => {
+                let result = guarded(|| read_piece(&mut snapshot, from, bytes_max));
+                Answer::Transfer(Transfer::Read { request, snapshot, result })
+            }
+            Work::Install { request, step } => {
+                let result = guarded(|| install_piece(base, space, step));
+                Answer::Transfer(Transfer::Installed { request, result })
+            }
+            Work::Abandon { install } => return drop(install),
         };
         lane.done.push(KvDone { space, commits: seen, answer });
         (lane.wake)();
@@ -118,6 +137,7 @@ struct Bench {
 struct Benches {
     reads: Bench,
     commits: Bench,
+    transfers: Bench,
     stopping: AtomicBool,
 }
 
@@ -134,7 +154,7 @@ impl JobRunner {
         Self { benches: Arc::default(), base, threads: Vec::new() }
     }
 
-    /// With a thread for reads and one for commits.
+    /// With a thread for reads, one for commits and one for transfers.
     ///
     /// # Errors
     /// If the system gives no threads.
@@ -142,6 +162,7 @@ impl JobRunner {
         let mut runner = Self::stepped(base);
         runner.start("kv-reader", |benches| &benches.reads)?;
         runner.start("kv-committer", |benches| &benches.commits)?;
+        runner.start("kv-transfer", |benches| &benches.transfers)?;
         Ok(runner)
     }
 
@@ -169,9 +190,10 @@ impl JobRunner {
         JobQueue { benches: self.benches.clone() }
     }
 
-    /// Runs the oldest waiting job, reads first. False if there is none. With threads there mostly is none.
+    /// Runs the oldest waiting job, reads first, transfers last. False if there is none. With threads there mostly is none.
     pub fn step(&self) -> bool {
-        let job = self.benches.reads.jobs.pop().or_else(|| self.benches.commits.jobs.pop());
+        let Benches { reads, commits, transfers, .. } = &*self.benches;
+        let job = [reads, commits, transfers].into_iter().find_map(|bench| bench.jobs.pop());
         let found = job.is_some();
         if let Some(job) = job {
             job.run(&*self.base);
@@ -195,6 +217,7 @@ impl Drop for JobRunner {
         self.benches.stopping.store(true, Ordering::Release);
         self.benches.reads.bed.ring();
         self.benches.commits.bed.ring();
+        self.benches.transfers.bed.ring();
         for thread in self.threads.drain(..) {
             // Jobs catch their panics; there is nobody left to tell of another.
             let _ended = thread.join();
@@ -210,7 +233,7 @@ pub(super) struct JobQueue {
 
 impl JobQueue {
     pub(super) fn push(&self, job: Job) {
-        let bench = if job.is_read() { &self.benches.reads } else { &self.benches.commits };
+        let bench = job.bench(&self.benches);
         bench.jobs.push(job);
         bench.bed.ring();
     }

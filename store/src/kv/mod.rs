@@ -9,7 +9,7 @@
 //! - Every record has a checksum over its key and value, verified at every read: [`KvError::Corrupt`].
 //!
 //! ```text
-//! shard: KvSpace (active, frozen) ── jobs ──► reader thread, committer thread ──► KvBase: FjallBase | MemoryBase
+//! shard: KvSpace (active, frozen) ── jobs ──► reader, committer, transfer thread ──► KvBase: FjallBase | MemoryBase
 //!          ▲                                             │
 //!          └── complete(KvDone) ◄── KvShard::poll ◄──────┘ and a wake
 //! ```
@@ -27,6 +27,7 @@ mod overlay;
 mod record;
 mod snapshot;
 mod space;
+mod transfer;
 
 pub use base::{Change, Commit, KvBase, KvInstall, KvView, Page, Pair, Scan, SpaceId, SpaceState};
 pub use error::KvError;
@@ -36,6 +37,7 @@ pub use memory::MemoryBase;
 pub use metrics::KvMetrics;
 pub use snapshot::KvSnapshot;
 pub use space::{Hot, KvSpace, Outcome, SpaceLimits};
+pub use transfer::{InstallStep, Transfer};
 
 use crate::fatal::Wake;
 use crossbeam_queue::SegQueue;

@@ -28,6 +28,11 @@ impl KvSnapshot {
         &self.view.state().meta
     }
 
+    /// Where the next chunk begins; `None` at the end.
+    pub fn next_key(&self) -> Option<&[u8]> {
+        self.next.as_deref()
+    }
+
     /// Goes on with the first key at or after `key`: to resume a transfer.
     pub fn seek(&mut self, key: Vec<u8>) {
         self.next = Some(key);

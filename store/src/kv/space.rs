@@ -207,6 +207,11 @@ impl KvSpace {
         self.frozen.as_ref().is_some_and(|frozen| frozen.is_running)
     }
 
+    /// Whether no job of the space is outstanding: it may be dropped, and opened again.
+    pub fn is_settled(&self) -> bool {
+        self.reads.is_empty() && !self.is_checkpointing()
+    }
+
     /// What memory knows of a key.
     pub fn lookup(&self, key: &[u8]) -> Hot<'_> {
         let in_frozen = || self.frozen.as_ref().and_then(|frozen| frozen.overlay.find(key));
@@ -295,7 +300,7 @@ impl KvSpace {
     /// Takes in a finished job of this space.
     ///
     /// # Panics
-    /// If it belongs to another space, or is the end of a drop.
+    /// If it belongs to another space, or is the end of a drop or of a step of a transfer.
     pub fn complete(&mut self, done: KvDone) -> Outcome {
         assert_eq!(done.space, self.id);
         let is_stale = done.commits < self.commits_seen;
@@ -307,6 +312,7 @@ impl KvSpace {
                 self.complete_commit(result, done.commits)
             }
             Answer::Dropped { .. } => unreachable!("a dropped space is not here any more"),
+            Answer::Transfer(_) => unreachable!("transfers are their owner's business"),
         }
     }
 

@@ -68,6 +68,8 @@ pub(super) type Unanswered = smallvec::SmallVec<[NodeIdx; 4]>;
 #[derive(Debug)]
 pub(super) struct Cluster {
     pub(super) nodes: Arc<Nodes>,
+    /// When somebody came or went last.
+    pub(super) changed_at: Instant,
     links: BTreeMap<NodeIdx, Link>,
     /// Who listens on this shard.
     pub(super) announced: HashMap<Announced, HashSet<Receiver>>,
@@ -84,6 +86,7 @@ impl Cluster {
     pub(super) fn new(me: NodeId) -> Self {
         Self {
             nodes: Arc::new(Nodes::alone(me)),
+            changed_at: Instant::default(),
             links: BTreeMap::new(),
             announced: HashMap::new(),
             heard: HashMap::new(),
@@ -214,11 +217,15 @@ impl RangeServices {
     pub(super) fn replace_nodes(&mut self, now: Instant, nodes: &Arc<Nodes>) {
         let Some(cluster) = &mut self.cluster else { return };
         let old = std::mem::replace(&mut cluster.nodes, nodes.clone());
+        cluster.changed_at = now;
+        if let Some(reigns) = &mut self.reigns {
+            reigns.place_at = now;
+        }
         for node in &nodes.others {
             cluster.links.entry(node.idx).or_insert(Link::Down { since: now });
         }
         for gone in old.others.iter().filter(|node| nodes.get(node.idx).is_none()) {
-            self.forget_node(now, gone.idx);
+            self.forget_node(now, *gone);
         }
         if let Some(cluster) = &mut self.cluster {
             cluster.find_unheard();
@@ -227,23 +234,35 @@ impl RangeServices {
         self.settle(now);
     }
 
-    /// A node has died, or left: nobody there listens any more, and its connections have gone with it.
-    fn forget_node(&mut self, now: Instant, node: NodeIdx) {
+    /// A node has died, or left: its connections have gone with it, and nobody there listens any more.
+    fn forget_node(&mut self, now: Instant, gone: Node) {
         let Some(cluster) = &mut self.cluster else { return };
+        let node = gone.idx;
         cluster.links.remove(&node);
         cluster.complete.remove(&node);
         cluster.tellings.retain(|telling| telling.node != node);
+        let mut effects = Vec::new();
+        self.owners.remove_node(now, node, &mut effects);
+        self.carry_out_dict(effects);
+        if let Some(host) = self.host.as_mut().filter(|_| self.reigns.is_some()) {
+            host.node_down(now, gone.id);
+        }
+        if !self.forget_claims(node) {
+            self.remove_node(node);
+        }
+        self.release_additions(|waits_for| waits_for == node);
+        self.release_replications(|waits_for| waits_for == node);
+    }
+
+    /// What a node that has died listened to is forgotten.
+    pub(super) fn remove_node(&mut self, node: NodeIdx) {
+        let Some(cluster) = &mut self.cluster else { return };
         let heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
         for ((_, shard), heard) in heard {
             for ((tenant, route), nth) in heard.routes.into_keys() {
                 self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
             }
         }
-        let mut effects = Vec::new();
-        self.owners.remove_node(now, node, &mut effects);
-        self.carry_out_dict(effects);
-        self.release_additions(|waits_for| waits_for == node);
-        self.release_replications(|waits_for| waits_for == node);
     }
 
     pub(super) fn begin_link(&mut self, now: Instant, via: Via) {
@@ -261,6 +280,7 @@ impl RangeServices {
                 let heard = cluster.heard.entry((node, shard)).or_default();
                 heard.session = heard.session.wrapping_add(1);
                 (heard.adding, heard.told) = (0, false);
+                self.greet_peer(node, shard);
             }
         }
         self.settle(now);
@@ -314,8 +334,11 @@ impl RangeServices {
                 }
                 cluster.find_unheard();
                 self.stop_telling(node);
+                self.drop_claims(now, node);
             }
             Via::From(node, shard) => {
+                self.lose_peer(node, shard);
+                let Some(cluster) = &mut self.cluster else { return };
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
                 }
@@ -387,6 +410,21 @@ impl RangeServices {
                 self.hear_offers(node, shard, tenant, offers);
             }
             (Via::To(node), Some(tenant), Remote::Want { topics }) => self.hear_wants(now, node, tenant, &topics),
+            (via, None, message @ (Remote::Leads { .. } | Remote::Ends { .. } | Remote::Ended { .. })) => {
+                if !self.hear_reign(now, via, &message) {
+                    return false;
+                }
+            }
+            (Via::From(node, _), None, Remote::Raft { frame }) => {
+                if !self.hear_frame(node, &frame) {
+                    return false;
+                }
+            }
+            (Via::To(node) | Via::From(node, _), tenant, Remote::Inbox(message)) => {
+                if !self.hear_inbox(now, node, tenant, message) {
+                    return false;
+                }
+            }
             (Via::To(_), None, Remote::Registered { conn, req }) => {
                 let conn = conn.of(NodeIdx::HERE);
                 return self.send_to_conn(conn, Dict::Registered { conn, req: ReqId(req) }, now);

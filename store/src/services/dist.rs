@@ -73,9 +73,8 @@ impl Dist for RangeServices {
     }
 
     fn request_matches(&mut self, now: Instant, req: ReqId, tenant: TenantIdx, topic: &str) {
-        let partition = self.place(tenant, first_level(topic));
-        if let Some(topic) = self.cache.ask(TenantKeyRef { tenant, name: topic }, partition, req) {
-            self.send(partition, Message::Dist(DistMessage::MatchTopic { tenant, topic }));
+        if !self.puts_off(req, tenant, topic) {
+            self.ask_partition(req, tenant, topic);
         }
         self.settle(now);
     }
@@ -90,6 +89,13 @@ impl Dist for RangeServices {
 }
 
 impl RangeServices {
+    pub(super) fn ask_partition(&mut self, req: ReqId, tenant: TenantIdx, topic: &str) {
+        let partition = self.place(tenant, first_level(topic));
+        if let Some(topic) = self.cache.ask(TenantKeyRef { tenant, name: topic }, partition, req) {
+            self.send(partition, Message::Dist(DistMessage::MatchTopic { tenant, topic }));
+        }
+    }
+
     pub(super) fn add_to_partitions(
         &mut self,
         origin: Origin,

@@ -2,15 +2,16 @@
 
 use super::RangeServices;
 use super::dist::Origin as RouteOrigin;
-use super::message::{Inbox as InboxRequest, Message, Step};
+use super::message::{Asked, AskedAs, Inbox as InboxRequest, Message, Step};
 use super::ranges::{Machine, Service};
+use super::wire::{Remote, RemoteInbox};
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message as Published, QoS};
 use bifro_core::ports::{
     AttachTerms, Attached, Completion, DetachState, Inbox, InboxOwner, InboxPlaces, Origin, PortError, Receiver,
-    SubOptions,
+    SubOptions, Via,
 };
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -53,34 +54,38 @@ impl Inbox for RangeServices {
     ) {
         let range = self.range_of(tenant, &client.client_id);
         let (client, tenant) = (client.clone(), tenant.idx);
-        self.send_to_range(range, InboxRequest::Attach { req, range, conn, tenant, client, terms });
+        self.ask_leader(now, range, InboxRequest::Attach { req, range, conn, tenant, client, terms });
         self.settle(now);
     }
 
     fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx) {
         let range = self.range_of(tenant, &client.client_id);
-        self.send_to_range(range, InboxRequest::Discard { req, range, tenant: tenant.idx, client: client.clone() });
+        self.ask_leader(now, range, InboxRequest::Discard { req, range, tenant: tenant.idx, client: client.clone() });
         self.settle(now);
     }
 
-    fn detach(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, state: DetachState) {
+    fn detach(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, mut state: DetachState) {
+        if !self.note_detached(owner.conn.slot) {
+            // Whoever leads the range now has taken the connection for lost, and sees to its will.
+            state.will = None;
+        }
         let (range, client) = (owner.inbox.0, owner.client.clone());
         let detach = InboxRequest::Detach { req, range, owner: owner_ref(&owner), client, state: Box::new(state) };
-        self.send_to_range(range, detach);
+        self.ask_leader(now, range, detach);
         self.settle(now);
     }
 
     fn subscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str, options: SubOptions) {
         let range = owner.inbox.0;
         let (owner, filter) = (owner_ref(&owner), filter.into());
-        self.send_to_range(range, InboxRequest::Subscribe { req, range, owner, filter, options });
+        self.ask_leader(now, range, InboxRequest::Subscribe { req, range, owner, filter, options });
         self.settle(now);
     }
 
     fn unsubscribe(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, filter: &str) {
         let range = owner.inbox.0;
         let (owner, filter) = (owner_ref(&owner), filter.into());
-        self.send_to_range(range, InboxRequest::Unsubscribe { req, range, owner, filter });
+        self.ask_leader(now, range, InboxRequest::Unsubscribe { req, range, owner, filter });
         self.settle(now);
     }
 
@@ -94,13 +99,14 @@ impl Inbox for RangeServices {
         origin: Option<Origin>,
     ) {
         let (places, message) = (inboxes.clone(), message.clone());
+        // Whoever listens is known where its range is led.
         self.send_to_range(range, InboxRequest::Insert { req, range, tenant, places, message, origin });
         self.settle(now);
     }
 
     fn commit(&mut self, now: Instant, owner: InboxOwner<'_>, done: Vec<InboxSeq>) {
         let range = owner.inbox.0;
-        self.send_to_range(range, InboxRequest::Commit { range, owner: owner_ref(&owner), done });
+        self.ask_leader(now, range, InboxRequest::Commit { range, owner: owner_ref(&owner), done });
         self.settle(now);
     }
 
@@ -127,12 +133,50 @@ impl RangeServices {
     }
 
     fn take_step(&mut self, now: Instant, req: ReqId, range: RangeIdx, step: Step) {
-        self.send_to_range(range, InboxRequest::Step { req, range, step });
+        self.ask_leader(now, range, InboxRequest::Step { req, range, step });
         self.settle(now);
     }
 
     pub(super) fn handle_inbox(&mut self, now: Instant, from: ShardId, message: InboxRequest) {
-        let to = |req| ReplyTo { shard: from, req };
+        match message {
+            InboxRequest::Answer { node, shard, answer } => self.tell_asker(now, (node, shard), &answer),
+            message => self.handle_inbox_request(now, (NodeIdx::HERE, from), message),
+        }
+    }
+
+    /// What another node asks of an inbox here, or answers. False if it cannot be read.
+    pub(super) fn hear_inbox(
+        &mut self,
+        now: Instant,
+        node: NodeIdx,
+        tenant: Option<TenantIdx>,
+        message: RemoteInbox,
+    ) -> bool {
+        let ctx = tenant.and_then(|tenant| self.tenants.get(tenant));
+        if ctx.is_none() && tenant.is_some() {
+            return true;
+        }
+        let Some((shard, term, request)) = message.into_message(node, ctx.map(|ctx| &**ctx), now) else {
+            return false;
+        };
+        match request.range() {
+            Some(range) if range.0 < self.ranges => {
+                self.send(self.home(range), Message::Asked(Box::new(Asked { node, shard, term, request })));
+            }
+            Some(_) => return false,
+            None if shard.0 < self.shards => self.send(shard, Message::Inbox(request)),
+            None => return false,
+        }
+        true
+    }
+
+    pub(super) fn handle_inbox_request(
+        &mut self,
+        now: Instant,
+        (node, shard): (NodeIdx, ShardId),
+        message: InboxRequest,
+    ) {
+        let to = |req| ReplyTo { node, shard, req };
         match message {
             InboxRequest::Attach { req, range, conn, tenant, client, terms } => {
                 self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
@@ -160,6 +204,9 @@ impl RangeServices {
             InboxRequest::Unsubscribe { req, range, owner, filter } => self.with_inboxes(range, |table, _, effects| {
                 table.unsubscribe(to(req), owner, &filter, effects);
             }),
+            InboxRequest::Insert { req, range, .. } if !self.has_machine(range) => {
+                self.refuse_insertion(to(req));
+            }
             InboxRequest::Insert { req, range, tenant, places, message, origin } => {
                 let is_refused = message.view().qos != QoS::AtMostOnce && self.is_short_of_space();
                 self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
@@ -186,7 +233,33 @@ impl RangeServices {
         }
     }
 
+    /// Whether an answer is waited for: not if a leader before the one that answered first has answered late.
+    fn is_waited_for(&mut self, answer: &InboxRequest) -> bool {
+        let (asked, range) = match answer {
+            InboxRequest::Attached { req, .. }
+            | InboxRequest::Detached { req }
+            | InboxRequest::Subscribed { req, .. }
+            | InboxRequest::Unsubscribed { req, .. }
+            | InboxRequest::Done { req } => (AskedAs::Req(*req), None),
+            InboxRequest::Settled { token, range } => (AskedAs::Token(*token), Some(*range)),
+            _ => return true,
+        };
+        if self.reigns.is_none() {
+            return true;
+        }
+        let request = self.take_asked(asked, range);
+        if let (Some(InboxRequest::Attach { conn, range, .. }), InboxRequest::Attached { result: Ok(_), .. }) =
+            (&request, answer)
+        {
+            self.note_attached(conn.slot, *range);
+        }
+        request.is_some()
+    }
+
     fn handle_inbox_answer(&mut self, message: InboxRequest) {
+        if !self.is_waited_for(&message) {
+            return;
+        }
         match message {
             InboxRequest::Attached { req, result } => self.complete(Completion::Attached { req, result }),
             InboxRequest::Detached { req } => self.complete(Completion::Detached { req }),
@@ -196,8 +269,12 @@ impl RangeServices {
             }
             InboxRequest::Inserted { req, result } => self.complete(Completion::Inserted { req, result }),
             InboxRequest::Done { req } => self.complete(Completion::InboxDone { req }),
-            InboxRequest::Settled { token } => self.handle_settled(token),
+            InboxRequest::Settled { token, .. } => self.handle_settled(token),
             InboxRequest::Push { conn, messages } => self.complete(Completion::InboxPush { conn, messages }),
+            InboxRequest::Lost { conn } => {
+                self.note_detached(conn.slot);
+                self.complete(Completion::InboxLost { conn });
+            }
             request => unreachable!("{request:?} is handled where the range is"),
         }
     }
@@ -211,6 +288,7 @@ impl RangeServices {
         result: Result<(), PortError>,
     ) {
         self.with_inboxes(range, |table, _, effects| table.route_added(inbox, subscription, result, effects));
+        self.route_opened(range, Some((inbox, subscription)));
     }
 
     pub(super) fn handle_inbox_timeout(&mut self, now: Instant) {
@@ -225,11 +303,11 @@ impl RangeServices {
         for effect in effects.drain(..) {
             match effect {
                 InboxEffect::Attached { to, result } => self.answer(to, |req| InboxRequest::Attached { req, result }),
-                InboxEffect::SettleAndAttach { to, attached } => self.forget_everywhere(to, attached),
+                InboxEffect::SettleAndAttach { to, attached } => self.settlements.push((to, attached)),
                 InboxEffect::Done { to } => self.answer(to, |req| InboxRequest::Done { req }),
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
-                    self.answer(to, |_| InboxRequest::Settled { token });
+                    self.answer(to, |_| InboxRequest::Settled { token, range });
                 }
                 InboxEffect::Detached { to } => self.answer(to, |req| InboxRequest::Detached { req }),
                 InboxEffect::Subscribed { to, result } => {
@@ -239,8 +317,11 @@ impl RangeServices {
                     self.answer(to, |req| InboxRequest::Unsubscribed { req, existed });
                 }
                 InboxEffect::Inserted { to, result } => self.answer(to, |req| InboxRequest::Inserted { req, result }),
+                InboxEffect::Lost { conn } => {
+                    self.send_to_asker((conn.node, conn.shard), InboxRequest::Lost { conn });
+                }
                 InboxEffect::Push { conn, messages } => {
-                    self.send(conn.shard, Message::Inbox(InboxRequest::Push { conn, messages }));
+                    self.send_to_asker((conn.node, conn.shard), InboxRequest::Push { conn, messages });
                 }
                 InboxEffect::AddRoute { tenant, route, receiver } => {
                     if let Receiver::Inbox { inbox, subscription, .. } = receiver {
@@ -264,12 +345,33 @@ impl RangeServices {
     }
 
     fn answer(&mut self, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
-        self.send(to.shard, Message::Inbox(message(to.req)));
+        self.send_to_asker((to.node, to.shard), message(to.req));
+    }
+
+    /// A message was to be stored in a range that is not led here any more.
+    pub(super) fn refuse_insertion(&mut self, to: ReplyTo) {
+        self.answer(to, |req| InboxRequest::Inserted { req, result: Err(PortError::Unavailable) });
+    }
+
+    fn send_to_asker(&mut self, (node, shard): (NodeIdx, ShardId), answer: InboxRequest) {
+        if node == NodeIdx::HERE {
+            self.send(shard, Message::Inbox(answer));
+        } else {
+            let answer = InboxRequest::Answer { node, shard, answer: Box::new(answer) };
+            self.send(self.arrives_at(node, shard), Message::Inbox(answer));
+        }
+    }
+
+    /// Over the link that the request has come by. If that has ended, the asker knows.
+    fn tell_asker(&mut self, now: Instant, (node, shard): (NodeIdx, ShardId), answer: &InboxRequest) {
+        if let Some(answer) = RemoteInbox::of(answer, shard, 0, now) {
+            self.send_remote(Via::From(node, shard), None, &Remote::Inbox(answer));
+        }
     }
 
     /// An earlier process may have ended before every range knew that a publish need not be recognised any more. They must, before its
     /// identifier can be used again.
-    fn forget_everywhere(&mut self, to: ReplyTo, attached: Box<Attached>) {
+    pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };
         let epoch = attached.epoch;
         let origins: Arc<[Origin]> =
@@ -277,7 +379,7 @@ impl RangeServices {
         let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {
-            self.send_to_range(range, InboxRequest::Settle { token, range, origins: origins.clone() });
+            self.ask_leader(now, range, InboxRequest::Settle { token, range, origins: origins.clone() });
         }
     }
 

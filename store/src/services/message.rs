@@ -4,7 +4,7 @@
 //! every shard has been told of a tenant before the first of its clients was admitted.
 
 use bifro_core::client::Client;
-use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message as Published;
 use bifro_core::ports::{
     AttachTerms, Attached, DetachState, InboxMessage, InboxPlaces, Matches, Origin, PortError, Receiver,
@@ -26,6 +26,80 @@ pub enum Message {
     Inbox(Inbox),
     /// Of retain.
     Retain(Retain),
+    /// Of who leads which range.
+    Reign(Reign),
+    /// To the range's shard: what is asked of its leader.
+    Asked(Box<Asked>),
+}
+
+/// What is asked of a range's leader.
+#[derive(Debug)]
+pub struct Asked {
+    /// Node that asks.
+    pub node: NodeIdx,
+    /// Its shard.
+    pub shard: ShardId,
+    /// Term in which it takes this node for the leader.
+    pub term: u64,
+    /// A request.
+    pub request: Inbox,
+}
+
+/// Of who leads which range.
+#[derive(Debug)]
+pub enum Reign {
+    /// To every shard: this node leads a range, and all live nodes know its routes.
+    Leads {
+        /// The range.
+        range: RangeIdx,
+        /// In which term.
+        term: u64,
+    },
+    /// To every shard: it does not any more. Answered by `Ended`, and later by `Confirmed`.
+    Ends {
+        /// The range.
+        range: RangeIdx,
+        /// The term.
+        term: u64,
+    },
+    /// The shard does not count on it any more.
+    Ended {
+        /// The range.
+        range: RangeIdx,
+        /// The term.
+        term: u64,
+    },
+    /// Nor does any shard of another node whose link arrives there.
+    Confirmed {
+        /// The range.
+        range: RangeIdx,
+        /// The term.
+        term: u64,
+    },
+    /// To every shard: nothing that a node has claimed is true any more. Answered by `Forgotten`.
+    Forget {
+        /// The node, which has died.
+        node: NodeIdx,
+    },
+    /// The shard does not count on its claims any more.
+    Forgotten {
+        /// The node.
+        node: NodeIdx,
+    },
+    /// To every shard: the link of another node's shard has ended, or the node has died.
+    OwnersLost {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard; none: all of them.
+        shard: Option<ShardId>,
+    },
+    /// To a host's shard: what another node's host has sent.
+    Frame {
+        /// The node.
+        from: NodeId,
+        /// A frame.
+        bytes: Vec<u8>,
+    },
 }
 
 /// Of the session dictionary.
@@ -173,7 +247,7 @@ pub enum Dist {
 }
 
 /// Of the inboxes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Inbox {
     /// Make `conn` the owner of its client's session.
     Attach {
@@ -313,6 +387,8 @@ pub enum Inbox {
     Settled {
         /// The asker's number.
         token: u32,
+        /// Range that has forgotten.
+        range: RangeIdx,
     },
     /// Messages are done with.
     Commit {
@@ -330,6 +406,79 @@ pub enum Inbox {
         /// The messages.
         messages: Vec<InboxMessage>,
     },
+    /// To the connection's shard: its session counts on it no more.
+    Lost {
+        /// Which.
+        conn: ConnRef,
+    },
+    /// To the shard where the links of another node's shard arrive: an answer, or a push, for that shard.
+    Answer {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard.
+        shard: ShardId,
+        /// What it hears.
+        answer: Box<Self>,
+    },
+}
+
+/// How an asker numbers what it asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AskedAs {
+    /// As a request of its driver's.
+    Req(ReqId),
+    /// As an attach of its own that waits for all ranges.
+    Token(u32),
+}
+
+impl Inbox {
+    /// The range that is asked; none if this is no request.
+    pub const fn range(&self) -> Option<RangeIdx> {
+        match self {
+            Self::Attach { range, .. }
+            | Self::Discard { range, .. }
+            | Self::Detach { range, .. }
+            | Self::Subscribe { range, .. }
+            | Self::Unsubscribe { range, .. }
+            | Self::Insert { range, .. }
+            | Self::Step { range, .. }
+            | Self::Settle { range, .. }
+            | Self::Commit { range, .. } => Some(*range),
+            Self::Attached { .. }
+            | Self::Detached { .. }
+            | Self::Subscribed { .. }
+            | Self::Unsubscribed { .. }
+            | Self::Inserted { .. }
+            | Self::Done { .. }
+            | Self::Settled { .. }
+            | Self::Push { .. }
+            | Self::Lost { .. }
+            | Self::Answer { .. } => None,
+        }
+    }
+
+    /// The tenant, where it is not clear from what the range knows.
+    pub const fn tenant(&self) -> Option<TenantIdx> {
+        match self {
+            Self::Attach { tenant, .. } | Self::Discard { tenant, .. } => Some(*tenant),
+            _ => None,
+        }
+    }
+
+    /// How the asker numbers the request; none if it is not answered.
+    pub const fn asked_as(&self) -> Option<AskedAs> {
+        match self {
+            Self::Attach { req, .. }
+            | Self::Discard { req, .. }
+            | Self::Detach { req, .. }
+            | Self::Subscribe { req, .. }
+            | Self::Unsubscribe { req, .. }
+            | Self::Insert { req, .. }
+            | Self::Step { req, .. } => Some(AskedAs::Req(*req)),
+            Self::Settle { token, .. } => Some(AskedAs::Token(*token)),
+            _ => None,
+        }
+    }
 }
 
 /// A step of a QoS 2 exchange; see [`bifro_core::ports::Inbox`].

@@ -23,9 +23,12 @@ mod cluster;
 mod dict;
 mod dist;
 mod inbox;
+mod leading;
 pub mod message;
+mod placement;
 mod ranges;
 mod registrations;
+mod reigns;
 mod replicas;
 mod retain;
 mod telling;
@@ -33,6 +36,7 @@ mod telling;
 mod tests;
 mod wire;
 
+pub use leading::FindTenant;
 pub use message::Message;
 
 use crate::fatal::{Fatal, Wake};
@@ -42,15 +46,19 @@ use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
 use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::nodes::Nodes;
-use bifro_core::ports::{Completion, Out, Services, Via};
+use bifro_core::ports::{Attached, Completion, Out, Services, Via};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::{Instant, earlier};
+use bifro_raft::Membership;
+use bifro_range::ReplyTo;
 use bifro_range::dict::OwnerTable;
 use bifro_range::dist::{MatchCache, RoutePartition};
 use bifro_range::inbox::{InboxEffect, InboxTable, Loader};
 use bifro_range::retain::{RetainEffect, RetainTable};
 use hashbrown::HashMap;
+use leading::State;
 use ranges::{Range, Service, range_id};
+use reigns::Reigns;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -83,10 +91,18 @@ pub struct RangeServices {
     retained: Vec<Range<RetainTable>>,
     /// Attaches that wait for all ranges, by the token this shard gave them.
     settling: Slab<inbox::Settling>,
+    /// Attaches that are to wait so.
+    settlements: Vec<(ReplyTo, Box<Attached>)>,
     /// Searches this shard waits for, by request.
     searches: HashMap<ReqId, retain::Search>,
     /// The storage; none if nothing is kept.
     host: Option<Host>,
+    /// Who leads which range of persistent sessions; none if this node has all of them to itself.
+    reigns: Option<Box<Reigns>>,
+    /// What this node is to each range of persistent sessions here, if others have replicas too.
+    states: Vec<State>,
+    find_tenant: FindTenant,
+    fatal: Fatal,
     /// Routes of the sessions that an earlier process left, to be added in the first turn, when all tenants are known.
     recovered: Vec<(RangeIdx, InboxEffect)>,
     is_recovered: bool,
@@ -166,20 +182,62 @@ impl RangeServices {
         now: Instant,
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
     ) -> Result<Self, HostError> {
-        let genesis = *node.genesis();
+        let genesis = node.genesis();
         let here = placement.ranges(genesis.ranges);
-        let both = |range| [Service::Inbox, Service::Retain].map(|service| range_id(service, range));
-        let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal, now)?;
+        let alone =
+            |range| [Service::Inbox, Service::Retain].map(|of| (range_id(of, range), Membership::single(genesis.node)));
+        let mut host = Host::open(node, here.clone().flat_map(alone), wake, fatal, now)?;
         host.recover(now);
+        // All of them are led here, by now and as long as this process lives.
+        drop(host.take_changes());
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
-            services.load(&mut host, range, now, tenant)?;
+            services.load_retained(&mut host, range, now, tenant)?;
+            services.load_inboxes(&mut host, range, now, tenant)?;
         }
         services.host = Some(host);
         Ok(services)
     }
 
-    fn load(
+    /// As [`Self::durable`], for a node whose persistent sessions have replicas on other nodes, and which leads some of their ranges or
+    /// none. Retained messages are each node's own, and kept equal ([`replicas`]).
+    ///
+    /// # Errors
+    /// As [`Self::durable`].
+    ///
+    /// # Panics
+    /// As [`Self::durable`].
+    pub fn clustered(
+        placement: Placement,
+        node: &Node,
+        wake: Wake,
+        fatal: Fatal,
+        now: Instant,
+        tenant: FindTenant,
+    ) -> Result<Self, HostError> {
+        let genesis = node.genesis();
+        let here = placement.ranges(genesis.ranges);
+        let both = |range| {
+            let inboxes = range_id(Service::Inbox, range);
+            let retained = (range_id(Service::Retain, range), Membership::single(genesis.node));
+            [(inboxes, placement::founding(inboxes, &genesis.founders)), retained]
+        };
+        let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal.clone(), now)?;
+        host.recover(now);
+        let mut services = Self::new(placement, genesis.ranges, genesis.seed);
+        for range in here {
+            services.load_retained(&mut host, range, now, &*tenant)?;
+            services.states.push(State::Following);
+        }
+        services.host = Some(host);
+        services.reigns = Some(Box::new(Reigns::new(genesis.ranges)));
+        services.metrics.ranges_unled.set(genesis.ranges.into());
+        (services.find_tenant, services.fatal) = (tenant, fatal);
+        services.follow_host(now);
+        Ok(services.join(genesis.node))
+    }
+
+    fn load_retained(
         &mut self,
         host: &mut Host,
         range: RangeIdx,
@@ -189,13 +247,21 @@ impl RangeServices {
         let at = self.local(range);
         let retained = &mut self.retained[at].machine;
         *retained = RetainTable::durable();
-        host.for_each(now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))?;
-        let inboxes = &mut self.inboxes[at].machine;
-        *inboxes = InboxTable::durable(range, self.seed);
-        let mut loader = Loader::new(inboxes);
+        host.for_each(now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
+    }
+
+    fn load_inboxes(
+        &mut self,
+        host: &mut Host,
+        range: RangeIdx,
+        now: Instant,
+        tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
+    ) -> Result<(), HostError> {
+        let at = self.local(range);
+        let mut loader = Loader::new(InboxTable::durable(range, self.seed));
         host.for_each(now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
         let mut effects = Vec::new();
-        loader.finish(now, &mut effects);
+        self.inboxes[at].machine = loader.finish(now, &mut effects);
         self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));
         Ok(())
     }
@@ -221,8 +287,15 @@ impl RangeServices {
             inboxes: here.clone().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
             retained: here.map(|range| Range::new(range, RetainTable::new())).collect(),
             settling: Slab::new(),
+            settlements: Vec::new(),
             searches: HashMap::new(),
             host: None,
+            reigns: None,
+            states: Vec::new(),
+            find_tenant: Arc::new(|name| {
+                unreachable!("only what is replicated is loaded while the shard runs: {name}")
+            }),
+            fatal: Arc::new(|_| {}),
             recovered: Vec::new(),
             is_recovered: false,
             is_touched: true,
@@ -282,8 +355,12 @@ impl RangeServices {
     /// Works off what this shard has told itself. Ends every call that may have sent something.
     fn settle(&mut self, now: Instant) {
         self.is_touched = true;
-        while let Some(message) = self.local.pop_front() {
-            self.handle(now, self.shard, message);
+        loop {
+            while let Some(message) = self.local.pop_front() {
+                self.handle(now, self.shard, message);
+            }
+            let Some((to, attached)) = self.settlements.pop() else { return };
+            self.forget_everywhere(now, to, attached);
         }
     }
 
@@ -293,6 +370,8 @@ impl RangeServices {
             Message::Dist(message) => self.handle_dist(from, message),
             Message::Inbox(message) => self.handle_inbox(now, from, message),
             Message::Retain(message) => self.handle_retain(now, from, message),
+            Message::Reign(message) => self.handle_reign(now, from, message),
+            Message::Asked(asked) => self.handle_asked(now, *asked),
         }
     }
 
@@ -360,6 +439,10 @@ impl RangeServices {
         self.metrics.retained_messages.set(self.retained.iter().map(|range| range.machine.messages()).sum());
         self.metrics.retained_bytes.set(self.retained.iter().map(|range| range.machine.bytes()).sum());
         self.metrics.routes.set(self.routes.routes());
+        if let Some(reigns) = &self.reigns {
+            self.metrics.ranges_unled.set(reigns.unled() as u64);
+            self.metrics.ranges_led.set(self.states.iter().filter(|state| state.leads()).count() as u64);
+        }
         let (full, expired) = self.dropped_told;
         if (full, expired) != (totals.dropped_full, totals.dropped_expired) {
             self.metrics.dropped_queue_full.add(totals.dropped_full - full);
@@ -380,6 +463,8 @@ impl Services for RangeServices {
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_dict_timeout(now);
         self.lapse_links(now);
+        self.withdraw_reigns(now);
+        self.place_replicas(now);
         self.go_on_telling();
         self.handle_inbox_timeout(now);
         self.handle_retain_timeout(now);
@@ -391,6 +476,9 @@ impl Services for RangeServices {
         let retained = self.retained.iter().filter_map(|range| range.machine.next_timeout()).min();
         let host = self.host.as_ref().and_then(Host::next_timeout);
         let links = self.cluster.as_ref().and_then(|cluster| cluster.next_timeout());
+        let loaded = self.has_loaded().then(Instant::default);
+        let reigns = earlier(loaded, self.reigns.as_ref().and_then(|reigns| reigns.next_timeout()));
+        let links = earlier(links, reigns);
         earlier(links, earlier(earlier(self.owners.next_timeout(), host), earlier(inboxes, retained)))
     }
 
@@ -398,14 +486,17 @@ impl Services for RangeServices {
         let worked = self.host.as_mut().is_some_and(|host| host.poll(now));
         if worked {
             self.release(now);
+            self.follow_host(now);
+            self.settle(now);
         }
         worked
     }
 
-    fn end_turn(&mut self, now: Instant) {
+    fn end_turn(&mut self, now: Instant) -> bool {
         if !std::mem::take(&mut self.is_touched) && self.is_recovered {
-            return;
+            return false;
         }
+        self.open_loaded(now);
         if let Some(host) = &mut self.host {
             self.inboxes.iter_mut().for_each(|range| range.record(host));
             self.retained.iter_mut().for_each(|range| range.record(host));
@@ -419,7 +510,11 @@ impl Services for RangeServices {
             self.settle(now);
             self.is_recovered = self.additions.is_empty();
         }
+        self.follow_host(now);
+        self.settle(now);
+        self.is_touched = self.has_loaded();
         self.tell_metrics();
+        !self.out.is_empty()
     }
 
     fn is_quiet(&self) -> bool {
@@ -455,6 +550,19 @@ impl Services for RangeServices {
 
     fn receive_remote(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, bytes: &[u8]) -> bool {
         self.handle_remote(now, via, tenant, bytes)
+    }
+
+    fn hand_over(&mut self, now: Instant) {
+        self.hand_over_ranges(now);
+        self.settle(now);
+    }
+
+    fn is_complete(&self) -> bool {
+        self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete())
+    }
+
+    fn is_replicated(&self) -> bool {
+        self.reigns.is_some()
     }
 
     fn unheard_nodes(&self) -> &[NodeIdx] {

@@ -64,6 +64,11 @@ impl<M: Machine> Range<M> {
         }
     }
 
+    /// The effects that will never be carried out, since the range is led elsewhere now.
+    pub(super) fn drop_held(&mut self) -> impl Iterator<Item = M::Effect> {
+        std::mem::take(&mut self.held).into_iter().map(|(_, effect)| effect)
+    }
+
     /// Hands the turn's changes to the host.
     pub(super) fn record(&mut self, host: &mut Host) {
         let id = self.id();

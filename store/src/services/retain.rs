@@ -5,7 +5,7 @@ use super::message::{Message, Retain as RetainMessage};
 use super::ranges::{Machine, Service};
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{RangeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message as Published;
 use bifro_core::ports::{Completion, PortError, Retain, RetainedMessage};
 use bifro_core::settings::Resource;
@@ -69,7 +69,7 @@ impl Retain for RangeServices {
 
 impl RangeServices {
     pub(super) fn handle_retain(&mut self, now: Instant, from: ShardId, message: RetainMessage) {
-        let to = |req| ReplyTo { shard: from, req };
+        let to = |req| ReplyTo { node: NodeIdx::HERE, shard: from, req };
         match message {
             RetainMessage::Set { req, range, tenant, publisher, message } => {
                 let is_refused = !message.payload().is_empty() && self.is_short_of_space();

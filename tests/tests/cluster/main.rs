@@ -1,6 +1,9 @@
 //! Nodes as real processes that find each other, lose each other and meet again.
 
 mod certificates;
+mod genesis;
 mod overlay;
 mod partitions;
+mod replication;
+mod storm;
 mod underlay;

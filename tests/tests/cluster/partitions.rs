@@ -1,5 +1,6 @@
 //! Cut networks, by `scripts/cluster.sh` in network namespaces. Needs root.
 
+use super::replication::kept;
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::packet::Packet;
@@ -92,6 +93,23 @@ impl Network {
         assert!(matches!(received.packet(), Packet::PubAck(ack) if !ack.reason.is_error()), "{received:?}");
     }
 
+    /// Waits until every range has a leader and all its replicas.
+    fn wait_for_replicas(&self) {
+        let metric = |number: u32, name: &str| -> f64 {
+            let address = format!("10.78.0.{number}:9091").parse().expect("an address");
+            let page = bifro_tests::http::get(address, "/metrics").body;
+            let values = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+            values.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+        };
+        let start = Instant::now();
+        let sum = |name: &str| (1..=self.0).map(|number| metric(number, name)).sum::<f64>();
+        std::thread::sleep(Duration::from_millis(300));
+        while (sum("bifro_ranges_unled"), sum("bifro_ranges_moving"), sum("bifro_ranges_led")) != (0.0, 0.0, 8.0) {
+            assert!(start.elapsed() < 3 * PATIENCE, "{} ranges have no leader", sum("bifro_ranges_unled"));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Waits until every node has these retained messages.
     fn wait_for_retained(&self, wanted: &[&str]) {
         let start = Instant::now();
@@ -134,6 +152,9 @@ impl Drop for Network {
     }
 }
 
+/// What is set in two halves, in this order: by nodes 1, 4, 2 and 5.
+const SET: [(&str, &str); 4] = [("one half", "1"), ("other half", "4"), ("both", "older"), ("both", "newer")];
+
 #[test]
 fn cut_networks_make_halves_and_healed_ones_one_cluster() {
     let Some(network) = Network::up(5) else { return };
@@ -153,17 +174,20 @@ fn cut_networks_make_halves_and_healed_ones_one_cluster() {
     network.publish_to_all(1);
 
     network.retain(1, "both", "before");
+    let mut setters = [1, 4, 2, 5].map(|number| network.client(number, "setter"));
     network.cut(&[1, 2], &[3, 4, 5]);
     let half = |number| if number <= 2 { 2 } else { 3 };
     network.wait_for(half, |number| 5 - half(number));
-    network.retain(1, "one half", "1");
-    network.retain(4, "other half", "4");
-    network.retain(2, "both", "older");
-    network.retain(5, "both", "newer");
+    // Publishers may have to wait for a majority of some range, but what they have sent is retained where they are.
+    for (setter, (topic, message)) in setters.iter_mut().zip(SET) {
+        setter.publish(topic, message.as_bytes(), QoS::AtLeastOnce, true);
+        std::thread::sleep(Duration::from_millis(50));
+    }
     // Until they ask each other only now and then.
     std::thread::sleep(Duration::from_secs(10));
     network.script(&["heal"]);
     eprintln!("halves are one cluster {:?} after the cut", whole());
+    drop(setters);
     network.wait_for_retained(&["both=newer", "one half=1", "other half=4"]);
     network.publish_to_all(2);
 
@@ -182,4 +206,44 @@ fn cut_networks_make_halves_and_healed_ones_one_cluster() {
     }
     eprintln!("one cluster {:?} after cuts that came and went", whole());
     network.publish_to_all(4);
+}
+
+/// Two of three have a majority of every range; the third has of none, and can neither lose a message nor take one.
+#[test]
+fn a_majority_goes_on_with_all_sessions_and_a_node_that_is_cut_off_acknowledges_nothing() {
+    let Some(network) = Network::up(3) else { return };
+    network.wait_for_replicas();
+    let address = |number: u32| format!("10.78.0.{number}:1883").parse().expect("an address");
+    for n in 0..8 {
+        let (mut session, _) = Client::connect_with(address(3), &kept(&format!("session {n}")));
+        session.subscribe(&format!("q/{n}"), QoS::AtLeastOnce);
+        session.disconnect();
+    }
+    let mut cut_off = network.client(3, "cut off");
+    network.cut(&[3], &[1, 2]);
+    network.wait_for(|number| if number == 3 { 1 } else { 2 }, |number| if number == 3 { 2 } else { 1 });
+    cut_off.publish("q/1", b"from a node that is cut off", QoS::AtLeastOnce, false);
+    let mut publisher = network.client(1, "publisher");
+    for n in 0..8 {
+        while publisher.publish_acked(&format!("q/{n}"), n.to_string().as_bytes()) != Reason::SUCCESS {}
+    }
+    let (mut session, connack) = Client::connect_with(address(2), &kept("session 1"));
+    assert!(matches!(connack.packet(), Packet::ConnAck(ack) if ack.session_present));
+    let received = session.recv_publish();
+    assert!(matches!(received.packet(), Packet::Publish(publish) if publish.payload == b"1"), "{received:?}");
+    session.disconnect();
+    if let Some(Some(answer)) = cut_off.recv_within(Duration::from_secs(5)) {
+        let is_refused = matches!(answer.packet(), Packet::PubAck(ack) if ack.reason.is_error())
+            || matches!(answer.packet(), Packet::Disconnect(_));
+        assert!(is_refused, "{answer:?}");
+    }
+    network.script(&["heal"]);
+    network.wait_for(|_| 3, |_| 0);
+    for n in (0..8).filter(|&n| n != 1) {
+        let (mut session, connack) = Client::connect_with(address(3), &kept(&format!("session {n}")));
+        assert!(matches!(connack.packet(), Packet::ConnAck(ack) if ack.session_present), "session {n}");
+        let received = session.recv_publish();
+        let expected = n.to_string();
+        assert!(matches!(received.packet(), Packet::Publish(publish) if publish.payload == expected.as_bytes()));
+    }
 }

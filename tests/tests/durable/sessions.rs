@@ -154,7 +154,7 @@ fn a_second_process_on_the_same_directory_says_whose_it_is_and_ends() {
 fn a_damaged_identity_is_told_and_nothing_is_touched() {
     let broker = Broker::start(1, "");
     let crashed = broker.crash();
-    let path = crashed.dir.join("data/NODE");
+    let path = crashed.dir.join("data/CLUSTER");
     let text = std::fs::read_to_string(&path).expect("it is there").replace("ranges 8", "ranges 9");
     std::fs::write(&path, &text).expect("written");
     let output = std::process::Command::new(bifro_tests::process::binaries().join("bifro-uring"))
@@ -164,7 +164,7 @@ fn a_damaged_identity_is_told_and_nothing_is_touched() {
         .expect("the binary starts");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("NODE is damaged") && said.contains("restore it"), "{said}");
+    assert!(said.contains("CLUSTER is damaged") && said.contains("restore it"), "{said}");
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), text);
     std::fs::remove_dir_all(&crashed.dir).expect("removed");
 }

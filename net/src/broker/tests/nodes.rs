@@ -41,7 +41,7 @@ impl Cluster {
         };
         for me in 0..self.nodes.len() {
             let others = (0..self.nodes.len()).filter(|&node| node != me && self.lives[node]).map(member).collect();
-            let nodes = Arc::new(Nodes { me: NodeId(me as u64), others });
+            let nodes = Arc::new(Nodes { me: NodeId(me as u64), others, members: Vec::new() });
             self.nodes[me].command(|| Command::Nodes(nodes.clone()));
         }
     }

@@ -3,6 +3,7 @@
 use super::raw::Raw;
 use super::*;
 use crate::links::limits::UNPROVEN_WINDOW_BYTES;
+use bifro_core::ids::ClusterId;
 use bifro_core::rng::Prng;
 use std::net::UdpSocket;
 
@@ -18,6 +19,25 @@ fn a_wrong_secret_is_refused_at_both_ends() {
     assert_eq!(pair.two.links.counters().proofs_refused, 1);
     assert_eq!(pair.two.links.counters().handshakes_failed, 1);
     assert_eq!(pair.one.links.counters().handshakes_failed, 1);
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused_at_both_ends_and_one_of_none_is_not() {
+    let of = |node, cluster| {
+        let mut end = End::new(config(node, "secret"));
+        end.links.set_cluster(ClusterId(cluster));
+        end
+    };
+    let mut pair = Pair { one: of(1, 7), two: of(2, 8) };
+    pair.one.dial(pair.two.links.local_addr());
+    pair.until("refused", |pair| !pair.one.downs().is_empty());
+    let downs = pair.one.downs();
+    assert!(!downs[0].1 && downs[0].2.contains("c7") && downs[0].2.contains("c8"), "{downs:?}");
+    assert!(pair.one.ups().is_empty() && pair.two.events.is_empty());
+    let mut pair = Pair { one: of(1, 7), two: End::new(config(2, "secret")) };
+    pair.one.dial(pair.two.links.local_addr());
+    pair.until("up", |pair| pair.one.ups().len() == 1 && pair.two.ups().len() == 1);
+    assert_eq!(pair.two.ups()[0].1.cluster, Some(ClusterId(7)));
 }
 
 #[test]

@@ -214,6 +214,19 @@ impl Group {
         self.members.current()
     }
 
+    /// The entry that [`Group::membership`] comes from, or the checkpoint or snapshot if that had them.
+    pub fn members_since(&self) -> Index {
+        self.members.since()
+    }
+
+    /// Up to where a peer is known to agree, durably; `None` unless this replica leads and sends it the log.
+    pub fn matched(&self, peer: NodeId) -> Option<Index> {
+        match &self.state {
+            State::Leader(leader) => leader.peers.get(&peer).map(|peer| peer.matched),
+            _ => None,
+        }
+    }
+
     /// The last entry.
     pub const fn last(&self) -> LogId {
         self.log.last()

@@ -72,6 +72,11 @@ pub enum InboxEffect {
         /// The messages, in order.
         messages: Vec<InboxMessage>,
     },
+    /// The session does not count on its owner any more, a connection of another node that is held for lost: should it live, it has to go.
+    Lost {
+        /// The connection.
+        conn: ConnRef,
+    },
     /// Add a route, then call [`InboxTable::route_added`](super::InboxTable::route_added).
     AddRoute {
         /// Tenant.

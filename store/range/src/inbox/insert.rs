@@ -159,7 +159,7 @@ impl Inbox {
             InboxMessage { seq: None, message: message.clone(), qos, retain, subscription_ids, check_delivery: check };
         if qos == QoS::AtMostOnce {
             match self.presence {
-                Presence::Attached(conn) if !self.queue.has_backlog() => {
+                Presence::Attached(conn, _) if !self.queue.has_backlog() => {
                     effects.push(InboxEffect::Push { conn, messages: vec![inbox_message] });
                     return;
                 }

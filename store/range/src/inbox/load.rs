@@ -22,10 +22,10 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
-/// Records on their way into a table, which must be empty.
+/// Records on their way into a table.
 #[derive(Debug)]
-pub struct Loader<'a> {
-    table: &'a mut InboxTable,
+pub struct Loader {
+    table: InboxTable,
     last_generation: u32,
     messages: HashMap<u64, Arc<Message>>,
     presences: Vec<(Slot, PresenceRecord)>,
@@ -50,9 +50,9 @@ impl<'a> Key<'a> {
     }
 }
 
-impl<'a> Loader<'a> {
-    /// Into this table.
-    pub fn new(table: &'a mut InboxTable) -> Self {
+impl Loader {
+    /// Into this table, which must be empty.
+    pub fn new(table: InboxTable) -> Self {
         Self { table, last_generation: 0, messages: HashMap::new(), presences: Vec::new() }
     }
 
@@ -122,7 +122,7 @@ impl<'a> Loader<'a> {
             in_flight.push((packet_id, false, InboxSeq(value.u64()?)));
         }
         let tenant = tenant(&client.tenant);
-        let table = &mut *self.table;
+        let table = &mut self.table;
         let publisher = publisher_key(table.seed(), &tenant.name, &client.client_id);
         let key = TenantKey { tenant: tenant.idx, name: (&*client.client_id).into() };
         // Who owned it has gone with the earlier process; when it expires is decided in `finish`.
@@ -178,8 +178,8 @@ impl<'a> Loader<'a> {
 
     /// Every record has been loaded: sessions go on where they stood, those that had an owner as if its connection had broken
     /// `now`. Emits the routes to be added; wills and expiry follow by the timer.
-    pub fn finish(self, now: Instant, effects: &mut Vec<InboxEffect>) {
-        let Self { table, last_generation, messages, presences } = self;
+    pub fn finish(self, now: Instant, effects: &mut Vec<InboxEffect>) -> InboxTable {
+        let Self { mut table, last_generation, messages, presences } = self;
         let range = table.range();
         table.inboxes.restored(last_generation);
         table.books.last_shared = messages.keys().copied().max().unwrap_or(0);
@@ -203,10 +203,11 @@ impl<'a> Loader<'a> {
         }
         // A crash between a message's record and the last of its readers' leaves none behind: they are of one entry.
         debug_assert!(messages.keys().all(|number| table.books.shared.contains_key(number)));
+        table
     }
 }
 
-fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
+pub(super) fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
     match presence {
         PresenceRecord::Detached { expires_at, will } => Presence::Detached { expires_at, will },
         PresenceRecord::Attached { expiry_s, will } => Presence::Detached {
@@ -219,7 +220,7 @@ fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
 impl Inbox {
     /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1]. Of a connection that was left in order the
     /// record says what that is; of one that was not, whatever the window let through may have.
-    fn restore_in_flight(&mut self, was_attached: bool) {
+    pub(super) fn restore_in_flight(&mut self, was_attached: bool) {
         self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
         let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
         let window = if was_attached { INBOX_PUSH_WINDOW } else { 0 };

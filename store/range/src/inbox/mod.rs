@@ -21,6 +21,7 @@ mod effect;
 mod insert;
 mod load;
 mod queue;
+mod reign;
 mod session;
 mod subscriptions;
 mod table;

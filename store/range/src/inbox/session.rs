@@ -13,7 +13,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::{Attached, InFlight, InboxMessage, Left, PortError, Receiver, SubOptions};
+use bifro_core::ports::{Attached, FutureWill, InFlight, InboxMessage, Left, PortError, Receiver, SubOptions};
 use bifro_core::settings::{Quota, Resource};
 use bifro_core::time::Instant;
 use core::num::NonZeroU16;
@@ -21,8 +21,8 @@ use core::num::NonZeroU16;
 /// Whether somebody speaks for the session.
 #[derive(Debug)]
 pub(super) enum Presence {
-    /// This connection does.
-    Attached(ConnRef),
+    /// This connection does. One of another node may be lost without a word: then these terms hold.
+    Attached(ConnRef, Option<Box<(u32, Option<FutureWill>)>>),
     /// Nobody; the session and its will wait for their times.
     Detached {
         /// None: never.
@@ -89,7 +89,7 @@ impl Inbox {
     /// When the will or the session is due, whichever comes first [MQTT5-3.1.3-9].
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match &self.presence {
-            Presence::Attached(_) => None,
+            Presence::Attached(..) => None,
             Presence::Detached { expires_at, will } => {
                 let will_at = will.as_ref().map(|&(at, _)| at);
                 expires_at.iter().chain(&will_at).min().copied()
@@ -196,7 +196,7 @@ impl Inbox {
     /// What a session that has an owner no more is at rest.
     pub(super) fn presence_record(&self) -> Option<PresenceRecord> {
         match &self.presence {
-            Presence::Attached(_) => None,
+            Presence::Attached(..) => None,
             Presence::Detached { expires_at, will } => {
                 Some(PresenceRecord::Detached { expires_at: *expires_at, will: will.clone() })
             }
@@ -210,7 +210,7 @@ impl Inbox {
 
     /// Pushes as much as the window allows to the live owner.
     pub(super) fn push(&mut self, now: Instant, books: &mut Books, effects: &mut Vec<InboxEffect>) {
-        let Presence::Attached(conn) = self.presence else { return };
+        let Presence::Attached(conn, _) = self.presence else { return };
         let (mut messages, mut expired) = (Vec::new(), Vec::new());
         self.queue.push(now, INBOX_PUSH_WINDOW, &mut messages, &mut expired);
         self.drop_expired(&expired, books);

@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, InboxSeq, RangeIdx, Slot, TenantIdx, publisher_key};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, Slot, TenantIdx, publisher_key};
 use bifro_core::ports::{AttachTerms, Attached, DetachState, Origin, PortError, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
@@ -120,7 +120,7 @@ impl InboxTable {
         }
         let publisher = publisher_key(self.seed, &tenant.name, &client.client_id);
         let epoch = self.take_epoch();
-        let (quota, presence) = (tenant.quota.clone(), Presence::Attached(conn));
+        let (quota, presence) = (tenant.quota.clone(), attached_by(conn, &terms));
         let slot =
             self.inboxes.insert(|slot| Inbox::new(slot, tenant.idx, client.clone(), publisher, quota, epoch, presence));
         self.index.insert(key_of(tenant.idx, client).to_key(), slot);
@@ -150,7 +150,7 @@ impl InboxTable {
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
         inbox.epoch = epoch;
         inbox.client = client.clone();
-        inbox.presence = Presence::Attached(conn);
+        inbox.presence = attached_by(conn, &terms);
         if let Some(at) = inbox.deadline.take() {
             self.deadlines.clear(at, slot);
         }
@@ -200,6 +200,8 @@ impl InboxTable {
         effects: &mut Vec<InboxEffect>,
     ) {
         match self.inboxes.occupant_mut(owner.inbox) {
+            // It is held for lost already, or this is said a second time, since an earlier leader has not answered.
+            Some(inbox) if matches!(inbox.presence, Presence::Detached { .. }) => {}
             Some(inbox) if inbox.epoch == owner.epoch => {
                 // A durable inbox was told of each when it was received.
                 if !self.books.is_durable() {
@@ -476,6 +478,11 @@ fn answer(waiting: Waiting, effects: &mut Vec<InboxEffect>) {
     effects.extend(waiting.into_iter().map(|(to, existed)| InboxEffect::Subscribed { to, result: Ok(existed) }));
 }
 
-fn key_of(tenant: TenantIdx, client: &Client) -> TenantKeyRef<'_> {
+fn attached_by(conn: ConnRef, terms: &AttachTerms) -> Presence {
+    let may_be_lost = conn.node != NodeIdx::HERE;
+    Presence::Attached(conn, may_be_lost.then(|| Box::new((terms.expiry_s, terms.will.clone()))))
+}
+
+pub(super) fn key_of(tenant: TenantIdx, client: &Client) -> TenantKeyRef<'_> {
     TenantKeyRef { tenant, name: &client.client_id }
 }

@@ -4,10 +4,12 @@
 //! four-byte length that is checked against what is there before anything is allocated. What is read comes from a disk or
 //! from a peer, so nothing about it is asserted: whatever is wrong with it is a [`RecordError`].
 
+mod carried;
 mod stored;
 #[cfg(test)]
 mod tests;
 
+pub use carried::{decode_client, decode_message, encode_client, encode_message};
 pub(crate) use stored::{read_client, read_message, write_client, write_message};
 
 use crate::limits::RECORD_BYTES_MAX;

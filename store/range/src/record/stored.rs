@@ -21,12 +21,17 @@ pub(crate) fn write_message(writer: &mut Writer<'_>, message: &Message) {
 }
 
 pub(crate) fn read_message(reader: &mut Reader<'_>) -> Result<Arc<Message>, RecordError> {
+    read_view(reader).map(|view| view.to_message())
+}
+
+/// A message that is not copied yet.
+pub(super) fn read_view<'a>(reader: &mut Reader<'a>) -> Result<MessageView<'a>, RecordError> {
     let topic = reader.str()?;
     // What `MessageView::to_message` takes for granted of a packet.
     if topic.is_empty() || topic.len() > usize::from(u16::MAX) {
         return Err(RecordError::Value("topic"));
     }
-    let view = MessageView {
+    Ok(MessageView {
         topic,
         properties: reader.bytes()?,
         payload: reader.bytes()?,
@@ -34,8 +39,7 @@ pub(crate) fn read_message(reader: &mut Reader<'_>) -> Result<Arc<Message>, Reco
         retain: reader.flag()?,
         expiry_at: reader.maybe_instant()?,
         publisher: PublisherKey(reader.u64()?),
-    };
-    Ok(view.to_message())
+    })
 }
 
 /// The whole identity: permissions are asked again when a stored message is delivered, with the rules that came with it.

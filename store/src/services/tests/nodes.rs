@@ -142,7 +142,8 @@ impl Cluster {
                 address: ([127, 0, 0, 1], 1).into(),
                 shards: self.nodes[node].shards.len() as u16,
             });
-            let nodes = Arc::new(Nodes { me: NodeId(me as u64 + 100), others: others.collect() });
+            let members = (0..self.nodes.len()).map(|node| NodeId(node as u64 + 100)).collect();
+            let nodes = Arc::new(Nodes { me: NodeId(me as u64 + 100), others: others.collect(), members });
             for shard in 0..self.nodes[me].shards.len() as u16 {
                 self.call(me, ShardId(shard), |services, now, _| services.set_nodes(now, &nodes));
             }

@@ -50,12 +50,12 @@ impl Kept {
     /// As another process finds it.
     fn recovered(&self) -> (Self, Vec<String>) {
         let mut kept = Self { records: self.records.clone(), now: self.now, ..Self::new() };
-        let mut loader = Loader::new(&mut kept.table);
+        let mut loader = Loader::new(InboxTable::durable(RangeIdx(0), SEED));
         for (key, value) in &self.records {
             loader.load(key, value, |_| kept.tenant.clone()).expect("written by the table");
         }
         let mut effects = vec![];
-        loader.finish(self.now, &mut effects);
+        kept.table = loader.finish(self.now, &mut effects);
         let lines = effects.iter().map(line).collect();
         kept.carry_out(effects);
         (kept, lines)
@@ -117,7 +117,7 @@ impl Kept {
 
     fn attach_with(&mut self, who: u32, terms: AttachTerms) -> Vec<String> {
         self.pushed.remove(&name(who));
-        let to = ReplyTo { shard: ShardId(1), req: ReqId(who.into()) };
+        let to = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), req: ReqId(who.into()) };
         self.run(|kept, effects| {
             kept.table.attach(kept.now, to, conn(who), &client(&name(who)), &kept.tenant.clone(), terms, effects);
         })

@@ -3,6 +3,7 @@
 mod durable;
 mod lifecycle;
 mod queueing;
+mod reign;
 mod subscribing;
 
 use super::*;
@@ -25,7 +26,7 @@ use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 
 const SEED: u64 = 7;
-const TO: ReplyTo = ReplyTo { shard: ShardId(1), req: ReqId(1) };
+const TO: ReplyTo = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), req: ReqId(1) };
 
 const QOS0: SubOptions = SubOptions {
     qos: QoS::AtMostOnce,
@@ -87,6 +88,7 @@ fn line(effect: &InboxEffect) -> String {
             });
             format!("push {} {}", conn.slot.index, each.collect::<Vec<_>>().join(" "))
         }
+        InboxEffect::Lost { conn } => format!("lost {}", conn.slot.index),
         InboxEffect::AddRoute { route, .. } => format!("add route {}", route.filter),
         InboxEffect::RemoveRoute { route, .. } => format!("remove route {}", route.filter),
         InboxEffect::WillDue { client, will } => format!("will of {}: {}", client.user, text(will)),

@@ -1,6 +1,10 @@
 //! What the services of two nodes tell each other, as bytes: rkyv's archive of [`Remote`], without alignment, checked whenever it is read.
 //! Tenants do not stand in it: they have other numbers elsewhere, so the driver names them.
 
+mod inbox;
+
+pub(super) use inbox::RemoteInbox;
+
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ShardId, Slot};
 use bifro_core::ports::GroupName;
 use bifro_range::dist::RouteFilter;
@@ -56,6 +60,32 @@ pub(super) enum Remote {
         /// The topics.
         topics: Vec<String>,
     },
+    /// What replicas of ranges tell each other: a frame of their hosts.
+    Raft {
+        /// The frame.
+        frame: Vec<u8>,
+    },
+    /// Back over the receiver's link: the sender leads a range, whose routes the receiver's node has.
+    Leads {
+        /// The range.
+        range: u16,
+        /// In which term.
+        term: u64,
+    },
+    /// Likewise: not any more. Answered by `Ended`.
+    Ends {
+        /// The range.
+        range: u16,
+        /// The term.
+        term: u64,
+    },
+    /// The sender does not count on it any more.
+    Ended {
+        /// The range.
+        range: u16,
+        /// The term.
+        term: u64,
+    },
     /// A connection wants to own its client id.
     Register {
         /// Answered by `Registered`; none: it owned it elsewhere, and needs no answer.
@@ -84,6 +114,8 @@ pub(super) enum Remote {
         /// The client id.
         client_id: String,
     },
+    /// Of an inbox.
+    Inbox(RemoteInbox),
 }
 
 impl Remote {

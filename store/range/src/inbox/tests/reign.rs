@@ -1,0 +1,94 @@
+//! Owners on other nodes that are lost, and the end of a reign.
+
+use super::*;
+use bifro_core::ports::InboxPlaces;
+
+fn tenant() -> Arc<TenantCtx> {
+    let quota = Arc::new(Quota::new(&QuotaLimits::default()));
+    Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings: TenantSettings::default(), quota })
+}
+
+/// A table, and a client that is subscribed and has been pushed two messages.
+struct Led {
+    table: InboxTable,
+    tenant: Arc<TenantCtx>,
+    owner: OwnerRef,
+}
+
+impl Led {
+    fn by(conn: ConnRef) -> Self {
+        let (mut table, tenant) = (InboxTable::durable(RangeIdx(0), SEED), tenant());
+        let mut effects = vec![];
+        let terms = AttachTerms { clean_start: false, expiry_s: 100, will: None };
+        table.attach(at(1), TO, conn, &client("c"), &tenant, terms, &mut effects);
+        let Some(InboxEffect::Attached { result: Ok(attached), .. }) = effects.pop() else { panic!("{effects:?}") };
+        let owner = OwnerRef { inbox: attached.inbox.expect("durable").1, epoch: attached.epoch };
+        table.subscribe(TO, owner, "a/#", QOS1, &mut effects);
+        table.route_added(owner.inbox, 0, Ok(()), &mut effects);
+        let places: InboxPlaces = [(owner.inbox, 0)].into();
+        for payload in ["1", "2"] {
+            table.insert(at(2), TO, &tenant, &places, &message(payload, QoS::AtLeastOnce), None, &mut effects);
+        }
+        Self { table, tenant, owner }
+    }
+
+    fn run(&mut self, call: impl FnOnce(&mut Self, &mut Vec<InboxEffect>)) -> Vec<InboxEffect> {
+        let mut effects = vec![];
+        call(self, &mut effects);
+        self.table.validate();
+        effects
+    }
+}
+
+fn of_node(node: u16) -> ConnRef {
+    ConnRef { node: NodeIdx(node), ..conn(7) }
+}
+
+#[test]
+fn a_session_whose_owner_is_lost_goes_on_as_after_a_broken_connection() {
+    let mut led = Led::by(of_node(3));
+    let lost = |led: &mut Led, node| {
+        let effects = led.run(|led, effects| led.table.lose_owners(at(3), |conn| conn.node == NodeIdx(node), effects));
+        effects.iter().map(line).collect::<Vec<_>>()
+    };
+    assert!(lost(&mut led, 4).is_empty(), "another node's connections are lost");
+    assert_eq!(lost(&mut led, 3), ["lost 7"]);
+    assert!(lost(&mut led, 3).is_empty(), "it is lost once");
+    // Should the connection live after all, and say how it left: that is known by now.
+    let state = DetachState { expiry_s: 0, ..DetachState::default() };
+    let owner = led.owner;
+    led.run(|led, effects| led.table.detach(at(4), TO, owner, &client("c"), state, effects));
+    let tenant = led.tenant.clone();
+    let effects = led.run(|led, effects| {
+        led.table.attach(at(90), TO, of_node(4), &client("c"), &tenant, AttachTerms::default(), effects);
+    });
+    let Some(InboxEffect::Attached { result: Ok(attached), .. }) = effects.first() else { panic!("{effects:?}") };
+    assert!(attached.present && attached.in_flight.len() == 2, "{attached:?}");
+}
+
+#[test]
+fn a_session_whose_owner_is_lost_expires_by_the_terms_of_its_attach() {
+    let mut led = Led::by(of_node(3));
+    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, effects));
+    assert_eq!(led.table.next_timeout(), Some(at(103)));
+    led.run(|led, effects| led.table.handle_timeout(at(103), effects));
+    assert_eq!(led.table.totals().inboxes, 0);
+}
+
+#[test]
+fn the_nodes_own_connections_are_never_lost_without_a_word() {
+    let mut led = Led::by(conn(1));
+    assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, effects)).is_empty());
+}
+
+#[test]
+fn a_reign_that_ends_takes_its_routes_back_and_gives_the_tenants_quotas_back() {
+    let Led { table, tenant, owner } = Led::by(of_node(3));
+    assert!(table.has_subscription(owner.inbox, 0) && !table.has_subscription(owner.inbox, 1));
+    let mut effects = vec![];
+    table.retire(&mut effects);
+    assert_eq!(effects.iter().map(line).collect::<Vec<_>>(), ["remove route a/#"]);
+    for &resource in Resource::ALL.iter().filter(|resource| !resource.is_rate()) {
+        assert_eq!(tenant.quota.used(resource), 0, "{resource:?}");
+    }
+}

@@ -1,0 +1,440 @@
+//! Who leads which range of persistent sessions, as one shard knows it, and what waits until somebody does.
+//!
+//! # How nothing is published past a range that changes its leader
+//! A shard relies on *claims*. Each shard of a node that leads a range tells every shard of another node whose link arrives there, back
+//! over that link: "this node leads range r in term t". The claim is made only when all live nodes have the routes of the range's sessions
+//! (they have acknowledged each, see [`super::cluster`]), and it is worth as long as that link and that node. On the node itself claims go
+//! over the mesh. A shard routes a publish only while it has a claim for every range ([`Reigns::is_complete`]); others wait.
+//!
+//! A reign that ends is told in this order. The range's shard tells all shards of its node, and waits for them; each passes it on over the
+//! links that arrive there. Only then the routes leave the node's own partitions. Thus
+//! - a publish that arrived here before is stored by a leader, or refused by the range's shard, which has no machine any more; the publisher
+//!   hears that it failed;
+//! - of a publish that arrives later the publisher's shard hears the end before the answer, since both use the same link, and takes the
+//!   publish for failed: whatever is on its way to a node when a claim of that node ends has failed ([`Completion::LeaderLost`]).
+//!
+//! What the node has told others of its routes it withdraws only when every shard that was told of the end has confirmed it and
+//! [`LINK_LEASE`] has passed, by when those whose links have ended know it by themselves. Routes of a node that has died are removed when
+//! all shards have dropped its claims. So a route never goes before the claim it belongs to.
+//!
+//! # What is asked
+//! A request goes to the leader over the asker's own link and is answered over it, so both fare alike. If the claim ends first, it is asked
+//! again of the next leader: all requests may be repeated. It carries the claim's term, and is dropped by whoever does not lead in that
+//! term: so it is carried out at most once by each leader, and by the last for good. Connections whose inbox is in a range that changes
+//! its leader have to go, and attach again.
+
+use super::RangeServices;
+use super::cluster::Announced;
+use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
+use super::wire::{Remote, RemoteInbox};
+use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::limits::LINK_LEASE;
+use bifro_core::ports::{Completion, Receiver, Via};
+use bifro_core::time::Instant;
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// That a node leads a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim {
+    term: u64,
+    node: NodeIdx,
+}
+
+/// A shard of another node whose link arrives here.
+type Peer = (NodeIdx, ShardId);
+
+/// A request that is not answered. A settlement is asked of each range under the same number.
+type Key = (AskedAs, RangeIdx);
+
+/// Routes of a reign that has ended, as the other nodes know them.
+#[derive(Debug)]
+struct Withdrawal {
+    range: RangeIdx,
+    term: u64,
+    not_before: Instant,
+    /// Shards of this node that have not said yet that all their peers know.
+    unconfirmed: usize,
+    routes: Vec<(Announced, Receiver)>,
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(super) struct Reigns {
+    /// By range.
+    claims: Vec<SmallVec<[Claim; 2]>>,
+    /// Ranges that nobody claims.
+    unled: usize,
+    asked: BTreeMap<Key, Request>,
+    /// Connections here that have inboxes.
+    attached: HashMap<Slot, RangeIdx>,
+    /// Topics whose receivers are asked for once there is a claim for every range.
+    topics: Vec<(ReqId, TenantIdx, Box<str>)>,
+    peers: BTreeSet<Peer>,
+    /// Ends that peers have been told and have not confirmed.
+    unconfirmed: BTreeMap<(RangeIdx, u64), BTreeSet<Peer>>,
+    /// Reigns of this shard's ranges that end, and how many shards do not know yet.
+    ending: BTreeMap<RangeIdx, (u64, usize)>,
+    withdrawals: Vec<Withdrawal>,
+    /// When it is looked again whether replicas are where they belong.
+    pub(super) place_at: Instant,
+    /// Nodes that have died, and how many shards still count on their claims.
+    forgetting: BTreeMap<NodeIdx, usize>,
+}
+
+impl Reigns {
+    /// Of so many ranges, which nobody leads yet.
+    pub(super) fn new(ranges: u16) -> Self {
+        Self {
+            claims: vec![SmallVec::new(); ranges.into()],
+            unled: ranges.into(),
+            asked: BTreeMap::new(),
+            attached: HashMap::new(),
+            topics: Vec::new(),
+            peers: BTreeSet::new(),
+            unconfirmed: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            withdrawals: Vec::new(),
+            place_at: Instant::default(),
+            forgetting: BTreeMap::new(),
+        }
+    }
+
+    /// Whether every range has a leader whose routes are all known here.
+    pub(super) const fn is_complete(&self) -> bool {
+        self.unled == 0
+    }
+
+    /// Ranges that nobody leads, as far as this shard knows.
+    pub(super) const fn unled(&self) -> usize {
+        self.unled
+    }
+
+    /// The newest claim counts.
+    fn leader(&self, range: RangeIdx) -> Option<Claim> {
+        self.claims.get(range.0 as usize)?.iter().max().copied()
+    }
+
+    /// Ranges this node leads.
+    fn led_here(&self) -> Vec<(RangeIdx, u64)> {
+        let here = |claims: &SmallVec<[Claim; 2]>| claims.iter().find(|claim| claim.node == NodeIdx::HERE).copied();
+        (0..).map(RangeIdx).zip(&self.claims).filter_map(|(range, claims)| Some((range, here(claims)?.term))).collect()
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let ready = self.withdrawals.iter().filter(|withdrawal| withdrawal.unconfirmed == 0);
+        ready.map(|withdrawal| withdrawal.not_before).chain([self.place_at]).min()
+    }
+}
+
+impl RangeServices {
+    /// Asks a range's leader, now or as soon as there is one.
+    pub(super) fn ask_leader(&mut self, now: Instant, range: RangeIdx, request: Request) {
+        let Some(reigns) = &mut self.reigns else {
+            return self.send(self.home(range), Message::Inbox(request));
+        };
+        let Some(claim) = reigns.leader(range) else {
+            // What nobody waits for is not worth keeping: a message that was not committed is pushed again.
+            if let Some(asked) = request.asked_as() {
+                reigns.asked.insert((asked, range), request);
+            }
+            return;
+        };
+        if let Some(asked) = request.asked_as() {
+            reigns.asked.insert((asked, range), request.clone());
+        }
+        self.send_to_leader(now, range, claim, request);
+    }
+
+    fn send_to_leader(&mut self, now: Instant, range: RangeIdx, claim: Claim, request: Request) {
+        let Claim { term, node } = claim;
+        if node == NodeIdx::HERE {
+            let asked = Asked { node, shard: self.shard, term, request };
+            return self.send(self.home(range), Message::Asked(Box::new(asked)));
+        }
+        let tenant = request.tenant();
+        if let Some(message) = RemoteInbox::of(&request, self.shard, term, now) {
+            self.send_remote(Via::To(node), tenant, &Remote::Inbox(message));
+        }
+    }
+
+    /// The request was answered. None if it is not waited for: it was answered before, or it never was asked.
+    pub(super) fn take_asked(&mut self, asked: AskedAs, range: Option<RangeIdx>) -> Option<Request> {
+        let reigns = self.reigns.as_mut()?;
+        let first = (asked, range.unwrap_or(RangeIdx(0)));
+        let last = (asked, range.unwrap_or(RangeIdx(u16::MAX)));
+        let key = *reigns.asked.range(first..=last).next()?.0;
+        reigns.asked.remove(&key)
+    }
+
+    /// A connection has its inbox.
+    pub(super) fn note_attached(&mut self, conn: Slot, range: RangeIdx) {
+        if let Some(reigns) = &mut self.reigns {
+            reigns.attached.insert(conn, range);
+        }
+    }
+
+    /// It gives it up. False if it has lost it already.
+    pub(super) fn note_detached(&mut self, conn: Slot) -> bool {
+        self.reigns.as_mut().is_none_or(|reigns| reigns.attached.remove(&conn).is_some())
+    }
+
+    /// True if the topic is asked for later.
+    pub(super) fn puts_off(&mut self, req: ReqId, tenant: TenantIdx, topic: &str) -> bool {
+        let Some(reigns) = self.reigns.as_mut().filter(|reigns| !reigns.is_complete()) else { return false };
+        reigns.topics.push((req, tenant, topic.into()));
+        true
+    }
+
+    /// Changes the claims of a range; whoever counted on a leader that is none any more hears it.
+    fn change_claims(&mut self, now: Instant, range: RangeIdx, change: impl FnOnce(&mut SmallVec<[Claim; 2]>)) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let before = reigns.leader(range);
+        let Some(claims) = reigns.claims.get_mut(range.0 as usize) else { return };
+        let mut earlier = claims.clone();
+        change(claims);
+        earlier.retain(|claim| !claims.contains(claim));
+        let after = reigns.leader(range);
+        reigns.unled = reigns.unled + usize::from(before.is_some() && after.is_none())
+            - usize::from(before.is_none() && after.is_some());
+        for claim in earlier.into_iter().filter(|claim| claim.node != NodeIdx::HERE) {
+            self.complete(Completion::LeaderLost { node: claim.node });
+        }
+        if before == after {
+            return;
+        }
+        if before.is_some() {
+            self.lose_inboxes(range);
+        }
+        if let Some(claim) = after {
+            self.ask_again_of(now, range, claim);
+        }
+        self.go_on_matching();
+    }
+
+    fn lose_inboxes(&mut self, range: RangeIdx) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let lost: Vec<_> = reigns.attached.iter().filter(|(_, of)| **of == range).map(|(&slot, _)| slot).collect();
+        for slot in lost {
+            if let Some(reigns) = &mut self.reigns {
+                reigns.attached.remove(&slot);
+            }
+            self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard: self.shard, slot } });
+        }
+    }
+
+    fn ask_again_of(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
+        let Some(reigns) = &self.reigns else { return };
+        let open = reigns.asked.iter().filter(|((_, of), _)| *of == range);
+        for request in open.map(|(_, request)| request.clone()).collect::<Vec<_>>() {
+            self.send_to_leader(now, range, claim, request);
+        }
+    }
+
+    fn go_on_matching(&mut self) {
+        let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.is_complete()) else { return };
+        for (req, tenant, topic) in std::mem::take(&mut reigns.topics) {
+            self.ask_partition(req, tenant, &topic);
+        }
+    }
+
+    /// This node leads a range of this shard, and all who live have its routes.
+    pub(super) fn proclaim(&mut self, range: RangeIdx, term: u64) {
+        for shard in self.all_shards() {
+            self.send(shard, Message::Reign(Reign::Leads { range, term }));
+        }
+    }
+
+    /// It does not lead it any more. These are its routes.
+    pub(super) fn abdicate(&mut self, now: Instant, range: RangeIdx, term: u64, routes: Vec<(Announced, Receiver)>) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let unconfirmed = usize::from(self.shards);
+        reigns.ending.insert(range, (term, unconfirmed));
+        let not_before = now + LINK_LEASE;
+        reigns.withdrawals.push(Withdrawal { range, term, not_before, unconfirmed, routes });
+        for shard in self.all_shards() {
+            self.send(shard, Message::Reign(Reign::Ends { range, term }));
+        }
+    }
+
+    pub(super) fn handle_reign(&mut self, now: Instant, from: ShardId, message: Reign) {
+        match message {
+            Reign::Leads { range, term } => {
+                self.change_claims(now, range, |claims| {
+                    claims.retain(|claim| claim.node != NodeIdx::HERE);
+                    claims.push(Claim { term, node: NodeIdx::HERE });
+                });
+                self.tell_peers(&Remote::Leads { range: range.0, term });
+            }
+            Reign::Ends { range, term } => {
+                let ended = Claim { term, node: NodeIdx::HERE };
+                self.change_claims(now, range, |claims| claims.retain(|claim| *claim != ended));
+                self.tell_peers(&Remote::Ends { range: range.0, term });
+                self.send(from, Message::Reign(Reign::Ended { range, term }));
+                if let Some(reigns) = &mut self.reigns {
+                    let peers = reigns.peers.clone();
+                    reigns.unconfirmed.insert((range, term), peers);
+                }
+                self.confirm_ends();
+            }
+            Reign::Ended { range, term } => self.handle_ended(range, term),
+            Reign::Confirmed { range, term } => {
+                let withdrawals = self.reigns.iter_mut().flat_map(|reigns| &mut reigns.withdrawals);
+                for withdrawal in withdrawals.filter(|of| (of.range, of.term) == (range, term)) {
+                    withdrawal.unconfirmed -= 1;
+                }
+            }
+            Reign::Forget { node } => {
+                self.drop_claims(now, node);
+                self.send(from, Message::Reign(Reign::Forgotten { node }));
+            }
+            Reign::Forgotten { node } => self.handle_forgotten(node),
+            Reign::OwnersLost { node, shard } => {
+                let is_lost = |conn: ConnRef| conn.node == node && shard.is_none_or(|shard| conn.shard == shard);
+                self.lose_owners(now, &is_lost);
+            }
+            Reign::Frame { from, bytes } => self.receive_frame(now, from, &bytes),
+        }
+    }
+
+    fn tell_peers(&mut self, message: &Remote) {
+        let peers: Vec<_> = self.reigns.iter().flat_map(|reigns| &reigns.peers).copied().collect();
+        for (node, shard) in peers {
+            self.send_remote(Via::From(node, shard), None, message);
+        }
+    }
+
+    fn handle_ended(&mut self, range: RangeIdx, term: u64) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let Some((of, unanswered)) = reigns.ending.get_mut(&range) else { return };
+        if *of != term {
+            return;
+        }
+        *unanswered -= 1;
+        if *unanswered > 0 {
+            return;
+        }
+        reigns.ending.remove(&range);
+        let withdrawal = reigns.withdrawals.iter().find(|of| (of.range, of.term) == (range, term));
+        let routes = withdrawal.map(|withdrawal| withdrawal.routes.clone()).unwrap_or_default();
+        for ((tenant, route), receiver) in routes {
+            self.remove_from_partitions(tenant, &route, receiver);
+        }
+        self.begin_reign_that_waits(range);
+    }
+
+    /// Whether a reign of the range has not ended for all shards here.
+    pub(super) fn is_ending(&self, range: RangeIdx) -> bool {
+        self.reigns.as_ref().is_some_and(|reigns| reigns.ending.contains_key(&range))
+    }
+
+    /// Tells the ranges' shards of ends that all peers know of.
+    fn confirm_ends(&mut self) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let done: Vec<_> =
+            reigns.unconfirmed.iter().filter(|(_, peers)| peers.is_empty()).map(|(&end, _)| end).collect();
+        for (range, term) in done {
+            if let Some(reigns) = &mut self.reigns {
+                reigns.unconfirmed.remove(&(range, term));
+            }
+            self.send(self.home(range), Message::Reign(Reign::Confirmed { range, term }));
+        }
+    }
+
+    /// Takes back what the other nodes were told of reigns that have long ended.
+    pub(super) fn withdraw_reigns(&mut self, now: Instant) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let is_due = |of: &mut Withdrawal| of.unconfirmed == 0 && of.not_before <= now;
+        let due: Vec<_> = reigns.withdrawals.extract_if(.., is_due).collect();
+        for ((tenant, route), receiver) in due.into_iter().flat_map(|withdrawal| withdrawal.routes) {
+            // Led here again, the range may have the subscription still.
+            if !self.has_subscription(receiver) {
+                self.withdraw(tenant, &route, receiver);
+            }
+        }
+    }
+
+    /// A node has died: its routes may go when nobody here counts on its claims. False if they may go at once.
+    pub(super) fn forget_claims(&mut self, node: NodeIdx) -> bool {
+        let Some(reigns) = &mut self.reigns else { return false };
+        reigns.forgetting.insert(node, usize::from(self.shards));
+        reigns.peers.retain(|(of, _)| *of != node);
+        for peers in reigns.unconfirmed.values_mut() {
+            peers.retain(|(of, _)| *of != node);
+        }
+        self.confirm_ends();
+        // Every shard hears by itself who has died, so each sees to its own ranges.
+        self.send(self.shard, Message::Reign(Reign::OwnersLost { node, shard: None }));
+        for shard in self.all_shards() {
+            self.send(shard, Message::Reign(Reign::Forget { node }));
+        }
+        true
+    }
+
+    fn handle_forgotten(&mut self, node: NodeIdx) {
+        let Some(reigns) = &mut self.reigns else { return };
+        let Some(unanswered) = reigns.forgetting.get_mut(&node) else { return };
+        *unanswered -= 1;
+        if *unanswered == 0 {
+            reigns.forgetting.remove(&node);
+            self.remove_node(node);
+        }
+    }
+
+    /// Nothing that a node has claimed to this shard is worth anything any more.
+    pub(super) fn drop_claims(&mut self, now: Instant, node: NodeIdx) {
+        let ranges = self.reigns.as_ref().map_or(0, |reigns| reigns.claims.len());
+        for range in (0..).map(RangeIdx).take(ranges) {
+            self.change_claims(now, range, |claims| claims.retain(|claim| claim.node != node));
+        }
+    }
+
+    /// A peer's link arrives: it is told what this node leads.
+    pub(super) fn greet_peer(&mut self, node: NodeIdx, shard: ShardId) {
+        let Some(reigns) = &mut self.reigns else { return };
+        reigns.peers.insert((node, shard));
+        for (range, term) in reigns.led_here() {
+            self.send_remote(Via::From(node, shard), None, &Remote::Leads { range: range.0, term });
+        }
+    }
+
+    /// A peer's link has ended: it will notice, and so will whoever counts on its connections.
+    pub(super) fn lose_peer(&mut self, node: NodeIdx, shard: ShardId) {
+        let Some(reigns) = &mut self.reigns else { return };
+        reigns.peers.remove(&(node, shard));
+        for peers in reigns.unconfirmed.values_mut() {
+            peers.remove(&(node, shard));
+        }
+        self.confirm_ends();
+        for to in self.all_shards() {
+            self.send(to, Message::Reign(Reign::OwnersLost { node, shard: Some(shard) }));
+        }
+    }
+
+    /// What another node says of who leads. False if nobody says such a thing.
+    pub(super) fn hear_reign(&mut self, now: Instant, via: Via, message: &Remote) -> bool {
+        match (via, message) {
+            (Via::To(node), &Remote::Leads { range, term }) => {
+                self.change_claims(now, RangeIdx(range), |claims| {
+                    claims.retain(|claim| claim.node != node);
+                    claims.push(Claim { term, node });
+                });
+            }
+            (Via::To(node), &Remote::Ends { range, term }) => {
+                let ended = Claim { term, node };
+                self.change_claims(now, RangeIdx(range), |claims| claims.retain(|claim| *claim != ended));
+                self.send_remote(via, None, &Remote::Ended { range, term });
+            }
+            (Via::From(node, shard), &Remote::Ended { range, term }) => {
+                let reigns = self.reigns.as_mut();
+                let peers = reigns.and_then(|reigns| reigns.unconfirmed.get_mut(&(RangeIdx(range), term)));
+                if let Some(peers) = peers {
+                    peers.remove(&(node, shard));
+                }
+                self.confirm_ends();
+            }
+            _ => return false,
+        }
+        true
+    }
+}

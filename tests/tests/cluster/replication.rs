@@ -1,0 +1,193 @@
+//! Persistent sessions that outlive nodes: whoever dies, nothing acknowledged is lost, and clients go on elsewhere.
+
+use bifro_core::client::Version;
+use bifro_core::message::QoS;
+use bifro_mqtt::packet::Packet;
+use bifro_mqtt::reason::Reason;
+use bifro_tests::client::{Client, ConnectOptions};
+use bifro_tests::cluster::{cluster, wait_for};
+use bifro_tests::{Broker, PATIENCE};
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+/// Waits until every range has a leader that all nodes know, and all its replicas.
+pub(crate) fn until_replicated(nodes: &[Broker]) {
+    for node in nodes {
+        node.wait_for_metric("bifro_ranges_unled", |unled| unled == 0.0);
+    }
+    // A leader looks at once where its range's replicas belong, when it hears of a node.
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    loop {
+        let sum = |name: &str| nodes.iter().map(|node| node.metric(name)).sum::<f64>();
+        if (sum("bifro_ranges_led"), sum("bifro_ranges_moving")) == (8.0, 0.0) {
+            return;
+        }
+        assert!(
+            start.elapsed() < 3 * PATIENCE,
+            "{} led, {} moving",
+            sum("bifro_ranges_led"),
+            sum("bifro_ranges_moving")
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn replicated(count: usize) -> Vec<Broker> {
+    let nodes = cluster(count);
+    until_replicated(&nodes);
+    nodes
+}
+
+/// A session that is kept for an hour.
+pub(crate) fn kept(id: &str) -> ConnectOptions {
+    ConnectOptions { properties: vec![0x11, 0, 0, 14, 16], clean: false, ..ConnectOptions::new(Version::V5, id) }
+}
+
+/// Connects as soon as the node takes the client; says whether its session was there.
+fn resume(node: &Broker, id: &str) -> (Client, bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut client = Client::open(node.tcp(), Version::V5);
+        match client.login(&kept(id)) {
+            Ok(received) => {
+                let Packet::ConnAck(ack) = received.packet() else { panic!("not a CONNACK: {received:?}") };
+                let present = ack.session_present;
+                return (client, present);
+            }
+            Err(reason) => assert!(Instant::now() < deadline, "{id} is refused: {reason}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn payload(client: &mut Client) -> String {
+    let received = client.recv_publish();
+    match received.packet() {
+        Packet::Publish(publish) => String::from_utf8_lossy(publish.payload).into_owned(),
+        other => panic!("not a publish: {other:?}"),
+    }
+}
+
+/// Publishes until it is acknowledged, on another connection if this one has to go. Returns how long that took.
+fn publish(node: &Broker, publisher: &mut Client, id: &str, topic: &str, payload: &str) -> Duration {
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < 2 * PATIENCE, "{payload} is not acknowledged");
+        publisher.publish(topic, payload.as_bytes(), QoS::AtLeastOnce, false);
+        let answer = publisher.recv_within(PATIENCE).flatten();
+        match answer.as_ref().map(|received| received.packet()) {
+            Some(Packet::PubAck(ack)) if !ack.reason.is_error() => return start.elapsed(),
+            Some(Packet::PubAck(_)) => {}
+            _ => *publisher = Client::connect(node.tcp(), Version::V5, id),
+        }
+    }
+}
+
+#[test]
+fn sessions_are_reached_from_every_node_and_resumed_on_any() {
+    let nodes = replicated(3);
+    for turn in 0..12_usize {
+        let id = format!("s{turn}");
+        let (mut client, present) = resume(&nodes[turn % 3], &id);
+        assert!(!present);
+        client.subscribe(&format!("q/{turn}"), QoS::ExactlyOnce);
+        let mut publisher = Client::connect(nodes[(turn + 1) % 3].tcp(), Version::V5, "p");
+        assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"online"), Reason::SUCCESS);
+        assert_eq!(payload(&mut client), "online");
+        client.disconnect();
+        assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"offline"), Reason::SUCCESS);
+        assert_eq!(publisher.publish_exactly_once(&format!("q/{turn}"), b"once"), Reason::SUCCESS);
+        let (mut client, present) = resume(&nodes[(turn + 2) % 3], &id);
+        assert!(present, "{id}");
+        assert_eq!([payload(&mut client), payload(&mut client)], ["offline", "once"]);
+        client.expect_silence();
+    }
+}
+
+#[test]
+fn a_session_outlives_the_node_of_its_client_and_the_node_that_led_it() {
+    let mut nodes = replicated(3);
+    for turn in 0..16 {
+        let (mut client, _) = resume(&nodes[0], &format!("s{turn}"));
+        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
+        client.disconnect();
+    }
+    let mut publisher = Client::connect(nodes[0].tcp(), Version::V5, "p");
+    for turn in 0..16 {
+        assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"before"), Reason::SUCCESS);
+    }
+    // The seed has founded the cluster, and so leads every range until somebody else has to.
+    assert!(nodes[0].metric("bifro_ranges_led") > 0.0);
+    let killed = nodes.remove(0).crash();
+    let start = Instant::now();
+    let mut publisher = Client::connect(nodes[0].tcp(), Version::V5, "p2");
+    publish(&nodes[0], &mut publisher, "p2", "q/0", "after");
+    eprintln!("publishing to sessions works again {:?} after the kill", start.elapsed());
+    for turn in 1..16 {
+        publish(&nodes[0], &mut publisher, "p2", &format!("q/{turn}"), "after");
+    }
+    for turn in 0..16 {
+        let (mut client, present) = resume(&nodes[1], &format!("s{turn}"));
+        assert!(present, "s{turn}");
+        assert_eq!(payload(&mut client), "before");
+        assert_eq!(payload(&mut client), "after");
+    }
+    let back = killed.restart();
+    wait_for(&back, &["alive", "alive", "alive"]);
+    let (mut client, present) = resume(&back, "s3");
+    assert!(present);
+    publish(&nodes[1], &mut publisher, "p2", "q/3", "at last");
+    while payload(&mut client) != "at last" {}
+}
+
+/// Each node is killed in turn and comes back, while a publisher on another sends without a pause to a session that is away.
+#[test]
+fn every_node_is_killed_in_turn_and_no_acknowledged_message_is_lost() {
+    let mut nodes = replicated(3);
+    let (mut client, _) = resume(&nodes[0], "sleeper");
+    client.subscribe("night/#", QoS::AtLeastOnce);
+    client.disconnect();
+    let mut acknowledged = HashSet::new();
+    let mut worst = Duration::ZERO;
+    for turn in 0..6 {
+        let killed = nodes.remove(0).crash();
+        let mut publisher = Client::connect(nodes[1].tcp(), Version::V5, "p");
+        for n in 0..100 {
+            let message = format!("{turn}.{n}");
+            worst = worst.max(publish(&nodes[1], &mut publisher, "p", "night/1", &message));
+            acknowledged.insert(message);
+        }
+        nodes.push(killed.restart());
+        until_replicated(&nodes);
+    }
+    eprintln!("the longest that a publish took is {worst:?}");
+    let (mut client, present) = resume(&nodes[0], "sleeper");
+    assert!(present);
+    while !acknowledged.is_empty() {
+        acknowledged.remove(&payload(&mut client));
+    }
+}
+
+/// All at once, which leaves nobody who remembers anything but the disks.
+#[test]
+fn all_nodes_are_killed_at_once_and_every_session_is_there_again() {
+    let nodes = replicated(3);
+    for turn in 0..8 {
+        let (mut client, _) = resume(&nodes[turn % 3], &format!("s{turn}"));
+        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
+    }
+    let mut publisher = Client::connect(nodes[1].tcp(), Version::V5, "p");
+    for turn in 0..8 {
+        assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"kept"), Reason::SUCCESS);
+    }
+    let killed: Vec<_> = nodes.into_iter().map(Broker::crash).collect();
+    let begun: Vec<_> = killed.into_iter().map(|node| node.begin_again()).collect();
+    let nodes: Vec<_> = begun.into_iter().map(Broker::until_ready).collect();
+    until_replicated(&nodes);
+    for turn in 0..8 {
+        let (mut client, present) = resume(&nodes[(turn + 1) % 3], &format!("s{turn}"));
+        assert!(present, "s{turn}");
+        assert_eq!(payload(&mut client), "kept");
+    }
+}
