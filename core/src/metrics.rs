@@ -103,6 +103,7 @@ metric_cells! {
         wills_published: Counter, "Wills published.";
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
         links: Gauge, "Links of this shard to other nodes.";
+        publishes_retried: Counter, "Publishes of QoS 1 routed again, since a range of sessions has changed its leader meanwhile.";
         inboxes_lost: Counter, "Connections closed because the range of their session changed its leader.";
         ranges_led: Gauge, "Ranges of persistent sessions that this node leads.";
         ranges_moving: Gauge, "Ranges led by this node that have not all their replicas, or not where they belong.";

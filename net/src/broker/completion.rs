@@ -274,6 +274,9 @@ impl<S: Services> Broker<S> {
         };
         self.report(Event::of(kind, Some(&client), detail).on(message.topic()));
         if let Some(publish) = publish {
+            if result.is_err() {
+                self.publishes.give_up_tries(publish);
+            }
             self.publish_part_done(publish, result);
         }
     }

@@ -129,6 +129,7 @@ impl<S: Services> Broker<S> {
         }
         self.due = due;
         self.expire_publishes();
+        self.try_again();
         if self.services.peek().next_timeout().is_some_and(|at| at <= self.now) {
             self.services.ask().handle_timeout(self.now);
         }

@@ -12,6 +12,7 @@
 //! - Nothing here blocks, and nothing here is shared: what other shards need travels over the mesh.
 //! - A turn is bounded in bytes taken in and in messages delivered; one publish is the most by which it goes beyond.
 
+mod again;
 mod budget;
 mod command;
 mod completion;

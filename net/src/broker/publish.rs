@@ -7,6 +7,7 @@
 //! - A publish in the table has at least one open part; it leaves with its last part or at its deadline, whichever is first.
 
 use super::Broker;
+use super::again::{Again, Retries};
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
 use super::shared::is_all_here;
@@ -16,7 +17,7 @@ use bifro_core::ids::{NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{GroupName, LivePlaces, Matches, PortError, Services};
 use bifro_core::settings::Resource;
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::codec::Fanout;
 use bifro_mqtt::session::{Cx, Delivery, Outbox, PublishToken, Published};
 use hashbrown::{Equivalent, HashMap};
@@ -70,6 +71,8 @@ struct Waiting {
     failed: Option<PortError>,
     /// QoS 2 of a client with a durable inbox: what has to follow.
     exchange: Option<Box<Exchange>>,
+    /// For another try.
+    again: Option<Box<Again>>,
 }
 
 /// A message whose topic's receivers are being asked for.
@@ -102,6 +105,7 @@ pub(super) struct PublishTable {
     deadlines: VecDeque<(Instant, ReqId)>,
     unmatched: HashMap<TopicKey, VecDeque<Unmatched>>,
     unmatched_bytes: u64,
+    pub(super) retries: Retries,
 }
 
 impl PublishTable {
@@ -111,7 +115,26 @@ impl PublishTable {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.front().map(|deadline| deadline.0)
+        earlier(self.deadlines.front().map(|deadline| deadline.0), self.retries.next_at())
+    }
+
+    pub(super) fn is_waiting(&self, publish: ReqId) -> bool {
+        self.waiting.contains_key(&publish)
+    }
+
+    /// Keeps what another try needs, if the publish has parts besides its match.
+    pub(super) fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
+        let waiting = self.waiting.get_mut(&publish);
+        if let Some(waiting) = waiting.filter(|waiting| waiting.parts > 1 && waiting.failed.is_none()) {
+            waiting.again = Some(Box::new(again()));
+        }
+    }
+
+    /// Another try would not do what has failed.
+    pub(super) fn give_up_tries(&mut self, publish: ReqId) {
+        if let Some(waiting) = self.waiting.get_mut(&publish) {
+            waiting.again = None;
+        }
     }
 
     #[cfg(test)]
@@ -240,6 +263,8 @@ impl<S: Services> Broker<S> {
             self.forward_to_nodes(tenant, &view, matches, publisher);
             if matches.is_empty() {
                 self.metrics.publishes_unmatched.add(1);
+            } else {
+                self.keep_for_another_try(tenant, &view, owned, *publisher);
             }
         }
     }
@@ -456,7 +481,7 @@ impl<S: Services> Broker<S> {
                     Waiter::Session(conn, token) => self.exchange_of(conn, token),
                     Waiter::Node(..) => None,
                 };
-                let waiting = Waiting { waiter, parts: 1, matched: false, failed: None, exchange };
+                let waiting = Waiting { waiter, parts: 1, matched: false, failed: None, exchange, again: None };
                 self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
                 *publisher = Publisher::Entered(publish);
                 Some(publish)
@@ -504,6 +529,12 @@ impl<S: Services> Broker<S> {
         waiting.failed = waiting.failed.or(result.err());
         if waiting.parts > 0 {
             return;
+        }
+        if waiting.failed == Some(PortError::Unavailable)
+            && let Some(again) = waiting.again.take()
+        {
+            (waiting.failed, waiting.parts) = (None, 1);
+            return self.publishes.retries.push(self.now, publish, *again);
         }
         if let Some(mut exchange) = waiting.exchange.take() {
             let failed = waiting.failed.is_some();

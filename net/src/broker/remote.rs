@@ -130,18 +130,22 @@ impl<S: Services> Broker<S> {
         // Whoever listened there is gone with the node, or is a session that another one takes over.
         let is_replicated = self.services.peek().is_replicated();
         let refusal = if is_replicated { Refusal::Port(PortError::Unavailable) } else { Refusal::NoMember };
-        for publish in gone {
-            self.remote_answered(publish, Err(refusal));
-        }
+        self.forwards_lost(gone, refusal);
         self.settle();
     }
 
     /// What is on its way to a node may be for sessions that it does not lead any more.
     pub(super) fn leader_lost(&mut self, node: NodeIdx) {
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
-        for publish in std::mem::take(&mut outgoing.open) {
-            self.metrics.forwards_failed.add(1);
-            self.remote_answered(publish, Err(Refusal::Port(PortError::Unavailable)));
+        let lost = outgoing.open.drain().collect();
+        self.forwards_lost(lost, Refusal::Port(PortError::Unavailable));
+    }
+
+    /// Nobody will know what became of these, which are told in the order in which they were sent.
+    fn forwards_lost(&mut self, mut lost: Vec<u64>, refusal: Refusal) {
+        lost.sort_unstable();
+        for publish in lost {
+            self.remote_answered(publish, Err(refusal));
         }
     }
 
@@ -179,9 +183,7 @@ impl<S: Services> Broker<S> {
         self.metrics.links.sub(1);
         self.services.ask().link_down(self.now, via);
         self.metrics.forwards_failed.add(lost.len() as u64);
-        for publish in lost {
-            self.remote_answered(publish, Err(Refusal::Port(PortError::Unavailable)));
-        }
+        self.forwards_lost(lost, Refusal::Port(PortError::Unavailable));
         self.settle();
     }
 

@@ -191,3 +191,36 @@ fn all_nodes_are_killed_at_once_and_every_session_is_there_again() {
         assert_eq!(payload(&mut client), "kept");
     }
 }
+
+/// A client of MQTT 3.1.1 cannot be told that a publish has failed, so it does not fail: it waits for the next leader.
+#[test]
+fn a_publisher_hears_nothing_of_the_death_of_a_leader_but_a_pause() {
+    let mut nodes = replicated(3);
+    for turn in 0..8 {
+        let (mut client, _) = resume(&nodes[2], &format!("s{turn}"));
+        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
+        client.disconnect();
+    }
+    let mut publisher = Client::connect(nodes[1].tcp(), Version::V311, "p");
+    let (mut killed, mut worst) = (None, Duration::ZERO);
+    for n in 0..400 {
+        if n == 100 {
+            killed = Some(nodes.remove(0).crash());
+        }
+        let start = Instant::now();
+        publisher.publish(&format!("q/{}", n % 8), n.to_string().as_bytes(), QoS::AtLeastOnce, false);
+        let answer = publisher.recv();
+        assert!(matches!(answer.packet(), Packet::PubAck(_)), "{n}: {answer:?}");
+        worst = worst.max(start.elapsed());
+    }
+    eprintln!("the longest that a publish took is {worst:?}");
+    for turn in 0..8 {
+        let (mut client, present) = resume(&nodes[1], &format!("s{turn}"));
+        assert!(present);
+        let mut missing: HashSet<String> = (0..400).filter(|n| n % 8 == turn).map(|n| n.to_string()).collect();
+        while !missing.is_empty() {
+            missing.remove(&payload(&mut client));
+        }
+    }
+    drop(killed);
+}
