@@ -11,6 +11,10 @@ const DELIVER: u8 = 2;
 const DELIVER_SHARED: u8 = 3;
 const TAKEN: u8 = 4;
 const REFUSED: u8 = 5;
+const SERVICE_PART: u8 = 6;
+
+/// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
+const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
 
 /// Bytes before what a frame says.
 const HEADER_BYTES: usize = 5;
@@ -68,6 +72,8 @@ pub(super) struct Forward<'a> {
 /// A frame.
 #[derive(Debug)]
 pub(super) enum Frame<'a> {
+    /// A part of what the next [`Frame::Service`] says, before what is in that.
+    ServicePart(&'a [u8]),
     /// From services to services.
     Service { tenant: &'a str, bytes: &'a [u8] },
     /// A message.
@@ -94,7 +100,11 @@ fn put_text(text: &str, batch: &mut Vec<u8>) {
 }
 
 /// Appends what services tell services; `tenant` is empty if it concerns none.
-pub(super) fn put_service(tenant: &str, bytes: &[u8], batch: &mut Vec<u8>) {
+pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Vec<u8>) {
+    while let Some((part, rest)) = bytes.split_at_checked(SERVICE_PART_BYTES).filter(|(_, rest)| !rest.is_empty()) {
+        frame(SERVICE_PART, batch, |batch| batch.extend(part));
+        bytes = rest;
+    }
     frame(SERVICE, batch, |batch| {
         put_text(tenant, batch);
         batch.extend(bytes);
@@ -189,6 +199,7 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant) -> Option<Frame<'a>> 
     *batch = rest;
     let mut reader = Reader(body);
     match header[0] {
+        SERVICE_PART => Some(Frame::ServicePart(body)),
         SERVICE => Some(Frame::Service { tenant: reader.text()?, bytes: reader.0 }),
         DELIVER => forward(&mut reader, false, now).map(Frame::Deliver),
         DELIVER_SHARED => forward(&mut reader, true, now).map(Frame::Deliver),
@@ -262,7 +273,8 @@ mod tests {
         let later = NOW + Duration::from_secs(100);
         let mut rest = &batch[..];
         let mut read = || next(&mut rest, later).expect("well formed");
-        assert!(matches!(read(), Frame::Service { tenant: "t", bytes: b"bytes" }));
+        assert!(matches!(read(), Frame::ServicePart(b"byte")));
+        assert!(matches!(read(), Frame::Service { tenant: "t", bytes: b"s" }));
         let Frame::Deliver(shared) = read() else { panic!("a message") };
         assert_eq!((shared.publish, shared.tenant, shared.unheard), (9, "t", true));
         assert_eq!(shared.group, Some(("a/+", "g", true)));

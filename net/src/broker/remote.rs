@@ -29,6 +29,8 @@ const NODE_BEHIND_BYTES: usize = 1 << 20;
 const NODE_QUEUE_BYTES: usize = 16 << 20;
 /// Bytes handed to a link at once, a frame that is longer by itself excepted.
 const HANDOVER_BYTES: usize = 1 << 20;
+/// Bytes of the longest thing that another node's services say; a link that brings more is closed.
+const SERVICE_BYTES: usize = 256 << 20;
 /// Bytes of the longest message that goes to another node; longer ones are refused.
 const FORWARD_BYTES: usize = 15 << 20;
 
@@ -40,6 +42,8 @@ struct Outgoing {
     batch: Vec<u8>,
     /// Requests that the node has not answered.
     open: HashSet<u64>,
+    /// The beginning of what the node's services say, which came ahead.
+    partial: Vec<u8>,
 }
 
 /// The way back to a shard of another node.
@@ -47,6 +51,8 @@ struct Outgoing {
 struct Incoming {
     taken: Vec<u64>,
     batch: Vec<u8>,
+    /// As in [`Outgoing`].
+    partial: Vec<u8>,
 }
 
 /// Ways to and from other nodes.
@@ -59,8 +65,8 @@ pub(super) struct Remotes {
 impl Remotes {
     /// Bytes that wait for other nodes.
     pub(super) fn bytes(&self) -> u64 {
-        let outgoing = self.outgoing.values().map(|outgoing| outgoing.batch.capacity());
-        let incoming = self.incoming.values().map(|incoming| incoming.batch.capacity());
+        let outgoing = self.outgoing.values().map(|of| of.batch.capacity() + of.partial.capacity());
+        let incoming = self.incoming.values().map(|of| of.batch.capacity() + of.partial.capacity());
         outgoing.chain(incoming).sum::<usize>() as u64
     }
 
@@ -73,6 +79,14 @@ impl Remotes {
         match via {
             Via::To(node) => self.outgoing.get_mut(&node).filter(|to| to.is_up).map(|to| &mut to.batch),
             Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.batch),
+        }
+    }
+
+    /// What has come ahead of what the other end's services say.
+    fn partial(&mut self, via: Via) -> Option<&mut Vec<u8>> {
+        match via {
+            Via::To(node) => self.outgoing.get_mut(&node).map(|to| &mut to.partial),
+            Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.partial),
         }
     }
 
@@ -155,6 +169,7 @@ impl<S: Services> Broker<S> {
             Via::To(node) => {
                 let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
                 outgoing.is_up = true;
+                outgoing.partial.clear();
             }
             Via::From(node, shard) => {
                 self.remotes.incoming.insert((node, shard), Incoming::default());
@@ -194,6 +209,7 @@ impl<S: Services> Broker<S> {
         while !rest.is_empty() && self.work < most {
             self.work += 1;
             let understood = match (frames::next(&mut rest, self.now)?, via) {
+                (Frame::ServicePart(bytes), _) => self.receive_part(via, bytes),
                 (Frame::Service { tenant, bytes }, _) => self.receive_service(via, tenant, bytes),
                 (Frame::Deliver(forward), Via::From(node, shard)) => {
                     self.deliver_forwarded(node, shard, &forward);
@@ -219,7 +235,18 @@ impl<S: Services> Broker<S> {
         Some(batch.len() - rest.len())
     }
 
+    fn receive_part(&mut self, via: Via, bytes: &[u8]) -> bool {
+        let Some(partial) = self.remotes.partial(via) else { return true };
+        partial.extend(bytes);
+        partial.len() <= SERVICE_BYTES
+    }
+
     fn receive_service(&mut self, via: Via, tenant: &str, bytes: &[u8]) -> bool {
+        let mut whole = self.remotes.partial(via).map(std::mem::take).unwrap_or_default();
+        if !whole.is_empty() {
+            whole.extend(bytes);
+        }
+        let bytes = if whole.is_empty() { bytes } else { &whole };
         let tenant = match tenant {
             "" => None,
             name => match self.find_tenant(name) {

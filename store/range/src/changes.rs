@@ -45,6 +45,11 @@ impl Changes {
         self.0.is_empty()
     }
 
+    /// Bytes of them.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Sets a key to what `value` appends. `fresh` claims that the key is absent.
     ///
     /// # Panics

@@ -380,8 +380,9 @@ impl RangeServices {
         let at = self.local(range);
         let mut effects = std::mem::take(&mut self.inbox_effects);
         call(&mut self.inboxes[at].machine, &self.tenants, &mut effects);
-        if let Some(host) = &self.host {
+        if let Some(host) = &mut self.host {
             self.inboxes[at].gate(host, &mut effects);
+            self.inboxes[at].record_many(host);
         }
         self.carry_out_inbox(range, &mut effects);
         self.inbox_effects = effects;

@@ -5,6 +5,9 @@ use bifro_core::ids::{RangeId, RangeIdx};
 use bifro_range::changes::Changes;
 use std::collections::VecDeque;
 
+/// Bytes of changes that are enough for an entry of the log.
+const ENTRY_BYTES: usize = 1 << 20;
+
 /// What a range is for; the upper half of its [`RangeId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Service {
@@ -67,6 +70,13 @@ impl<M: Machine> Range<M> {
     /// The effects that will never be carried out, since the range is led elsewhere now.
     pub(super) fn drop_held(&mut self) -> impl Iterator<Item = M::Effect> {
         std::mem::take(&mut self.held).into_iter().map(|(_, effect)| effect)
+    }
+
+    /// Hands changes to the host before the turn ends, if they are many: they are one entry, which has to travel.
+    pub(super) fn record_many(&mut self, host: &mut Host) {
+        if self.machine.changes().is_some_and(|changes| changes.len() >= ENTRY_BYTES) {
+            self.record(host);
+        }
     }
 
     /// Hands the turn's changes to the host.

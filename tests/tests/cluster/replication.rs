@@ -224,3 +224,28 @@ fn a_publisher_hears_nothing_of_the_death_of_a_leader_but_a_pause() {
     }
     drop(killed);
 }
+
+/// More than a message between nodes may have, pushed at once.
+#[test]
+fn a_queue_of_large_messages_reaches_a_client_on_another_node_than_leads_it() {
+    let nodes = replicated(2);
+    let (mut client, _) = resume(&nodes[0], "large");
+    client.subscribe("large", QoS::AtLeastOnce);
+    client.disconnect();
+    let mut publisher = Client::connect(nodes[0].tcp(), Version::V5, "p");
+    let body = vec![7; 200 << 10];
+    for _ in 0..100 {
+        assert_eq!(publisher.publish_acked("large", &body), Reason::SUCCESS);
+    }
+    for node in [&nodes[1], &nodes[0], &nodes[1]] {
+        // It leaves without a word, so the messages are sent again.
+        let (mut client, present) = resume(node, "large");
+        assert!(present);
+        let first = client.recv();
+        assert!(matches!(first.packet(), Packet::Publish(publish) if publish.payload == body));
+    }
+    let (mut client, _) = resume(&nodes[1], "large");
+    for _ in 0..100 {
+        assert_eq!(payload(&mut client).len(), body.len());
+    }
+}

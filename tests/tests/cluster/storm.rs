@@ -6,6 +6,7 @@ use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_core::rng::Prng;
 use bifro_mqtt::packet::Packet;
+use bifro_tests::Broker;
 use bifro_tests::client::{AckKind, Client, ConnectOptions};
 use bifro_tests::cluster::cluster;
 use std::collections::{BTreeMap, HashSet};
@@ -43,22 +44,40 @@ fn connect(addresses: &Addresses, options: &ConnectOptions, rng: &mut Prng) -> C
     }
 }
 
-/// Publishes numbered messages, each until it is acknowledged. Returns how many.
-fn publisher(n: usize, addresses: &Addresses, is_over: &AtomicBool) -> u64 {
+/// What a publisher has seen.
+#[derive(Default)]
+struct Sent {
+    messages: u64,
+    disconnects: u32,
+    /// The longest that a message took, with all that was in the way.
+    worst: Duration,
+}
+
+/// Publishes numbered messages, each until it is acknowledged.
+fn publisher(n: usize, addresses: &Addresses, is_over: &AtomicBool) -> Sent {
     let mut rng = Prng::new(n as u64);
     let options = ConnectOptions::new(Version::V5, &format!("publisher-{n}"));
     let mut client = connect(addresses, &options, &mut rng);
-    let mut sent = 0;
+    let mut seen = Sent::default();
+    let mut begun = Instant::now();
     while !is_over.load(Ordering::Relaxed) {
+        let sent = seen.messages;
         client.publish(&format!("storm/{n}"), format!("{n}.{sent}").as_bytes(), QoS::AtLeastOnce, false);
         let answer = client.recv_within(SHORT).flatten();
         match answer.as_ref().map(|answer| answer.packet()) {
-            Some(Packet::PubAck(ack)) if !ack.reason.is_error() => sent += 1,
+            Some(Packet::PubAck(ack)) if !ack.reason.is_error() => {
+                seen.messages += 1;
+                seen.worst = seen.worst.max(begun.elapsed());
+                begun = Instant::now();
+            }
             Some(Packet::PubAck(_)) => {}
-            _ => client = connect(addresses, &options, &mut rng),
+            _ => {
+                seen.disconnects += 1;
+                client = connect(addresses, &options, &mut rng);
+            }
         }
     }
-    sent
+    seen
 }
 
 /// Receives for a session that is resumed wherever it can be. Returns every message, and how often it came.
@@ -97,10 +116,8 @@ fn subscriber(n: usize, addresses: &Addresses, expected: &Mutex<Option<HashSet<S
     }
 }
 
-#[test]
-fn sessions_live_through_a_storm() {
-    let rounds = std::env::var("BIFRO_STORM_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6_u64);
-    let seed = std::env::var("BIFRO_STORM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1_u64);
+/// Three nodes, and clients on all of them while `weather` changes the nodes; then every session must have every message.
+fn under(seed: u64, weather: impl FnOnce(&mut Vec<Broker>, &Addresses, &mut Prng)) -> Vec<Sent> {
     let mut nodes = cluster(3);
     until_replicated(&nodes);
     let addresses: Addresses = Arc::new(Mutex::new(nodes.iter().map(|node| node.tcp()).collect()));
@@ -116,28 +133,11 @@ fn sessions_live_through_a_storm() {
             (0..SUBSCRIBERS).map(|n| scope.spawn(move || subscriber(n, addresses, expected))).collect();
         let publishers: Vec<_> =
             (0..PUBLISHERS).map(|n| scope.spawn(move || publisher(n, addresses, is_over))).collect();
-        for round in 0..rounds {
-            std::thread::sleep(Duration::from_millis(500 + rng.below(1_000)));
-            let victim = rng.below(3) as usize;
-            if rng.below(3) == 0 {
-                eprintln!("round {round}: node {victim} stands still");
-                nodes[victim].signal(libc::SIGSTOP);
-                std::thread::sleep(Duration::from_millis(500 + rng.below(4_000)));
-                nodes[victim].signal(libc::SIGCONT);
-            } else {
-                eprintln!("round {round}: node {victim} is killed");
-                let killed = nodes.remove(victim).crash();
-                std::thread::sleep(Duration::from_millis(rng.below(4_000)));
-                nodes.insert(victim, killed.restart());
-                let node = nodes[victim].tcp();
-                addresses.lock().expect("nobody panics with it")[victim] = node;
-            }
-            until_replicated(&nodes);
-        }
+        weather(&mut nodes, addresses, &mut rng);
         is_over.store(true, Ordering::Relaxed);
-        let counts: Vec<u64> = publishers.into_iter().map(|publisher| publisher.join().expect("it ends")).collect();
-        let all: HashSet<String> =
-            (0..).zip(&counts).flat_map(|(n, &count)| (0..count).map(move |sent| format!("{n}.{sent}"))).collect();
+        let seen: Vec<Sent> = publishers.into_iter().map(|publisher| publisher.join().expect("it ends")).collect();
+        let numbered = |(n, seen): (usize, &Sent)| (0..seen.messages).map(move |sent| format!("{n}.{sent}"));
+        let all: HashSet<String> = seen.iter().enumerate().flat_map(numbered).collect();
         *expected.lock().expect("nobody panics with it") = Some(all.clone());
         let mut repeated = 0;
         for (n, subscriber) in subscribers.into_iter().enumerate() {
@@ -156,5 +156,56 @@ fn sessions_live_through_a_storm() {
             "{} messages acknowledged, none lost to {SUBSCRIBERS} sessions; {repeated} came more than once",
             all.len()
         );
+        seen
+    })
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
+}
+
+/// The node is somewhere else now.
+fn moved(addresses: &Addresses, nodes: &[Broker], at: usize) {
+    addresses.lock().expect("nobody panics with it")[at] = nodes[at].tcp();
+}
+
+#[test]
+fn sessions_live_through_a_storm() {
+    under(number("BIFRO_STORM_SEED", 1), |nodes, addresses, rng| {
+        for round in 0..number("BIFRO_STORM_ROUNDS", 6) {
+            std::thread::sleep(Duration::from_millis(500 + rng.below(1_000)));
+            let victim = rng.below(3) as usize;
+            if rng.below(3) == 0 {
+                eprintln!("round {round}: node {victim} stands still");
+                nodes[victim].signal(libc::SIGSTOP);
+                std::thread::sleep(Duration::from_millis(500 + rng.below(4_000)));
+                nodes[victim].signal(libc::SIGCONT);
+            } else {
+                eprintln!("round {round}: node {victim} is killed");
+                let killed = nodes.remove(victim).crash();
+                std::thread::sleep(Duration::from_millis(rng.below(4_000)));
+                nodes.insert(victim, killed.restart());
+                moved(addresses, nodes, victim);
+            }
+            until_replicated(nodes);
+        }
     });
+}
+
+/// Every node is ended in order and started again, one after the other.
+#[test]
+fn a_rolling_restart_loses_nothing() {
+    let seen = under(1, |nodes, addresses, _| {
+        for at in 0..3 {
+            std::thread::sleep(Duration::from_secs(1));
+            let ended = nodes.remove(at).stop();
+            nodes.insert(at, ended.restart());
+            moved(addresses, nodes, at);
+            until_replicated(nodes);
+        }
+    });
+    for Sent { messages, disconnects, worst } in &seen {
+        eprintln!("{messages} messages, {disconnects} disconnects, the longest took {worst:?}");
+    }
+    assert!(seen.iter().all(|seen| seen.worst < Duration::from_secs(5)));
 }
