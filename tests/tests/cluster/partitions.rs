@@ -11,10 +11,14 @@ use bifro_tests::process::binaries;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Namespaces and addresses are there once, for one test at a time.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// So many nodes, each in a namespace of its own. They end with this.
-struct Network(u32);
+struct Network(u32, #[expect(dead_code, reason = "held until the nodes have ended")] MutexGuard<'static, ()>);
 
 impl Network {
     /// None without root: said, not failed.
@@ -24,7 +28,7 @@ impl Network {
             eprintln!("skipped: network namespaces need root");
             return None;
         }
-        let network = Self(nodes);
+        let network = Self(nodes, ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
         network.script(&["up", &nodes.to_string()]);
         network.wait_for(|_| nodes as usize, |_| 0);
         Some(network)

@@ -23,7 +23,7 @@ impl Raw {
         let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
         socket.set_nonblocking(true).expect("option");
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, false, None);
-        let client = ClientConfig::new(Arc::new(tls::client(b"bifro-links/1", None).expect("TLS")));
+        let client = ClientConfig::new(Arc::new(tls::client(crate::links::endpoint::ALPN, None).expect("TLS")));
         let address = peer.links.local_addr();
         let now = peer.clock.monotonic(peer.now());
         let connected = endpoint.connect(now, client, address, tls::SERVER_NAME);

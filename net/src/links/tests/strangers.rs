@@ -120,7 +120,7 @@ fn before_the_proof_next_to_nothing_is_taken() {
 
 #[test]
 fn a_greeting_of_another_protocol_is_refused_at_its_header() {
-    for greeting in [&b"GET / HTTP/1.1"[..], b"bl\x02\x01", b"bl\x01\x01\xff\xff\xff\xff", b"bf\x01\x01"] {
+    for greeting in [&b"GET / HTTP/1.1"[..], b"bl\x03\x01", b"bl\x02\x01\xff\xff\xff\xff", b"bf\x02\x01"] {
         let mut two = End::new(config(2, "secret"));
         let mut raw = Raw::connected(&mut two);
         assert_eq!(raw.write(0, greeting), greeting.len());
