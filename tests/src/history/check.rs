@@ -162,7 +162,11 @@ impl Checker<'_> {
         copies.members.push(member);
         copies.fresh += u32::from(!dup);
         copies.kept |= kept;
-        if let Some(last) = seen.last.filter(|&last| first && promise.ordered && mark.seq < last) {
+        // What the publisher sent again comes behind what it sent meanwhile, and is the first to be seen if the first copy was lost on its
+        // way to a subscriber of QoS 0, as it may be.
+        let is_second_copy = promise.guarantee == Guarantee::AtMostOnce && sent > 1;
+        let is_first = first && promise.ordered && !is_second_copy;
+        if let Some(last) = seen.last.filter(|&last| is_first && mark.seq < last) {
             self.violations.push(Violation::OutOfOrder { audience, mark, after: last });
         }
         seen.last = seen.last.max(Some(mark.seq));

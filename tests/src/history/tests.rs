@@ -93,6 +93,12 @@ fn overtaking_is_found_and_a_redelivery_is_no_overtaking() {
     );
     let again = [published(0), published(1), received(0, 0, false), received(0, 1, false), received(0, 0, true)];
     assert_eq!(violations(Guarantee::AtLeastOnce, &again), []);
+    // The first copy was lost to a subscriber of QoS 0, and the publisher has sent another.
+    let twice = [published(0), published(1), received(0, 1, false), published(0), received(0, 0, false)];
+    assert_eq!(violations(Guarantee::AtMostOnce, &twice), []);
+    let overtaken = [Violation::OutOfOrder { audience: 7, mark: MARK, after: 1 }];
+    assert_eq!(violations(Guarantee::AtLeastOnce, &twice), overtaken);
+    assert_eq!(violations(Guarantee::AtMostOnce, &events), overtaken);
 }
 
 #[test]
