@@ -49,6 +49,11 @@ impl Nodes {
         self.others.binary_search_by_key(&idx, |node| node.idx).ok().map(|at| &self.others[at])
     }
 
+    /// Whether another node lives.
+    pub fn lives(&self, id: NodeId) -> bool {
+        self.others.iter().any(|node| node.id == id)
+    }
+
     /// The live process of a node.
     pub fn find(&self, id: NodeId, nonce: u64) -> Option<&Node> {
         self.others.iter().find(|node| node.id == id && node.nonce == nonce)

@@ -41,3 +41,15 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     send(address, request.as_bytes())
 }
+
+/// The values of a metric on a page of metrics, one for each combination of labels; none if it is not there.
+pub fn metric_values(admin: SocketAddr, page: &str, name: &str) -> Vec<f64> {
+    let text = get(admin, page).body;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    let values = lines.filter_map(|line| {
+        let (key, value) = line.rsplit_once(' ')?;
+        let bare = key.split('{').next()?;
+        (bare == name).then(|| value.parse::<f64>().ok())?
+    });
+    values.collect()
+}

@@ -381,14 +381,7 @@ impl Broker {
     }
 
     fn metric_values(&self, page: &str, name: &str) -> Vec<f64> {
-        let text = crate::http::get(self.address("admin"), page).body;
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let values = lines.filter_map(|line| {
-            let (key, value) = line.rsplit_once(' ')?;
-            let bare = key.split('{').next()?;
-            (bare == name).then(|| value.parse::<f64>().ok())?
-        });
-        values.collect()
+        crate::http::metric_values(self.address("admin"), page, name)
     }
 
     /// Waits until a metric satisfies `wanted`.

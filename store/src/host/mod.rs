@@ -58,7 +58,7 @@ use crate::kv::{FjallBase, FjallConfig, KvEngine, SpaceLimits};
 use crate::wal::{GroupId, RecoveredGroup, Wal, WalConfig};
 use bifro_core::ids::RangeId;
 use bifro_genesis::ClusterGenesis;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -142,16 +142,6 @@ impl Node {
     /// Figures of the log and of all shards' spaces.
     pub fn cells(&self) -> Arc<StorageCells> {
         self.cells.clone()
-    }
-
-    /// Ranges of which the directory holds anything, be it a tombstone: as long as no host was opened for them.
-    ///
-    /// # Errors
-    /// What the base says.
-    pub fn stored_ranges(&self) -> Result<BTreeSet<RangeId>, HostError> {
-        let spaces = self.kv.spaces()?.into_iter().map(|(space, _)| RangeId(space.0));
-        let recovered = self.recovered.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(spaces.chain(recovered.keys().map(|group| RangeId(group.0))).collect())
     }
 
     fn take_recovered(&self, range: RangeId) -> Option<RecoveredGroup> {

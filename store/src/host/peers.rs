@@ -60,8 +60,8 @@ impl Host {
     }
 
     /// What has happened since the last call, in order. Gates stand still from the end of a reign until the next [`Change::Leads`] is taken
-    /// here: what [`Host::applied`] had let go before that may still be released, or be thrown away with the machine. What is recorded for a range counts from the moment that its [`Change::Leads`] was
-    /// taken, until there is a [`Change::Follows`], taken or not.
+    /// here: what [`Host::applied`] had let go before that may still be released, or be thrown away with the machine. What is recorded for a
+    /// range counts from the moment that its [`Change::Leads`] was taken, until there is a [`Change::Follows`], taken or not.
     pub fn take_changes(&mut self) -> Vec<Change> {
         let changes = std::mem::take(&mut self.changes);
         for change in &changes {
@@ -82,12 +82,14 @@ impl Host {
     }
 
     /// Who leads a range, as far as is known here.
-    pub fn leader(&self, range: RangeId) -> Option<NodeId> {
+    #[cfg(test)]
+    pub(super) fn leader(&self, range: RangeId) -> Option<NodeId> {
         self.multi.group(range)?.leader()
     }
 
     /// Whether this node leads a range, and has applied all before its reign: [`Change::Leads`] was or will be told.
-    pub fn leads(&self, range: RangeId) -> bool {
+    #[cfg(test)]
+    pub(super) fn leads(&self, range: RangeId) -> bool {
         self.ranges.get(&range).is_some_and(|hosted| hosted.reign().is_some())
     }
 

@@ -244,7 +244,7 @@ impl RangeServices {
         let mut effects = Vec::new();
         self.owners.remove_node(now, node, &mut effects);
         self.carry_out_dict(effects);
-        if let Some(host) = self.host.as_mut().filter(|_| self.reigns.is_some()) {
+        if let Some(host) = &mut self.host {
             host.node_down(now, gone.id);
         }
         if !self.forget_claims(node) {

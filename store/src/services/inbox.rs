@@ -128,7 +128,7 @@ impl Inbox for RangeServices {
 }
 
 impl RangeServices {
-    fn send_to_range(&mut self, range: RangeIdx, request: InboxRequest) {
+    pub(super) fn send_to_range(&mut self, range: RangeIdx, request: InboxRequest) {
         self.send(self.home(range), Message::Inbox(request));
     }
 

@@ -11,7 +11,7 @@
 
 use super::RangeServices;
 use super::message::Asked;
-use super::placement::{Step, heir, is_placed, next_step};
+use super::placement::{Step, heir, is_placed, next_step, wanted};
 use super::ranges::{Service, range_id};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
@@ -104,7 +104,11 @@ impl RangeServices {
                     self.load(range, &pairs, is_last);
                 }
             }
-            Change::LoadFailed { range, error } => (self.fatal)(&format!("{range} cannot be read: {error}")),
+            Change::LoadFailed { range, error } => {
+                if let Some(reigns) = &self.reigns {
+                    (reigns.fatal)(&format!("{range} cannot be read: {error}"));
+                }
+            }
         }
     }
 
@@ -129,16 +133,20 @@ impl RangeServices {
 
     fn load(&mut self, range: RangeIdx, pairs: &[Pair], is_last: bool) {
         let at = self.local(range);
-        let find = self.find_tenant.clone();
+        let Some(reigns) = &self.reigns else { return };
+        let (find, fatal) = (&reigns.find_tenant, &reigns.fatal);
         let State::Loading { term, loader, tenants } = &mut self.states[at] else { return };
         for (key, value) in pairs {
-            let mut met = |name: &str| {
-                let tenant = find(name);
-                tenants.entry(tenant.name.clone()).or_insert(tenant).clone()
+            let mut met = |name: &str| match tenants.get(name) {
+                Some(tenant) => tenant.clone(),
+                None => {
+                    let tenant = find(name);
+                    tenants.entry(tenant.name.clone()).or_insert(tenant).clone()
+                }
             };
             if let Err(error) = loader.load(key, value, &mut met) {
                 let range = range_id(Service::Inbox, range);
-                return (self.fatal)(&format!("a record of {range} cannot be read (key {key:02x?}): {error}"));
+                return fatal(&format!("a record of {range} cannot be read (key {key:02x?}): {error}"));
             }
         }
         if !is_last {
@@ -158,9 +166,12 @@ impl RangeServices {
     pub(super) fn open_loaded(&mut self, now: Instant) {
         for at in 0..self.states.len() {
             let range = self.inboxes[at].idx;
-            let State::Loaded { term, .. } = self.states[at] else { continue };
-            let State::Loaded { loader, .. } = std::mem::replace(&mut self.states[at], State::Following) else {
-                continue;
+            let (term, loader) = match std::mem::replace(&mut self.states[at], State::Following) {
+                State::Loaded { term, loader } => (term, loader),
+                other => {
+                    self.states[at] = other;
+                    continue;
+                }
             };
             let mut effects = Vec::new();
             self.inboxes[at].machine = loader.finish(now, &mut effects);
@@ -264,13 +275,13 @@ impl RangeServices {
         for (range, _) in self.inboxes.iter().zip(&self.states).filter(|(_, state)| state.leads()) {
             let id = range_id(Service::Inbox, range.idx);
             let Some(members) = host.membership(id) else { continue };
-            moving += u64::from(!is_placed(id, members, &nodes.members));
-            let lives = |node: NodeId| nodes.others.iter().any(|other| other.id == node);
+            let wanted = wanted(id, &nodes.members);
+            moving += u64::from(!is_placed(members, &wanted));
             // Who is no member yet lacks everything.
-            let lag = |node: NodeId| lives(node).then(|| host.lag(id, node).unwrap_or(u64::MAX));
-            let next = next_step(id, nodes.me, members, &nodes.members, lag);
+            let lag = |node: NodeId| nodes.lives(node).then(|| host.lag(id, node).unwrap_or(u64::MAX));
+            let next = next_step(nodes.me, members, &wanted, lag);
             // Clients of the range have to attach again: not more than one range at a time, and not while nodes come and go.
-            let heir = || heir(id, nodes.me, members, &nodes.members, lag).filter(|_| is_calm && !moved);
+            let heir = || heir(nodes.me, members, &wanted, lag).filter(|_| is_calm && !moved);
             let Some(step) = next.or_else(|| heir().map(Step::Transfer)) else { continue };
             moved |= matches!(step, Step::Transfer(_));
             let outcome = match step.clone() {
@@ -292,8 +303,8 @@ impl RangeServices {
         for (range, _) in self.inboxes.iter().zip(&self.states).filter(|(_, state)| state.leads()) {
             let id = range_id(Service::Inbox, range.idx);
             let voters = host.membership(id).map(|members| members.voters.clone()).unwrap_or_default();
-            let lives = |voter: &NodeId| cluster.nodes.others.iter().any(|other| other.id == *voter);
-            let heirs = voters.into_iter().filter(lives).filter_map(|voter| Some((host.lag(id, voter)?, voter)));
+            let live = voters.into_iter().filter(|voter| cluster.nodes.lives(*voter));
+            let heirs = live.filter_map(|voter| Some((host.lag(id, voter)?, voter)));
             // Without an heir the others elect one when they miss this node.
             if let Some((_, heir)) = heirs.min()
                 && let Err(error) = host.transfer_leadership(now, id, heir)

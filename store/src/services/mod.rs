@@ -101,8 +101,6 @@ pub struct RangeServices {
     reigns: Option<Box<Reigns>>,
     /// What this node is to each range of persistent sessions here, if others have replicas too.
     states: Vec<State>,
-    find_tenant: FindTenant,
-    fatal: Fatal,
     /// Routes of the sessions that an earlier process left, to be added in the first turn, when all tenants are known.
     recovered: Vec<(RangeIdx, InboxEffect)>,
     is_recovered: bool,
@@ -230,9 +228,8 @@ impl RangeServices {
             services.states.push(State::Following);
         }
         services.host = Some(host);
-        services.reigns = Some(Box::new(Reigns::new(genesis.ranges)));
+        services.reigns = Some(Box::new(Reigns::new(genesis.ranges, tenant, fatal)));
         services.metrics.ranges_unled.set(genesis.ranges.into());
-        (services.find_tenant, services.fatal) = (tenant, fatal);
         services.follow_host(now);
         Ok(services.join(genesis.node))
     }
@@ -292,10 +289,6 @@ impl RangeServices {
             host: None,
             reigns: None,
             states: Vec::new(),
-            find_tenant: Arc::new(|name| {
-                unreachable!("only what is replicated is loaded while the shard runs: {name}")
-            }),
-            fatal: Arc::new(|_| {}),
             recovered: Vec::new(),
             is_recovered: false,
             is_touched: true,

@@ -18,7 +18,8 @@ pub(super) enum Step {
     Transfer(NodeId),
 }
 
-/// The nodes that are to have replicas: highest random weight, so that a node that comes or goes moves only its own share.
+/// The nodes that are to have replicas, of those that belong to the cluster, whether or not they live: highest random weight, so that a
+/// node that comes or goes moves only its own share.
 pub(super) fn wanted(range: RangeId, members: &[NodeId]) -> Vec<NodeId> {
     let weight = |node: &NodeId| keyed_hash(range.0, &[&node.0.to_le_bytes()]);
     let mut ranked: Vec<NodeId> = members.to_vec();
@@ -30,20 +31,19 @@ pub(super) fn wanted(range: RangeId, members: &[NodeId]) -> Vec<NodeId> {
 /// Who leads by preference, so that leaders spread over the nodes, if replicas are where they belong and it lacks next to nothing: nobody
 /// else than `me`, or none.
 pub(super) fn heir(
-    range: RangeId,
     me: NodeId,
     current: &Membership,
-    members: &[NodeId],
+    wanted: &[NodeId],
     lag: impl Fn(NodeId) -> Option<u64>,
 ) -> Option<NodeId> {
-    let preferred = *wanted(range, members).first()?;
-    let is_ready = is_placed(range, current, members) && lag(preferred).is_some_and(|lag| lag <= LAG_MAX);
+    let preferred = *wanted.first()?;
+    let is_ready = is_placed(current, wanted) && lag(preferred).is_some_and(|lag| lag <= LAG_MAX);
     (preferred != me && is_ready).then_some(preferred)
 }
 
 /// Whether the replicas are where they belong.
-pub(super) fn is_placed(range: RangeId, current: &Membership, members: &[NodeId]) -> bool {
-    *current == Membership::new(wanted(range, members), [])
+pub(super) fn is_placed(current: &Membership, wanted: &[NodeId]) -> bool {
+    *current == Membership::new(wanted.iter().copied(), [])
 }
 
 /// With whom a range begins.
@@ -51,21 +51,19 @@ pub(super) fn founding(range: RangeId, founders: &[NodeId]) -> Membership {
     Membership::new(wanted(range, founders), [])
 }
 
-/// What `me`, which leads, does next: nothing if all is as it should be, or a change is under way. `members` are the nodes that belong to
-/// the cluster, whether or not they live; `lag` is how many entries a live one lacks, none if it does not live.
+/// What `me`, which leads, does next: nothing if all is as it should be, or a change is under way. `wanted` is what
+/// [`wanted`] says; `lag` is how many entries a live node lacks, none if it does not live.
 ///
 /// A replica is added as one that only learns, and votes once it has nearly everything. Nobody is let go before that.
 pub(super) fn next_step(
-    range: RangeId,
     me: NodeId,
     current: &Membership,
-    members: &[NodeId],
+    wanted: &[NodeId],
     lag: impl Fn(NodeId) -> Option<u64>,
 ) -> Option<Step> {
-    if current.is_joint() || members.is_empty() {
+    if current.is_joint() || wanted.is_empty() {
         return None;
     }
-    let wanted = wanted(range, members);
     let lives = |node: NodeId| node == me || lag(node).is_some();
     let ready: Vec<NodeId> = (current.learners.iter().copied())
         .filter(|node| wanted.contains(node) && lag(*node).is_some_and(|lag| lag <= LAG_MAX))
@@ -115,7 +113,7 @@ mod tests {
         let mut steps = Vec::new();
         for _ in 0..20 {
             let lag = |node: NodeId| (!dead.contains(&node)).then_some(0);
-            let Some(step) = next_step(RANGE, me, &members, all, lag) else { return (members, steps) };
+            let Some(step) = next_step(me, &members, &wanted(RANGE, all), lag) else { return (members, steps) };
             steps.push(step.clone());
             match step {
                 Step::Transfer(to) => {
@@ -140,7 +138,7 @@ mod tests {
         for count in 2..8 {
             let all = nodes(1..=count);
             (members, _) = settled(members, &all, &[]);
-            assert!(is_placed(RANGE, &members, &all), "{members:?} of {count}");
+            assert!(is_placed(&members, &wanted(RANGE, &all)), "{members:?} of {count}");
             assert_eq!(members.voters.len(), VOTERS.min(all.len()));
         }
     }
@@ -152,19 +150,19 @@ mod tests {
         let members = Membership::new(voters.clone(), []);
         let (dead, leader) = (voters[2], voters[0]);
         let lag = |node: NodeId| (node != dead).then_some(0);
-        assert_eq!(next_step(RANGE, leader, &members, &all, lag), None, "it is expected back");
+        assert_eq!(next_step(leader, &members, &wanted(RANGE, &all), lag), None, "it is expected back");
         let left: Vec<_> = all.iter().copied().filter(|node| *node != dead).collect();
         let (members, _) = settled(members, &left, &[dead]);
-        assert!(is_placed(RANGE, &members, &left) && !members.contains(dead));
+        assert!(is_placed(&members, &wanted(RANGE, &left)) && !members.contains(dead));
     }
 
     #[test]
     fn nothing_is_changed_while_a_change_is_under_way_or_the_newcomer_has_not_learned_enough() {
         let all = nodes(1..=3);
         let learning = Membership::new(nodes([1]), nodes([2, 3]));
-        assert_eq!(next_step(RANGE, NodeId(1), &learning, &all, |_| Some(LAG_MAX + 1)), None);
+        assert_eq!(next_step(NodeId(1), &learning, &wanted(RANGE, &all), |_| Some(LAG_MAX + 1)), None);
         let joint = Membership { outgoing: nodes([1]), ..Membership::new(nodes([1, 2]), []) };
-        assert_eq!(next_step(RANGE, NodeId(1), &joint, &all, |_| Some(0)), None);
+        assert_eq!(next_step(NodeId(1), &joint, &wanted(RANGE, &all), |_| Some(0)), None);
     }
 
     #[test]
@@ -172,11 +170,11 @@ mod tests {
         let all = nodes(1..=3);
         let voters = wanted(RANGE, &all);
         let members = Membership::new(voters.clone(), []);
-        assert_eq!(heir(RANGE, voters[1], &members, &all, |_| Some(0)), Some(voters[0]));
-        assert_eq!(heir(RANGE, voters[0], &members, &all, |_| Some(0)), None, "it leads already");
-        assert_eq!(heir(RANGE, voters[1], &members, &all, |_| None), None, "it is away");
-        assert_eq!(heir(RANGE, voters[1], &members, &all, |_| Some(LAG_MAX + 1)), None, "it lacks too much");
-        assert_eq!(heir(RANGE, voters[1], &Membership::single(voters[1]), &all, |_| Some(0)), None, "replicas move");
+        assert_eq!(heir(voters[1], &members, &voters, |_| Some(0)), Some(voters[0]));
+        assert_eq!(heir(voters[0], &members, &voters, |_| Some(0)), None, "it leads already");
+        assert_eq!(heir(voters[1], &members, &voters, |_| None), None, "it is away");
+        assert_eq!(heir(voters[1], &members, &voters, |_| Some(LAG_MAX + 1)), None, "it lacks too much");
+        assert_eq!(heir(voters[1], &Membership::single(voters[1]), &voters, |_| Some(0)), None, "replicas move");
     }
 
     #[test]

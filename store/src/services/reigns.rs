@@ -25,8 +25,10 @@
 
 use super::RangeServices;
 use super::cluster::Announced;
+use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
 use super::wire::{Remote, RemoteInbox};
+use crate::fatal::Fatal;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
 use bifro_core::ports::{Completion, Receiver, Via};
@@ -59,7 +61,6 @@ struct Withdrawal {
 }
 
 /// See the module's page.
-#[derive(Debug)]
 pub(super) struct Reigns {
     /// By range.
     claims: Vec<SmallVec<[Claim; 2]>>,
@@ -80,11 +81,14 @@ pub(super) struct Reigns {
     pub(super) place_at: Instant,
     /// Nodes that have died, and how many shards still count on their claims.
     forgetting: BTreeMap<NodeIdx, usize>,
+    /// For what is loaded when a reign begins.
+    pub(super) find_tenant: FindTenant,
+    pub(super) fatal: Fatal,
 }
 
 impl Reigns {
     /// Of so many ranges, which nobody leads yet.
-    pub(super) fn new(ranges: u16) -> Self {
+    pub(super) fn new(ranges: u16, find_tenant: FindTenant, fatal: Fatal) -> Self {
         Self {
             claims: vec![SmallVec::new(); ranges.into()],
             unled: ranges.into(),
@@ -97,6 +101,8 @@ impl Reigns {
             withdrawals: Vec::new(),
             place_at: Instant::default(),
             forgetting: BTreeMap::new(),
+            find_tenant,
+            fatal,
         }
     }
 
@@ -131,19 +137,15 @@ impl RangeServices {
     /// Asks a range's leader, now or as soon as there is one.
     pub(super) fn ask_leader(&mut self, now: Instant, range: RangeIdx, request: Request) {
         let Some(reigns) = &mut self.reigns else {
-            return self.send(self.home(range), Message::Inbox(request));
+            return self.send_to_range(range, request);
         };
-        let Some(claim) = reigns.leader(range) else {
-            // What nobody waits for is not worth keeping: a message that was not committed is pushed again.
-            if let Some(asked) = request.asked_as() {
-                reigns.asked.insert((asked, range), request);
-            }
-            return;
-        };
+        // What nobody waits for is not worth keeping: a message that was not committed is pushed again.
         if let Some(asked) = request.asked_as() {
             reigns.asked.insert((asked, range), request.clone());
         }
-        self.send_to_leader(now, range, claim, request);
+        if let Some(claim) = reigns.leader(range) {
+            self.send_to_leader(now, range, claim, request);
+        }
     }
 
     fn send_to_leader(&mut self, now: Instant, range: RangeIdx, claim: Claim, request: Request) {
@@ -186,6 +188,19 @@ impl RangeServices {
         true
     }
 
+    /// A node leads a range, in a newer term if it did before.
+    fn take_claim(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
+        self.change_claims(now, range, |claims| {
+            claims.retain(|earlier| earlier.node != claim.node);
+            claims.push(claim);
+        });
+    }
+
+    /// It does not any more.
+    fn end_claim(&mut self, now: Instant, range: RangeIdx, ended: Claim) {
+        self.change_claims(now, range, |claims| claims.retain(|claim| *claim != ended));
+    }
+
     /// Changes the claims of a range; whoever counted on a leader that is none any more hears it.
     fn change_claims(&mut self, now: Instant, range: RangeIdx, change: impl FnOnce(&mut SmallVec<[Claim; 2]>)) {
         let Some(reigns) = &mut self.reigns else { return };
@@ -214,11 +229,8 @@ impl RangeServices {
 
     fn lose_inboxes(&mut self, range: RangeIdx) {
         let Some(reigns) = &mut self.reigns else { return };
-        let lost: Vec<_> = reigns.attached.iter().filter(|(_, of)| **of == range).map(|(&slot, _)| slot).collect();
-        for slot in lost {
-            if let Some(reigns) = &mut self.reigns {
-                reigns.attached.remove(&slot);
-            }
+        let lost: Vec<_> = reigns.attached.extract_if(|_, of| *of == range).collect();
+        for (slot, _) in lost {
             self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard: self.shard, slot } });
         }
     }
@@ -260,15 +272,11 @@ impl RangeServices {
     pub(super) fn handle_reign(&mut self, now: Instant, from: ShardId, message: Reign) {
         match message {
             Reign::Leads { range, term } => {
-                self.change_claims(now, range, |claims| {
-                    claims.retain(|claim| claim.node != NodeIdx::HERE);
-                    claims.push(Claim { term, node: NodeIdx::HERE });
-                });
+                self.take_claim(now, range, Claim { term, node: NodeIdx::HERE });
                 self.tell_peers(&Remote::Leads { range: range.0, term });
             }
             Reign::Ends { range, term } => {
-                let ended = Claim { term, node: NodeIdx::HERE };
-                self.change_claims(now, range, |claims| claims.retain(|claim| *claim != ended));
+                self.end_claim(now, range, Claim { term, node: NodeIdx::HERE });
                 self.tell_peers(&Remote::Ends { range: range.0, term });
                 self.send(from, Message::Reign(Reign::Ended { range, term }));
                 if let Some(reigns) = &mut self.reigns {
@@ -415,14 +423,10 @@ impl RangeServices {
     pub(super) fn hear_reign(&mut self, now: Instant, via: Via, message: &Remote) -> bool {
         match (via, message) {
             (Via::To(node), &Remote::Leads { range, term }) => {
-                self.change_claims(now, RangeIdx(range), |claims| {
-                    claims.retain(|claim| claim.node != node);
-                    claims.push(Claim { term, node });
-                });
+                self.take_claim(now, RangeIdx(range), Claim { term, node });
             }
             (Via::To(node), &Remote::Ends { range, term }) => {
-                let ended = Claim { term, node };
-                self.change_claims(now, RangeIdx(range), |claims| claims.retain(|claim| *claim != ended));
+                self.end_claim(now, RangeIdx(range), Claim { term, node });
                 self.send_remote(via, None, &Remote::Ended { range, term });
             }
             (Via::From(node, shard), &Remote::Ended { range, term }) => {

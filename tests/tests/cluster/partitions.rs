@@ -7,6 +7,7 @@ use bifro_mqtt::packet::Packet;
 use bifro_mqtt::reason::Reason;
 use bifro_tests::PATIENCE;
 use bifro_tests::client::Client;
+use bifro_tests::http::metric_values;
 use bifro_tests::process::binaries;
 use serde_json::Value;
 use std::path::Path;
@@ -101,9 +102,7 @@ impl Network {
     fn wait_for_replicas(&self) {
         let metric = |number: u32, name: &str| -> f64 {
             let address = format!("10.78.0.{number}:9091").parse().expect("an address");
-            let page = bifro_tests::http::get(address, "/metrics").body;
-            let values = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-            values.map(|(_, value)| value.parse::<f64>().expect("a number")).sum()
+            metric_values(address, "/metrics", name).into_iter().sum()
         };
         let start = Instant::now();
         let sum = |name: &str| (1..=self.0).map(|number| metric(number, name)).sum::<f64>();

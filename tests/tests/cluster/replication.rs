@@ -61,6 +61,15 @@ fn resume(node: &Broker, id: &str) -> (Client, bool) {
     }
 }
 
+/// Sessions s0, s1... of clients that connected to the node, subscribed to q/0, q/1... and are away.
+fn leave_sessions(node: &Broker, count: u32) {
+    for turn in 0..count {
+        let (mut client, _) = resume(node, &format!("s{turn}"));
+        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
+        client.disconnect();
+    }
+}
+
 fn payload(client: &mut Client) -> String {
     let received = client.recv_publish();
     match received.packet() {
@@ -108,11 +117,7 @@ fn sessions_are_reached_from_every_node_and_resumed_on_any() {
 #[test]
 fn a_session_outlives_the_node_of_its_client_and_the_node_that_led_it() {
     let mut nodes = replicated(3);
-    for turn in 0..16 {
-        let (mut client, _) = resume(&nodes[0], &format!("s{turn}"));
-        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
-        client.disconnect();
-    }
+    leave_sessions(&nodes[0], 16);
     let mut publisher = Client::connect(nodes[0].tcp(), Version::V5, "p");
     for turn in 0..16 {
         assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"before"), Reason::SUCCESS);
@@ -196,11 +201,7 @@ fn all_nodes_are_killed_at_once_and_every_session_is_there_again() {
 #[test]
 fn a_publisher_hears_nothing_of_the_death_of_a_leader_but_a_pause() {
     let mut nodes = replicated(3);
-    for turn in 0..8 {
-        let (mut client, _) = resume(&nodes[2], &format!("s{turn}"));
-        client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
-        client.disconnect();
-    }
+    leave_sessions(&nodes[2], 8);
     let mut publisher = Client::connect(nodes[1].tcp(), Version::V311, "p");
     let (mut killed, mut worst) = (None, Duration::ZERO);
     for n in 0..400 {

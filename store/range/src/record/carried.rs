@@ -31,8 +31,13 @@ pub fn decode_message(bytes: &[u8], now: Instant) -> Result<Arc<Message>, Record
     let view = read_view(&mut reader)?;
     let sent_at = reader.instant()?;
     reader.finish()?;
+    Ok(by_clock_here(view, sent_at, now))
+}
+
+/// A message that was written by the clock of another node, which showed `sent_at` then.
+pub(crate) fn by_clock_here(view: MessageView<'_>, sent_at: Instant, now: Instant) -> Arc<Message> {
     let expiry_at = view.expiry_at.map(|at| now + at.since(sent_at));
-    Ok(MessageView { expiry_at, ..view }.to_message())
+    MessageView { expiry_at, ..view }.to_message()
 }
 
 /// A client as bytes, its tenant's name included.

@@ -9,6 +9,7 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use carried::by_clock_here;
 pub use carried::{decode_client, decode_message, encode_client, encode_message};
 pub(crate) use stored::{read_client, read_message, write_client, write_message};
 

@@ -10,7 +10,9 @@
 use super::{RetainTable, records, retained_bytes, round_up};
 use crate::key::{TenantKey, TenantKeyRef};
 use crate::limits::{RETAINED_CLEARED_FOR, RETAINED_CLEARED_MAX};
-use crate::record::{Reader, RecordError, Writer, read_client, read_message, write_client, write_message};
+use crate::record::{
+    Reader, RecordError, Writer, by_clock_here, read_client, read_message, write_client, write_message,
+};
 use alloc::vec::Vec;
 use bifro_core::ids::{NodeId, TenantIdx};
 use bifro_core::message::MessageView;
@@ -86,9 +88,7 @@ impl Replica {
         let version = Version::read(&mut reader)?;
         let sent_at = reader.instant()?;
         reader.finish()?;
-        let view = message.view();
-        let expiry_at = view.expiry_at.map(|at| now + at.since(sent_at));
-        let message = MessageView { expiry_at, ..view }.to_message();
+        let message = by_clock_here(message.view(), sent_at, now);
         Ok(Self { retained: RetainedMessage { message, publisher }, version })
     }
 }
