@@ -116,8 +116,8 @@ pub struct ReqId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PublisherKey(pub u64);
 
-/// Place of a message in one inbox; grows by one with each stored message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Place of a message in one inbox; grows with each stored message, by one or to where the places of the range's next leader begin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InboxSeq(pub u64);
 
 impl InboxSeq {
@@ -127,7 +127,7 @@ impl InboxSeq {
 
     /// The packet identifier of the message, which follows from its place: after a crash nobody knows what was in flight, and the client
     /// must find a QoS 2 message that it has received already under the same identifier [MQTT-4.3.3-1] [MQTT-4.4.0-1]. Of the
-    /// messages outstanding no two are [`Self::PACKET_IDS`] places apart; the inbox sees to that.
+    /// messages outstanding no two have the same; the inbox sees to that.
     pub const fn packet_id(self) -> core::num::NonZeroU16 {
         let id = (self.0 % Self::PACKET_IDS as u64) as u16 + 1;
         core::num::NonZeroU16::new(id).expect("one is added")

@@ -21,3 +21,6 @@ pub const LINK_IDLE: core::time::Duration = core::time::Duration::from_secs(3);
 /// After so long both ends of a link know that it is over: whichever notices first, the other does within [`LINK_IDLE`], and its shard may take as long
 /// to act on it.
 pub const LINK_LEASE: core::time::Duration = core::time::Duration::from_secs(6);
+
+/// So long a connection whose inbox nobody leads waits for the next leader; then it is closed, since its client may do better elsewhere.
+pub const INBOX_ORPHANED_MAX: core::time::Duration = core::time::Duration::from_secs(10);

@@ -104,7 +104,8 @@ metric_cells! {
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
         links: Gauge, "Links of this shard to other nodes.";
         publishes_retried: Counter, "Publishes of QoS 1 routed again, since a range of sessions has changed its leader meanwhile.";
-        inboxes_lost: Counter, "Connections closed because the range of their session changed its leader.";
+        inboxes_lost: Counter, "Connections closed because nobody led the range of their session for too long, or its leader had given them up.";
+        inboxes_moved: Counter, "Connections that went on with their session under another leader.";
         ranges_led: Gauge, "Ranges of persistent sessions that this node leads.";
         ranges_moving: Gauge, "Ranges led by this node that have not all their replicas, or not where they belong.";
         ranges_unled: Gauge, "Ranges that nobody leads, as far as a shard knows: no publish is routed until all have leaders.";

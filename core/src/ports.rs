@@ -219,7 +219,13 @@ pub enum Completion {
         /// The request.
         req: ReqId,
     },
-    /// Who led the range of the connection's inbox does not any more: the connection must go, and may attach again at once.
+    /// Another leads the range of the connection's inbox: the connection is to say what it has of it, by [`Inbox::reattach`].
+    InboxMoved {
+        /// Connection on this shard.
+        conn: ConnRef,
+    },
+    /// Nobody leads the range of the connection's inbox, or whoever does counts on the connection no more: it must go, and may attach again at
+    /// once.
     InboxLost {
         /// Connection on this shard.
         conn: ConnRef,
@@ -351,9 +357,20 @@ pub enum Left {
     Unstored(Box<InboxMessage>),
 }
 
+/// What a connection has of its inbox's messages: tells who leads the inbox next what it need not push again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InHand {
+    /// Those that were pushed to it and are not done.
+    pub seqs: Vec<InboxSeq>,
+    /// One beyond the last that was pushed to it: all before it that are not in hand are done.
+    pub next: InboxSeq,
+}
+
 /// What a connection leaves with its inbox when it goes.
 #[derive(Clone, Debug, Default)]
 pub struct DetachState {
+    /// What it has of the inbox's messages.
+    pub in_hand: InHand,
     /// Packet ids of QoS 2 publishes received but not yet released.
     pub received_qos2: Vec<u16>,
     /// In flight to the client, in the order first sent: packet id, PUBREC seen, message.
@@ -424,8 +441,12 @@ pub trait Inbox {
         terms: AttachTerms,
     );
 
-    /// Deletes the client's inbox, if there is one (a transient session starts).
+    /// Deletes the client's inbox, if there is one (a transient session starts). Completes with [`Completion::Detached`], or with a refused
+    /// [`Completion::Attached`].
     fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx);
+
+    /// The connection goes on with its inbox, which another leads now. A refusal is [`Completion::InboxLost`].
+    fn reattach(&mut self, now: Instant, owner: InboxOwner<'_>, in_hand: InHand);
 
     /// The connection has gone; the session stays for its expiry interval.
     fn detach(&mut self, now: Instant, req: ReqId, owner: InboxOwner<'_>, state: DetachState);

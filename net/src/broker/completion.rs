@@ -138,6 +138,9 @@ impl<S: Services> Broker<S> {
                     session.close(cx, Reason::SESSION_TAKEN_OVER, None, out);
                 });
             }
+            Completion::InboxMoved { conn } => {
+                self.with_session(conn.slot, |session, _, out| session.handle_inbox_moved(out));
+            }
             Completion::InboxLost { conn } => {
                 self.metrics.inboxes_lost.add(1);
                 self.with_session(conn.slot, |session, cx, out| session.close(cx, Reason::SERVER_BUSY, None, out));
@@ -236,7 +239,7 @@ impl<S: Services> Broker<S> {
     }
 
     fn handle_attached(&mut self, req: ReqId, result: Result<Box<Attached>, PortError>) {
-        let Some(Awaited::Attach(slot)) = self.requests.remove(&req) else { return };
+        let Some(Awaited::Attach(slot) | Awaited::Discard(slot)) = self.requests.remove(&req) else { return };
         self.handshake_answered(slot);
         self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
     }

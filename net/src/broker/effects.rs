@@ -107,6 +107,10 @@ impl<S: Services> Broker<S> {
                 self.publish_will(tenant, &client, &will);
             }
             Effect::Commit(done) => self.with_inbox(slot, |services, now, owner| services.commit(now, owner, done)),
+            Effect::Reattach(in_hand) => {
+                self.metrics.inboxes_moved.add(1);
+                self.with_inbox(slot, |services, now, owner| services.reattach(now, owner, in_hand));
+            }
             Effect::Hold { seq, packet_id } => {
                 let req = self.await_completion(Awaited::Held(slot, packet_id));
                 self.with_inbox(slot, |services, now, owner| services.hold(now, req, owner, seq));

@@ -10,6 +10,10 @@ pub const TAKEOVER_DEADLINE: Duration = Duration::from_secs(5);
 /// successors are waiting already, so it could only have been kicked at once.
 pub const TAKEOVERS_WAITING_MAX: usize = 1_024;
 
+/// So long a range's new leader, or one whose link to a node has ended, expects the connections of its sessions to go on with them. Those that
+/// have not by then count as broken: wills and expiry follow.
+pub const REATTACH_WITHIN: Duration = Duration::from_secs(5);
+
 /// Sessions ended by expiry in one call of the timer; the others follow in the next one, which is due at once. Bounds the
 /// time a turn spends on a tenant whose sessions all expire together.
 pub const SESSIONS_EXPIRED_PER_CALL_MAX: usize = 256;

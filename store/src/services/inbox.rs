@@ -10,8 +10,8 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message as Published, QoS};
 use bifro_core::ports::{
-    AttachTerms, Attached, Completion, DetachState, Inbox, InboxOwner, InboxPlaces, Origin, PortError, Receiver,
-    SubOptions, Via,
+    AttachTerms, Attached, Completion, DetachState, InHand, Inbox, InboxOwner, InboxPlaces, Origin, PortError,
+    Receiver, SubOptions, Via,
 };
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -34,6 +34,7 @@ impl Machine for InboxTable {
 #[derive(Debug)]
 pub(super) struct Settling {
     to: ReplyTo,
+    term: u64,
     attached: Box<Attached>,
     unanswered: usize,
 }
@@ -61,6 +62,14 @@ impl Inbox for RangeServices {
     fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx) {
         let range = self.range_of(tenant, &client.client_id);
         self.ask_leader(now, range, InboxRequest::Discard { req, range, tenant: tenant.idx, client: client.clone() });
+        self.settle(now);
+    }
+
+    fn reattach(&mut self, now: Instant, owner: InboxOwner<'_>, in_hand: InHand) {
+        if self.note_reattached(owner.conn.slot) {
+            let (range, conn) = (owner.inbox.0, owner.conn);
+            self.ask_leader(now, range, InboxRequest::Reattach { range, conn, owner: owner_ref(&owner), in_hand });
+        }
         self.settle(now);
     }
 
@@ -139,7 +148,12 @@ impl RangeServices {
 
     pub(super) fn handle_inbox(&mut self, now: Instant, from: ShardId, message: InboxRequest) {
         match message {
-            InboxRequest::Answer { node, shard, answer } => self.tell_asker(now, (node, shard), &answer),
+            InboxRequest::Answer { node: NodeIdx::HERE, term, answer, .. } => {
+                if self.is_waited_for(term, &answer) {
+                    self.handle_inbox_answer(*answer);
+                }
+            }
+            InboxRequest::Answer { node, shard, term, answer } => self.tell_asker(now, (node, shard), term, &answer),
             message => self.handle_inbox_request(now, (NodeIdx::HERE, from), message),
         }
     }
@@ -164,7 +178,10 @@ impl RangeServices {
                 self.send(self.home(range), Message::Asked(Box::new(Asked { node, shard, term, request })));
             }
             Some(_) => return false,
-            None if shard.0 < self.shards => self.send(shard, Message::Inbox(request)),
+            None if shard.0 < self.shards => {
+                let answer = InboxRequest::Answer { node: NodeIdx::HERE, shard, term, answer: Box::new(request) };
+                self.send(shard, Message::Inbox(answer));
+            }
             None => return false,
         }
         true
@@ -186,6 +203,9 @@ impl RangeServices {
             }
             InboxRequest::Discard { req, range, tenant, client } => self.with_inboxes(range, |table, _, effects| {
                 table.discard(now, to(req), tenant, &client, effects);
+            }),
+            InboxRequest::Reattach { range, conn, owner, in_hand } => self.with_inboxes(range, |table, _, effects| {
+                table.reattach(now, conn, owner, &in_hand, effects);
             }),
             InboxRequest::Detach { req, range, owner, client, state } => {
                 self.with_inboxes(range, |table, _, effects| {
@@ -233,8 +253,8 @@ impl RangeServices {
         }
     }
 
-    /// Whether an answer is waited for: not if a leader before the one that answered first has answered late.
-    fn is_waited_for(&mut self, answer: &InboxRequest) -> bool {
+    /// Whether an answer is waited for, of who leads the range in this term: not if another does by now, who is asked as well.
+    fn is_waited_for(&mut self, term: u64, answer: &InboxRequest) -> bool {
         let (asked, range) = match answer {
             InboxRequest::Attached { req, .. }
             | InboxRequest::Detached { req }
@@ -242,12 +262,11 @@ impl RangeServices {
             | InboxRequest::Unsubscribed { req, .. }
             | InboxRequest::Done { req } => (AskedAs::Req(*req), None),
             InboxRequest::Settled { token, range } => (AskedAs::Token(*token), Some(*range)),
-            _ => return true,
+            InboxRequest::Push { conn, .. } => return self.is_attached(conn.slot, term),
+            InboxRequest::Lost { conn } => return self.counts_on(conn.slot, term),
+            _ => return false,
         };
-        if self.reigns.is_none() {
-            return true;
-        }
-        let request = self.take_asked(asked, range);
+        let request = self.take_asked(asked, range, term);
         if let (Some(InboxRequest::Attach { conn, range, .. }), InboxRequest::Attached { result: Ok(_), .. }) =
             (&request, answer)
         {
@@ -257,9 +276,6 @@ impl RangeServices {
     }
 
     fn handle_inbox_answer(&mut self, message: InboxRequest) {
-        if !self.is_waited_for(&message) {
-            return;
-        }
         match message {
             InboxRequest::Attached { req, result } => self.complete(Completion::Attached { req, result }),
             InboxRequest::Detached { req } => self.complete(Completion::Detached { req }),
@@ -302,26 +318,29 @@ impl RangeServices {
     pub(super) fn carry_out_inbox(&mut self, range: RangeIdx, effects: &mut Vec<InboxEffect>) {
         for effect in effects.drain(..) {
             match effect {
-                InboxEffect::Attached { to, result } => self.answer(to, |req| InboxRequest::Attached { req, result }),
+                InboxEffect::Attached { to, result } => {
+                    self.answer(range, to, |req| InboxRequest::Attached { req, result });
+                }
                 InboxEffect::SettleAndAttach { to, attached } => self.settlements.push((to, attached)),
-                InboxEffect::Done { to } => self.answer(to, |req| InboxRequest::Done { req }),
+                InboxEffect::Done { to } => self.answer(range, to, |req| InboxRequest::Done { req }),
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
-                    self.answer(to, |_| InboxRequest::Settled { token, range });
+                    self.answer(range, to, |_| InboxRequest::Settled { token, range });
                 }
-                InboxEffect::Detached { to } => self.answer(to, |req| InboxRequest::Detached { req }),
+                InboxEffect::Detached { to } => self.answer(range, to, |req| InboxRequest::Detached { req }),
                 InboxEffect::Subscribed { to, result } => {
-                    self.answer(to, |req| InboxRequest::Subscribed { req, result });
+                    self.answer(range, to, |req| InboxRequest::Subscribed { req, result });
                 }
                 InboxEffect::Unsubscribed { to, existed } => {
-                    self.answer(to, |req| InboxRequest::Unsubscribed { req, existed });
+                    self.answer(range, to, |req| InboxRequest::Unsubscribed { req, existed });
                 }
-                InboxEffect::Inserted { to, result } => self.answer(to, |req| InboxRequest::Inserted { req, result }),
+                InboxEffect::Inserted { to, result } => self.tell_inserted(to, result),
                 InboxEffect::Lost { conn } => {
-                    self.send_to_asker((conn.node, conn.shard), InboxRequest::Lost { conn });
+                    self.send_to_asker(self.term(range), (conn.node, conn.shard), InboxRequest::Lost { conn });
                 }
                 InboxEffect::Push { conn, messages } => {
-                    self.send_to_asker((conn.node, conn.shard), InboxRequest::Push { conn, messages });
+                    let push = InboxRequest::Push { conn, messages };
+                    self.send_to_asker(self.term(range), (conn.node, conn.shard), push);
                 }
                 InboxEffect::AddRoute { tenant, route, receiver } => {
                     if let Receiver::Inbox { inbox, subscription, .. } = receiver {
@@ -344,27 +363,31 @@ impl RangeServices {
         }
     }
 
-    fn answer(&mut self, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
-        self.send_to_asker((to.node, to.shard), message(to.req));
+    fn answer(&mut self, range: RangeIdx, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
+        self.send_to_asker(self.term(range), (to.node, to.shard), message(to.req));
+    }
+
+    /// Messages are inserted by shards of this node alone.
+    fn tell_inserted(&mut self, to: ReplyTo, result: Result<(), PortError>) {
+        self.send(to.shard, Message::Inbox(InboxRequest::Inserted { req: to.req, result }));
     }
 
     /// A message was to be stored in a range that is not led here any more.
     pub(super) fn refuse_insertion(&mut self, to: ReplyTo) {
-        self.answer(to, |req| InboxRequest::Inserted { req, result: Err(PortError::Unavailable) });
+        self.tell_inserted(to, Err(PortError::Unavailable));
     }
 
-    fn send_to_asker(&mut self, (node, shard): (NodeIdx, ShardId), answer: InboxRequest) {
-        if node == NodeIdx::HERE {
-            self.send(shard, Message::Inbox(answer));
-        } else {
-            let answer = InboxRequest::Answer { node, shard, answer: Box::new(answer) };
-            self.send(self.arrives_at(node, shard), Message::Inbox(answer));
+    fn send_to_asker(&mut self, term: u64, (node, shard): (NodeIdx, ShardId), answer: InboxRequest) {
+        if self.reigns.is_none() {
+            return self.send(shard, Message::Inbox(answer));
         }
+        let to = if node == NodeIdx::HERE { shard } else { self.arrives_at(node, shard) };
+        self.send(to, Message::Inbox(InboxRequest::Answer { node, shard, term, answer: Box::new(answer) }));
     }
 
     /// Over the link that the request has come by. If that has ended, the asker knows.
-    fn tell_asker(&mut self, now: Instant, (node, shard): (NodeIdx, ShardId), answer: &InboxRequest) {
-        if let Some(answer) = RemoteInbox::of(answer, shard, 0, now) {
+    fn tell_asker(&mut self, now: Instant, (node, shard): (NodeIdx, ShardId), term: u64, answer: &InboxRequest) {
+        if let Some(answer) = RemoteInbox::of(answer, shard, term, now) {
             self.send_remote(Via::From(node, shard), None, &Remote::Inbox(answer));
         }
     }
@@ -376,7 +399,7 @@ impl RangeServices {
         let epoch = attached.epoch;
         let origins: Arc<[Origin]> =
             attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id }).collect();
-        let settling = Settling { to, attached, unanswered: self.ranges.into() };
+        let settling = Settling { to, term: self.term(inbox.0), attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {
             self.ask_leader(now, range, InboxRequest::Settle { token, range, origins: origins.clone() });
@@ -387,8 +410,9 @@ impl RangeServices {
         let Some(settling) = self.settling.get_mut(token as usize) else { return };
         settling.unanswered -= 1;
         if settling.unanswered == 0 {
-            let Settling { to, attached, .. } = self.settling.remove(token as usize);
-            self.answer(to, |req| InboxRequest::Attached { req, result: Ok(attached) });
+            let Settling { to, term, attached, .. } = self.settling.remove(token as usize);
+            let answer = InboxRequest::Attached { req: to.req, result: Ok(attached) };
+            self.send_to_asker(term, (to.node, to.shard), answer);
         }
     }
 }

@@ -15,7 +15,7 @@ use super::placement::{Step, heir, is_placed, next_step, wanted};
 use super::ranges::{Service, range_id};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
-use bifro_core::ids::{ConnRef, NodeId, NodeIdx, RangeId, RangeIdx, Slot};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeId, RangeIdx, Slot};
 use bifro_core::ports::{Completion, Receiver, Via};
 use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_core::time::Instant;
@@ -174,7 +174,7 @@ impl RangeServices {
                 }
             };
             let mut effects = Vec::new();
-            self.inboxes[at].machine = loader.finish(now, &mut effects);
+            self.inboxes[at].machine = loader.finish(now, Some(first_place(term)), &mut effects);
             let routes = effects.iter().filter_map(|effect| match effect {
                 InboxEffect::AddRoute { receiver: Receiver::Inbox { inbox, subscription, .. }, .. } => {
                     Some((*inbox, *subscription))
@@ -212,6 +212,12 @@ impl RangeServices {
         }
     }
 
+    /// Everybody hears of the range's leader now, and so the connections of its sessions that go on.
+    pub(super) fn expect_owners(&mut self, now: Instant, range: RangeIdx) {
+        let at = self.local(range);
+        self.inboxes[at].machine.expect_owners(now);
+    }
+
     fn end_reign(&mut self, now: Instant, range: RangeIdx) {
         let at = self.local(range);
         let Some(term) = std::mem::replace(&mut self.states[at], State::Following).reign() else { return };
@@ -235,6 +241,14 @@ impl RangeServices {
         self.abdicate(now, range, term, routes.collect());
     }
 
+    /// The term in which a range is led here, if it is.
+    pub(super) fn term(&self, range: RangeIdx) -> u64 {
+        if self.reigns.is_none() {
+            return 0;
+        }
+        self.states[self.local(range)].reign().unwrap_or(0)
+    }
+
     /// Whether requests of this term are for the machine here.
     pub(super) fn serves(&self, range: RangeIdx, term: u64) -> bool {
         matches!(self.states.get(self.local(range)), Some(State::Leading { term: of }) if *of == term)
@@ -254,12 +268,12 @@ impl RangeServices {
         }
     }
 
-    /// Connections of other nodes are lost to all ranges of this shard.
-    pub(super) fn lose_owners(&mut self, now: Instant, is_lost: &dyn Fn(ConnRef) -> bool) {
+    /// Connections of other nodes are lost to all ranges of this shard; they may go on if their node lives.
+    pub(super) fn lose_owners(&mut self, now: Instant, is_lost: &dyn Fn(ConnRef) -> bool, may_go_on: bool) {
         for at in 0..self.states.len() {
             if self.states[at].reign().is_some() {
                 let range = self.inboxes[at].idx;
-                self.with_inboxes(range, |table, _, effects| table.lose_owners(now, is_lost, effects));
+                self.with_inboxes(range, |table, _, effects| table.lose_owners(now, is_lost, may_go_on, effects));
             }
         }
     }
@@ -349,6 +363,11 @@ impl RangeServices {
             tracing::warn!(node = %from, "a frame of another node's replicas cannot be understood; are both of versions that work together?");
         }
     }
+}
+
+/// Where the places of messages begin that the leader of a term gives out: those of an earlier one's do not reach so far.
+const fn first_place(term: u64) -> InboxSeq {
+    InboxSeq(term << 40)
 }
 
 /// The number of a range of persistent sessions.

@@ -7,7 +7,7 @@ use bifro_core::client::Client;
 use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message as Published;
 use bifro_core::ports::{
-    AttachTerms, Attached, DetachState, InboxMessage, InboxPlaces, Matches, Origin, PortError, Receiver,
+    AttachTerms, Attached, DetachState, InHand, InboxMessage, InboxPlaces, Matches, Origin, PortError, Receiver,
     RetainedMessage, SubOptions,
 };
 use bifro_range::dist::RouteFilter;
@@ -282,6 +282,17 @@ pub enum Inbox {
         /// Whose session.
         client: Client,
     },
+    /// The owner goes on, under another leader.
+    Reattach {
+        /// Range of the session.
+        range: RangeIdx,
+        /// The connection, which hears only if it is refused.
+        conn: ConnRef,
+        /// Who owned what.
+        owner: OwnerRef,
+        /// What it has of the messages.
+        in_hand: InHand,
+    },
     /// The owner has gone.
     Detach {
         /// Answered by `Detached`.
@@ -411,12 +422,15 @@ pub enum Inbox {
         /// Which.
         conn: ConnRef,
     },
-    /// To the shard where the links of another node's shard arrive: an answer, or a push, for that shard.
+    /// An answer, or a push, of a range that may have had other leaders: to the shard it is for, or to that where the links of another node's
+    /// shard arrive.
     Answer {
-        /// The node.
+        /// The node it is for.
         node: NodeIdx,
         /// Its shard.
         shard: ShardId,
+        /// In which term the sender leads.
+        term: u64,
         /// What it hears.
         answer: Box<Self>,
     },
@@ -437,6 +451,7 @@ impl Inbox {
         match self {
             Self::Attach { range, .. }
             | Self::Discard { range, .. }
+            | Self::Reattach { range, .. }
             | Self::Detach { range, .. }
             | Self::Subscribe { range, .. }
             | Self::Unsubscribe { range, .. }

@@ -258,7 +258,7 @@ impl RangeServices {
         let mut loader = Loader::new(InboxTable::durable(range, self.seed));
         host.for_each(now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
         let mut effects = Vec::new();
-        self.inboxes[at].machine = loader.finish(now, &mut effects);
+        self.inboxes[at].machine = loader.finish(now, None, &mut effects);
         self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));
         Ok(())
     }
@@ -458,6 +458,7 @@ impl Services for RangeServices {
         self.handle_dict_timeout(now);
         self.lapse_links(now);
         self.withdraw_reigns(now);
+        self.give_up_orphaned(now);
         self.place_replicas(now);
         self.go_on_telling();
         self.handle_inbox_timeout(now);

@@ -20,8 +20,14 @@
 //! # What is asked
 //! A request goes to the leader over the asker's own link and is answered over it, so both fare alike. If the claim ends first, it is asked
 //! again of the next leader: all requests may be repeated. It carries the claim's term, and is dropped by whoever does not lead in that
-//! term: so it is carried out at most once by each leader, and by the last for good. Connections whose inbox is in a range that changes
-//! its leader have to go, and attach again.
+//! term: so it is carried out at most once by each leader, and by the last for good. Answers and pushes carry the term, too, and count
+//! only if they are of the leader that counts.
+//!
+//! # Connections whose range changes its leader
+//! They go on: each tells the next leader which messages it has in hand ([`bifro_core::ports::Inbox::reattach`]), and is pushed the others. The
+//! leader knows from its records who had an owner, and expects it for a while ([`bifro_range::limits::REATTACH_WITHIN`]); so does one that has lost
+//! sight of a node which lives. A connection that has no leader for [`INBOX_ORPHANED_MAX`], or is refused, has to go; one
+//! that would attach hears that the service is unavailable.
 
 use super::RangeServices;
 use super::cluster::Announced;
@@ -30,8 +36,8 @@ use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
 use super::wire::{Remote, RemoteInbox};
 use crate::fatal::Fatal;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
-use bifro_core::limits::LINK_LEASE;
-use bifro_core::ports::{Completion, Receiver, Via};
+use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
+use bifro_core::ports::{Completion, PortError, Receiver, Via};
 use bifro_core::time::Instant;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,6 +47,41 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 struct Claim {
     term: u64,
     node: NodeIdx,
+}
+
+/// A connection's tie to its inbox.
+#[derive(Clone, Copy, Debug)]
+struct Attachment {
+    range: RangeIdx,
+    tie: Tie,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tie {
+    /// The range's leader knows of the connection.
+    Firm,
+    /// The leader that knew of it is none any more, and there is no other.
+    Loose,
+    /// The driver has been asked what the connection has in hand, for the next leader.
+    Asked,
+}
+
+/// A range that nobody claims.
+#[derive(Clone, Copy, Debug)]
+enum Orphaned {
+    /// For so short a time that it is worth waiting.
+    Since(Instant),
+    /// For longer than [`INBOX_ORPHANED_MAX`].
+    Long,
+}
+
+impl Orphaned {
+    fn is_long_at(self) -> Option<Instant> {
+        match self {
+            Self::Since(since) => Some(since + INBOX_ORPHANED_MAX),
+            Self::Long => None,
+        }
+    }
 }
 
 /// A shard of another node whose link arrives here.
@@ -68,7 +109,9 @@ pub(super) struct Reigns {
     unled: usize,
     asked: BTreeMap<Key, Request>,
     /// Connections here that have inboxes.
-    attached: HashMap<Slot, RangeIdx>,
+    attached: HashMap<Slot, Attachment>,
+    /// Ranges that nobody claims and somebody waits for, or has.
+    orphaned: BTreeMap<RangeIdx, Orphaned>,
     /// Topics whose receivers are asked for once there is a claim for every range.
     topics: Vec<(ReqId, TenantIdx, Box<str>)>,
     peers: BTreeSet<Peer>,
@@ -94,6 +137,7 @@ impl Reigns {
             unled: ranges.into(),
             asked: BTreeMap::new(),
             attached: HashMap::new(),
+            orphaned: BTreeMap::new(),
             topics: Vec::new(),
             peers: BTreeSet::new(),
             unconfirmed: BTreeMap::new(),
@@ -116,6 +160,11 @@ impl Reigns {
         self.unled
     }
 
+    /// Whether the claim that counts is of this term.
+    fn is_led_in(&self, range: RangeIdx, term: u64) -> bool {
+        self.leader(range).is_some_and(|claim| claim.term == term)
+    }
+
     /// The newest claim counts.
     fn leader(&self, range: RangeIdx) -> Option<Claim> {
         self.claims.get(range.0 as usize)?.iter().max().copied()
@@ -129,13 +178,17 @@ impl Reigns {
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let ready = self.withdrawals.iter().filter(|withdrawal| withdrawal.unconfirmed == 0);
-        ready.map(|withdrawal| withdrawal.not_before).chain([self.place_at]).min()
+        let orphaned = self.orphaned.values().filter_map(|orphaned| orphaned.is_long_at());
+        ready.map(|withdrawal| withdrawal.not_before).chain([self.place_at]).chain(orphaned).min()
     }
 }
 
 impl RangeServices {
     /// Asks a range's leader, now or as soon as there is one.
     pub(super) fn ask_leader(&mut self, now: Instant, range: RangeIdx, request: Request) {
+        if self.refuses(now, range, &request) {
+            return;
+        }
         let Some(reigns) = &mut self.reigns else {
             return self.send_to_range(range, request);
         };
@@ -160,20 +213,47 @@ impl RangeServices {
         }
     }
 
-    /// The request was answered. None if it is not waited for: it was answered before, or it never was asked.
-    pub(super) fn take_asked(&mut self, asked: AskedAs, range: Option<RangeIdx>) -> Option<Request> {
+    /// The request was answered, in a term. None if it is not waited for: it was answered before, it never was asked, or another leads now.
+    pub(super) fn take_asked(&mut self, asked: AskedAs, range: Option<RangeIdx>, term: u64) -> Option<Request> {
         let reigns = self.reigns.as_mut()?;
         let first = (asked, range.unwrap_or(RangeIdx(0)));
         let last = (asked, range.unwrap_or(RangeIdx(u16::MAX)));
         let key = *reigns.asked.range(first..=last).next()?.0;
+        if !reigns.is_led_in(key.1, term) {
+            return None;
+        }
         reigns.asked.remove(&key)
     }
 
     /// A connection has its inbox.
     pub(super) fn note_attached(&mut self, conn: Slot, range: RangeIdx) {
         if let Some(reigns) = &mut self.reigns {
-            reigns.attached.insert(conn, range);
+            reigns.attached.insert(conn, Attachment { range, tie: Tie::Firm });
         }
+    }
+
+    /// A connection says what it has in hand. False if there is nobody to hear it: it will be asked again.
+    pub(super) fn note_reattached(&mut self, conn: Slot) -> bool {
+        let Some(reigns) = &mut self.reigns else { return false };
+        let Some(&Attachment { range, tie: Tie::Asked }) = reigns.attached.get(&conn) else { return false };
+        let tie = if reigns.leader(range).is_some() { Tie::Firm } else { Tie::Loose };
+        reigns.attached.insert(conn, Attachment { range, tie });
+        tie == Tie::Firm
+    }
+
+    /// Whether a connection takes what the leader in this term pushes to it.
+    pub(super) fn is_attached(&self, conn: Slot, term: u64) -> bool {
+        self.has_tie(conn, term, |tie| tie == Tie::Firm)
+    }
+
+    /// Whether a connection has to do with the leader in this term at all.
+    pub(super) fn counts_on(&self, conn: Slot, term: u64) -> bool {
+        self.has_tie(conn, term, |_| true)
+    }
+
+    fn has_tie(&self, conn: Slot, term: u64, is_meant: impl Fn(Tie) -> bool) -> bool {
+        let Some(reigns) = &self.reigns else { return false };
+        reigns.attached.get(&conn).is_some_and(|of| is_meant(of.tie) && reigns.is_led_in(of.range, term))
     }
 
     /// It gives it up. False if it has lost it already.
@@ -218,21 +298,76 @@ impl RangeServices {
         if before == after {
             return;
         }
-        if before.is_some() {
-            self.lose_inboxes(range);
+        if let Some(reigns) = &mut self.reigns {
+            match after {
+                Some(_) => reigns.orphaned.remove(&range),
+                None => reigns.orphaned.insert(range, Orphaned::Since(now)),
+            };
         }
         if let Some(claim) = after {
             self.ask_again_of(now, range, claim);
         }
+        self.move_inboxes(range, after.is_some());
         self.go_on_matching();
     }
 
-    fn lose_inboxes(&mut self, range: RangeIdx) {
-        let Some(reigns) = &mut self.reigns else { return };
-        let lost: Vec<_> = reigns.attached.extract_if(|_, of| *of == range).collect();
-        for (slot, _) in lost {
-            self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard: self.shard, slot } });
+    /// Connections whose inboxes are in the range have another leader, if there `is_led`.
+    fn move_inboxes(&mut self, range: RangeIdx, is_led: bool) {
+        let (Some(reigns), shard) = (&mut self.reigns, self.shard) else { return };
+        let mut asked = Vec::new();
+        for (&slot, attachment) in reigns.attached.iter_mut().filter(|(_, of)| of.range == range) {
+            match attachment.tie {
+                Tie::Firm | Tie::Loose if is_led => {
+                    attachment.tie = Tie::Asked;
+                    asked.push(slot);
+                }
+                Tie::Firm => attachment.tie = Tie::Loose,
+                Tie::Loose | Tie::Asked => {}
+            }
         }
+        for slot in asked {
+            self.complete(Completion::InboxMoved { conn: ConnRef { node: NodeIdx::HERE, shard, slot } });
+        }
+    }
+
+    /// Whoever has waited too long for a leader hears it: connections have to go, and who would attach is refused.
+    pub(super) fn give_up_orphaned(&mut self, now: Instant) {
+        let (Some(reigns), shard) = (&mut self.reigns, self.shard) else { return };
+        let mut due = BTreeSet::new();
+        for (&range, orphaned) in &mut reigns.orphaned {
+            if orphaned.is_long_at().is_some_and(|at| at <= now) {
+                *orphaned = Orphaned::Long;
+                due.insert(range);
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        let lost: Vec<_> = reigns.attached.extract_if(|_, of| due.contains(&of.range)).collect();
+        let is_refused = |(_, range): &Key, request: &mut Request| {
+            due.contains(range) && matches!(request, Request::Attach { .. } | Request::Discard { .. })
+        };
+        let refused: Vec<_> = reigns.asked.extract_if(.., is_refused).collect();
+        tracing::warn!(ranges = ?due, "no leader for too long: is a majority of the nodes that have their replicas alive, and reachable from here?");
+        for (slot, _) in lost {
+            self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard, slot } });
+        }
+        for (_, request) in refused {
+            self.refuse_attach(&request);
+        }
+    }
+
+    /// True if a connection would attach and there has been no leader for long.
+    fn refuses(&mut self, now: Instant, range: RangeIdx, request: &Request) -> bool {
+        let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.leader(range).is_none()) else { return false };
+        let orphaned = *reigns.orphaned.entry(range).or_insert(Orphaned::Since(now));
+        matches!(orphaned, Orphaned::Long) && self.refuse_attach(request)
+    }
+
+    fn refuse_attach(&mut self, request: &Request) -> bool {
+        let (Request::Attach { req, .. } | Request::Discard { req, .. }) = request else { return false };
+        self.complete(Completion::Attached { req: *req, result: Err(PortError::Unavailable) });
+        true
     }
 
     fn ask_again_of(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
@@ -272,6 +407,9 @@ impl RangeServices {
     pub(super) fn handle_reign(&mut self, now: Instant, from: ShardId, message: Reign) {
         match message {
             Reign::Leads { range, term } => {
+                if from == self.shard {
+                    self.expect_owners(now, range);
+                }
                 self.take_claim(now, range, Claim { term, node: NodeIdx::HERE });
                 self.tell_peers(&Remote::Leads { range: range.0, term });
             }
@@ -299,7 +437,7 @@ impl RangeServices {
             Reign::Forgotten { node } => self.handle_forgotten(node),
             Reign::OwnersLost { node, shard } => {
                 let is_lost = |conn: ConnRef| conn.node == node && shard.is_none_or(|shard| conn.shard == shard);
-                self.lose_owners(now, &is_lost);
+                self.lose_owners(now, &is_lost, shard.is_some());
             }
             Reign::Frame { from, bytes } => self.receive_frame(now, from, &bytes),
         }
@@ -399,6 +537,10 @@ impl RangeServices {
 
     /// A peer's link arrives: it is told what this node leads.
     pub(super) fn greet_peer(&mut self, node: NodeIdx, shard: ShardId) {
+        if self.reigns.as_ref().is_some_and(|reigns| reigns.peers.contains(&(node, shard))) {
+            // Nobody has said yet that its earlier link is over.
+            self.lose_peer(node, shard);
+        }
         let Some(reigns) = &mut self.reigns else { return };
         reigns.peers.insert((node, shard));
         for (range, term) in reigns.led_here() {

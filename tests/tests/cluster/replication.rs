@@ -250,3 +250,58 @@ fn a_queue_of_large_messages_reaches_a_client_on_another_node_than_leads_it() {
         assert_eq!(payload(&mut client).len(), body.len());
     }
 }
+
+/// Clients of a node that lives keep their connections when the leaders of their sessions die, and miss nothing.
+#[test]
+fn a_connection_goes_on_when_the_leader_of_its_session_dies() {
+    let mut nodes = replicated(3);
+    let mut clients: Vec<(Client, u32)> =
+        (0..16).map(|turn| (resume(&nodes[0], &format!("s{turn}")).0, turn)).collect();
+    for (client, turn) in &mut clients {
+        client.subscribe(&format!("q/{turn}"), QoS::ExactlyOnce);
+    }
+    let mut publisher = Client::connect(nodes[0].tcp(), Version::V5, "p");
+    for (_, turn) in &clients {
+        // In hand when the leader dies: nobody reads it yet.
+        assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"before"), Reason::SUCCESS);
+    }
+    let moved = nodes[0].metric("bifro_inboxes_moved_total");
+    drop(nodes.remove(1).crash());
+    for (_, turn) in &clients {
+        publish(&nodes[0], &mut publisher, "p", &format!("q/{turn}"), "meanwhile");
+    }
+    nodes[0].wait_for_metric("bifro_ranges_unled", |unled| unled == 0.0);
+    for (client, turn) in &mut clients {
+        assert_eq!([payload(client), payload(client)], ["before", "meanwhile"], "s{turn}");
+        assert_eq!(publisher.publish_exactly_once(&format!("q/{turn}"), b"after"), Reason::SUCCESS);
+        assert_eq!(payload(client), "after", "s{turn}");
+    }
+    assert!(nodes[0].metric("bifro_inboxes_moved_total") > moved, "no session was led by the node that died");
+    assert_eq!(nodes[0].metric("bifro_inboxes_lost_total"), 0.0);
+    // A session that goes on can be taken over, and left, as any other.
+    for (mut client, turn) in clients {
+        if turn % 2 == 0 {
+            client.disconnect();
+        }
+        publish(&nodes[0], &mut publisher, "p", &format!("q/{turn}"), "late");
+        let (mut client, present) = resume(&nodes[1], &format!("s{turn}"));
+        assert!(present && payload(&mut client) == "late", "s{turn}");
+    }
+}
+
+/// Whoever would attach to a session that nobody can lead is told so.
+#[test]
+fn without_a_majority_a_client_is_told_that_the_service_is_unavailable() {
+    let mut nodes = replicated(3);
+    drop(nodes.remove(2).crash());
+    drop(nodes.remove(1).crash());
+    let mut clean = Client::open(nodes[0].tcp(), Version::V5);
+    clean.send_bytes(&ConnectOptions::new(Version::V5, "clean").encode());
+    let mut client = Client::open(nodes[0].tcp(), Version::V5);
+    client.send_bytes(&kept("c").encode());
+    for mut client in [clean, client] {
+        let answer = client.recv_within(3 * PATIENCE).flatten().expect("an answer");
+        let Packet::ConnAck(ack) = answer.packet() else { panic!("not a CONNACK: {answer:?}") };
+        assert_eq!(ack.reason, Reason::SERVER_UNAVAILABLE);
+    }
+}

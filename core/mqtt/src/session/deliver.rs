@@ -47,6 +47,10 @@ impl Session {
 
     /// Messages from the session's inbox.
     pub fn handle_inbox(&mut self, cx: &Cx<'_>, messages: Vec<InboxMessage>, out: &mut Outbox<'_>) {
+        let last = messages.iter().rev().find_map(|message| message.seq);
+        if let (Some(inbox), Some(last)) = (self.inbox.as_deref_mut(), last) {
+            inbox.next = InboxSeq(last.0 + 1);
+        }
         for InboxMessage { seq, message, qos, retain, subscription_ids, check_delivery } in &messages {
             let mut fanout = Fanout::new(message.view(), Some(message.clone()), cx.now);
             let (subscription_ids, check) = (subscription_ids.as_slice(), *check_delivery);

@@ -12,7 +12,7 @@ use bifro_core::event::{DropReason, Event};
 use bifro_core::ids::InboxSeq;
 use bifro_core::message::Message;
 use bifro_core::plugin::{AuthRequest, Authorizer};
-use bifro_core::ports::{AttachTerms, DetachState, GroupName, SubOptions};
+use bifro_core::ports::{AttachTerms, DetachState, GroupName, InHand, SubOptions};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use core::net::SocketAddr;
@@ -176,6 +176,8 @@ pub enum Effect {
     PublishWill(Arc<Message>),
     /// Tell the inbox that these are done with.
     Commit(Vec<InboxSeq>),
+    /// Tell who leads the inbox now what there is of it.
+    Reattach(InHand),
     /// PUBREC has come for a message of a durable inbox: have the inbox remember, then call
     /// [`Session::handle_held`](super::Session::handle_held).
     Hold {

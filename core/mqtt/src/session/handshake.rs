@@ -174,7 +174,8 @@ impl Session {
             Err(_) => Box::default(),
         };
         let (epoch, durable) = (attached.epoch, attached.durable);
-        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable }));
+        let next = super::resume::next_after(attached.in_flight.iter().filter_map(|message| message.message.seq));
+        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable, next }));
         if durable {
             self.send_window = self.send_window.min(InboxSeq::PACKET_IDS);
         }

@@ -62,7 +62,7 @@ use alloc::boxed::Box;
 use auth::ReAuth;
 use bifro_core::client::{Client, Version};
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{PublisherKey, RangeIdx, Slot, TenantIdx};
+use bifro_core::ids::{InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::time::Instant;
 use connect::Connecting;
 use core::net::SocketAddr;
@@ -147,6 +147,8 @@ struct InboxHandle {
     place: (RangeIdx, Slot),
     epoch: u64,
     durable: bool,
+    /// One beyond the last message that it pushed, or knew to be in flight.
+    next: InboxSeq,
 }
 
 impl Session {

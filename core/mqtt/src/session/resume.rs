@@ -4,14 +4,15 @@
 use super::connect::Connecting;
 use super::in_flight::{Awaits, InFlight, Kept, pubrel};
 use super::queue::Queued;
-use super::{Cx, Outbox, PublishToken, Session, Violation};
+use super::{Cx, Effect, Outbox, PublishToken, Session, Violation};
 use crate::packet::PacketId;
 use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::event::EventKind;
+use bifro_core::ids::InboxSeq;
 use bifro_core::message::QoS;
-use bifro_core::ports::{self, Attached, DetachState, InboxMessage, Left};
+use bifro_core::ports::{self, Attached, DetachState, InHand, InboxMessage, Left};
 
 impl Session {
     /// The inbox, if any, is ours: the session is connected. Or it is left at once, if it has ended meanwhile.
@@ -95,8 +96,24 @@ impl Session {
         }
     }
 
+    /// Another leads the inbox from now on.
+    pub fn handle_inbox_moved(&self, out: &mut Outbox<'_>) {
+        if self.is_connected() && self.inbox.is_some() {
+            out.effects.push(Effect::Reattach(self.in_hand()));
+        }
+    }
+
+    fn in_hand(&self) -> InHand {
+        let next = self.inbox.as_deref().map(|inbox| inbox.next).unwrap_or_default();
+        let Some(outbound) = self.outbound.as_deref() else { return InHand { seqs: Vec::new(), next } };
+        let in_flight = outbound.in_flight.iter().filter_map(|message| message.seq);
+        let waiting = outbound.queue.iter().filter_map(|queued| queued.seq);
+        InHand { seqs: in_flight.chain(waiting).collect(), next }
+    }
+
     /// What the next connection of this session has to know. Returns the QoS 2 publishes whose fate is not known yet.
     pub(super) fn leave_in_flight(&mut self, state: &mut DetachState) -> Vec<(PublishToken, PacketId)> {
+        state.in_hand = self.in_hand();
         let inbound = self.inbound.take();
         state.received_qos2 = inbound.as_ref().map(|inbound| inbound.received_qos2()).unwrap_or_default();
         let undecided = inbound.map(|inbound| inbound.undecided_qos2()).unwrap_or_default();
@@ -119,6 +136,11 @@ impl Session {
         }
         undecided
     }
+}
+
+/// One beyond the last of these.
+pub(super) fn next_after(seqs: impl Iterator<Item = InboxSeq>) -> InboxSeq {
+    seqs.max().map_or(InboxSeq::default(), |last| InboxSeq(last.0 + 1))
 }
 
 /// What the inbox has to store of a message in flight that it does not have.

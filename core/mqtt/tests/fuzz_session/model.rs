@@ -200,6 +200,9 @@ impl Model {
                 assert!(state.in_flight.len() <= 64);
             }
             Effect::Commit(done) => assert!(self.persistent && !done.is_empty()),
+            Effect::Reattach(in_hand) => {
+                assert!(self.persistent && in_hand.seqs.iter().all(|seq| *seq < in_hand.next), "{in_hand:?}");
+            }
             Effect::Redeliver { .. } => assert!(!self.persistent),
             Effect::Close(_) => self.closes += 1,
             Effect::PublishWill(_) | Effect::Reidentified(_) | Effect::Event(_) => {}
@@ -478,6 +481,9 @@ impl Model {
         if self.persistent {
             let messages = (0..1 + self.random.below(3)).map(|_| self.inbox_message()).collect();
             self.step(|session, cx, out| session.handle_inbox(cx, messages, out));
+            if self.chance(4) {
+                self.step(|session, _, out| session.handle_inbox_moved(out));
+            }
             return;
         }
         let message = self.message();

@@ -2,12 +2,13 @@
 
 use super::books::{Kind, PresenceRecord};
 use super::effect::InboxEffect;
-use super::queue::{SharedSources, Stored};
+use super::queue::{Queued, SharedSources, Stored};
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
 use crate::dist::RouteFilter;
 use crate::key::TenantKey;
 use crate::record::{Reader, RecordError, read_client, read_message};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::ids::{InboxSeq, Slot, publisher_key};
@@ -176,27 +177,40 @@ impl Loader {
         Ok(())
     }
 
-    /// Every record has been loaded: sessions go on where they stood, those that had an owner as if its connection had broken
-    /// `now`. Emits the routes to be added; wills and expiry follow by the timer.
-    pub fn finish(self, now: Instant, effects: &mut Vec<InboxEffect>) -> InboxTable {
+    /// Every record has been loaded: sessions go on where they stood. Those that had an owner expect it, once
+    /// [`InboxTable::expect_owners`] is called, if there is a `first` place for new messages: one that is beyond all which any other leader has
+    /// given out, so that an owner can say what it has. Otherwise they go on as if their connections had broken `now`. Emits the routes to be
+    /// added; wills and expiry follow by the timer.
+    pub fn finish(self, now: Instant, first: Option<InboxSeq>, effects: &mut Vec<InboxEffect>) -> InboxTable {
         let Self { mut table, last_generation, messages, presences } = self;
         let range = table.range();
         table.inboxes.restored(last_generation);
         table.books.last_shared = messages.keys().copied().max().unwrap_or(0);
         for (slot, presence) in presences {
-            let was_attached = matches!(presence, PresenceRecord::Attached { .. });
             let Some(inbox) = table.inboxes.occupant_mut(slot) else { continue };
-            inbox.is_unsettled = !inbox.received_qos2.is_empty();
-            inbox.presence = left_behind(presence, now);
-            inbox.restore_in_flight(was_attached);
-            inbox.rewind();
+            let was_attached = matches!(presence, PresenceRecord::Attached { .. });
+            match presence {
+                PresenceRecord::Attached { expiry_s, will } => {
+                    inbox.lose_owner(Box::new((expiry_s, will)), None);
+                }
+                PresenceRecord::Detached { .. } => {
+                    inbox.is_unsettled = !inbox.received_qos2.is_empty();
+                    inbox.presence = left_behind(presence, now);
+                    inbox.restore_in_flight(false);
+                    inbox.rewind();
+                }
+            }
+            match first {
+                Some(first) => inbox.queue.skip_to(first),
+                None => inbox.give_up_owner(now),
+            }
             inbox.recount();
             inbox.settle(&mut table.books);
             for (subscription, entry) in inbox.subscriptions.iter() {
                 let receiver = Receiver::Inbox { range, inbox: slot, subscription };
                 effects.push(InboxEffect::AddRoute { tenant: inbox.tenant, route: entry.target.clone(), receiver });
             }
-            if was_attached {
+            if was_attached && first.is_none() {
                 table.put_detached(slot);
             }
             table.set_deadline(slot);
@@ -223,12 +237,25 @@ impl Inbox {
     pub(super) fn restore_in_flight(&mut self, was_attached: bool) {
         self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
         let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
-        let window = if was_attached { INBOX_PUSH_WINDOW } else { 0 };
+        let window = if was_attached { self.pushed_at_most() } else { 0 };
         let pushed = (self.queue.iter().take(window)).filter(|(seq, _)| !known.contains(seq));
         // Queued with PUBREC seen and yet not in the record: the crash came between the two.
         let held = (self.queue.iter().skip(window)).filter(|(seq, queued)| queued.held && !known.contains(seq));
         let more: Vec<_> = pushed.chain(held).map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
         self.in_flight.extend(more);
+    }
+}
+
+impl Inbox {
+    /// How many messages an owner may have been pushed: those from the first on whose packet identifiers differ.
+    fn pushed_at_most(&self) -> usize {
+        let mut used: Vec<NonZeroU16> = Vec::with_capacity(INBOX_PUSH_WINDOW);
+        let fresh = |(seq, _): &(InboxSeq, &Queued)| {
+            let is_fresh = !used.contains(&seq.packet_id());
+            used.push(seq.packet_id());
+            is_fresh
+        };
+        self.queue.iter().take(INBOX_PUSH_WINDOW).take_while(fresh).count()
     }
 }
 

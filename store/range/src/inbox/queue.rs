@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::ids::InboxSeq;
 use bifro_core::message::QoS;
-use bifro_core::ports::InboxMessage;
+use bifro_core::ports::{InHand, InboxMessage};
 use bifro_core::time::Instant;
 use smallvec::SmallVec;
 
@@ -62,6 +62,11 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Places that are given out from now on begin here, if not beyond.
+    pub(super) fn skip_to(&mut self, first: InboxSeq) {
+        self.next = self.next.max(first.0);
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
@@ -115,7 +120,7 @@ impl Queue {
 
     /// Hands out waiting messages until `window` are outstanding; adds to `expired` what it found to be so [MQTT5-3.3.2-5].
     ///
-    /// Of two messages outstanding the places are less than [`InboxSeq::PACKET_IDS`] apart, so that their packet identifiers differ.
+    /// Two messages outstanding never have the same packet identifier.
     pub(super) fn push(
         &mut self,
         now: Instant,
@@ -123,13 +128,11 @@ impl Queue {
         messages: &mut Vec<InboxMessage>,
         expired: &mut Vec<(InboxSeq, Queued)>,
     ) {
-        let oldest = self.entries.first_key_value().map_or(0, |(seq, _)| seq.0);
         while self.waiting > 0 && self.entries.len() - self.waiting < window {
-            let found =
-                self.entries.range_mut(InboxSeq(self.cursor)..).find(|(_, queued)| queued.stage == Stage::Waiting);
-            let Some((&seq, queued)) = found.filter(|(seq, _)| seq.0 - oldest < u64::from(InboxSeq::PACKET_IDS)) else {
-                break;
-            };
+            let mut rest = self.entries.range(InboxSeq(self.cursor)..);
+            let found = rest.find(|(_, queued)| queued.stage == Stage::Waiting).map(|(&seq, _)| seq);
+            let Some(seq) = found.filter(|seq| self.has_own_packet_id(*seq)) else { break };
+            let Some(queued) = self.entries.get_mut(&seq) else { break };
             self.cursor = seq.0 + 1;
             if is_expired(queued, now) {
                 expired.extend(self.remove(seq).map(|queued| (seq, queued)));
@@ -199,6 +202,31 @@ impl Queue {
                 }
             }
         }
+    }
+
+    /// The owner goes on with what it has in hand, and is done with what else was pushed to it, which is taken out. The rest waits.
+    pub(super) fn reclaim(&mut self, in_hand: &InHand) -> Vec<(InboxSeq, Queued)> {
+        let held: BTreeSet<InboxSeq> = in_hand.seqs.iter().copied().collect();
+        let pushed = self.entries.range(..in_hand.next).map(|(&seq, _)| seq);
+        let done: Vec<InboxSeq> = pushed.filter(|seq| !held.contains(seq)).collect();
+        let done = done.into_iter().filter_map(|seq| self.remove(seq).map(|queued| (seq, queued))).collect();
+        self.rewind(core::iter::empty());
+        for seq in held.range(..in_hand.next) {
+            if let Some(queued) = self.entries.get_mut(seq) {
+                queued.stage = Stage::Pushed;
+                self.waiting -= 1;
+                self.waiting_qos0.remove(seq);
+            }
+        }
+        done
+    }
+
+    /// Whether no message outstanding has the packet identifier of this one, which is behind them.
+    fn has_own_packet_id(&self, seq: InboxSeq) -> bool {
+        let oldest = self.entries.first_key_value().map_or(seq.0, |(oldest, _)| oldest.0);
+        // Places of two leaders are far apart.
+        seq.0 - oldest < u64::from(InboxSeq::PACKET_IDS)
+            || self.entries.range(..InboxSeq(self.cursor)).all(|(other, _)| other.packet_id() != seq.packet_id())
     }
 
     fn count_waiting(&mut self, seq: InboxSeq, qos: QoS) {

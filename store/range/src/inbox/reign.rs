@@ -1,36 +1,95 @@
-//! What happens to a table whose range is led now here and now there: owners on other nodes that are lost, and the end of a reign.
+//! What happens to a table whose range is led now here and now there: owners on other nodes that are lost, those that go on, and the end of
+//! a reign.
 
 use super::books::PresenceRecord;
 use super::effect::InboxEffect;
 use super::load::left_behind;
-use super::session::Presence;
-use super::table::InboxTable;
+use super::session::{Inbox, Presence};
+use super::table::{InboxTable, OwnerRef};
+use crate::limits::REATTACH_WITHIN;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
-use bifro_core::ids::{ConnRef, Slot};
-use bifro_core::ports::Receiver;
+use bifro_core::ids::{ConnRef, NodeIdx, Slot};
+use bifro_core::ports::{FutureWill, InHand, Receiver};
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
 
 impl InboxTable {
-    /// Connections of other nodes are lost, as far as anybody here knows: their sessions go on as if the connections had broken `now`.
-    pub fn lose_owners(&mut self, now: Instant, is_lost: impl Fn(ConnRef) -> bool, effects: &mut Vec<InboxEffect>) {
+    /// Connections of other nodes are lost, as far as anybody here knows: those that may go on are expected to, of the others the sessions go
+    /// on as if the connections had broken `now`.
+    pub fn lose_owners(
+        &mut self,
+        now: Instant,
+        is_lost: impl Fn(ConnRef) -> bool,
+        may_go_on: bool,
+        effects: &mut Vec<InboxEffect>,
+    ) {
         let slots: Vec<_> = self.index.values().copied().collect();
         for slot in slots {
             let Some(inbox) = self.inboxes.occupant_mut(slot) else { continue };
-            let Presence::Attached(conn, Some(terms)) = &mut inbox.presence else { continue };
+            let Presence::Attached(conn, terms) = &mut inbox.presence else { continue };
             let conn = *conn;
             if !is_lost(conn) {
                 continue;
             }
-            let (expiry_s, will) = (terms.0, terms.1.take());
-            inbox.presence = left_behind(PresenceRecord::Attached { expiry_s, will }, now);
-            inbox.is_unsettled = !inbox.received_qos2.is_empty();
-            inbox.restore_in_flight(true);
-            inbox.rewind();
-            effects.push(InboxEffect::Lost { conn });
-            if !self.fire(now, slot, effects) {
-                self.put_detached(slot);
+            let Some(terms) = terms.take() else { continue };
+            inbox.lose_owner(terms, Some(now + REATTACH_WITHIN));
+            if may_go_on {
+                self.set_deadline(slot);
+            } else {
+                effects.push(InboxEffect::Lost { conn });
+                self.give_up_owner(now, slot, effects);
             }
+        }
+    }
+
+    /// The range's reign begins: the time runs in which the connections of its sessions must have gone on with them.
+    pub fn expect_owners(&mut self, now: Instant) {
+        let slots: Vec<_> = self.index.values().copied().collect();
+        for slot in slots {
+            let Some(inbox) = self.inboxes.occupant_mut(slot) else { continue };
+            if let Presence::Expected { until: until @ None, .. } = &mut inbox.presence {
+                *until = Some(now + REATTACH_WITHIN);
+                self.set_deadline(slot);
+            }
+        }
+    }
+
+    /// A connection goes on with its session: what it has in hand is not pushed again.
+    pub fn reattach(
+        &mut self,
+        now: Instant,
+        conn: ConnRef,
+        owner: OwnerRef,
+        in_hand: &InHand,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        let found = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch);
+        let Some(inbox) = found.filter(|inbox| matches!(inbox.presence, Presence::Expected { .. })) else {
+            effects.push(InboxEffect::Lost { conn });
+            return;
+        };
+        let before = core::mem::replace(&mut inbox.presence, Presence::Attached(conn, None));
+        if let Presence::Expected { terms, .. } = before {
+            inbox.presence = Presence::Attached(conn, (conn.node != NodeIdx::HERE).then_some(terms));
+        }
+        inbox.reclaim(in_hand, &mut self.books);
+        // It sees to its exchanges itself.
+        inbox.is_unsettled = false;
+        if let Some(at) = inbox.deadline.take() {
+            self.deadlines.clear(at, owner.inbox);
+        }
+        inbox.push(now, &mut self.books, effects);
+        inbox.settle(&mut self.books);
+    }
+
+    /// A connection that was expected to go on has not.
+    pub(super) fn give_up_owner(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
+        if let Some(inbox) = self.inboxes.occupant_mut(slot) {
+            inbox.give_up_owner(now);
+        }
+        if !self.fire(now, slot, effects) {
+            self.put_detached(slot);
         }
     }
 
@@ -56,5 +115,23 @@ impl InboxTable {
             inbox.settle(&mut self.books);
             inbox.quota.release(Resource::TotalPersistentSessions, 1);
         }
+    }
+}
+
+impl Inbox {
+    /// Nobody goes on with the session: it is as if its connection had broken `now`.
+    pub(super) fn give_up_owner(&mut self, now: Instant) {
+        if let Presence::Expected { terms, .. } = &mut self.presence {
+            let (expiry_s, will) = (terms.0, terms.1.take());
+            self.presence = left_behind(PresenceRecord::Attached { expiry_s, will }, now);
+        }
+    }
+
+    /// Whoever had the session may go on with it, or somebody attaches to it anew: then whatever may have reached the client is sent again.
+    pub(super) fn lose_owner(&mut self, terms: Box<(u32, Option<FutureWill>)>, until: Option<Instant>) {
+        self.presence = Presence::Expected { until, terms };
+        self.is_unsettled = !self.received_qos2.is_empty();
+        self.restore_in_flight(true);
+        self.rewind();
     }
 }

@@ -13,7 +13,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
-use bifro_core::ports::{Attached, FutureWill, InFlight, InboxMessage, Left, PortError, Receiver, SubOptions};
+use bifro_core::ports::{Attached, FutureWill, InFlight, InHand, InboxMessage, Left, PortError, Receiver, SubOptions};
 use bifro_core::settings::{Quota, Resource};
 use bifro_core::time::Instant;
 use core::num::NonZeroU16;
@@ -23,6 +23,13 @@ use core::num::NonZeroU16;
 pub(super) enum Presence {
     /// This connection does. One of another node may be lost without a word: then these terms hold.
     Attached(ConnRef, Option<Box<(u32, Option<FutureWill>)>>),
+    /// A connection did, and may go on: whoever led the range then has gone, or has lost sight of it.
+    Expected {
+        /// Until then; none: its time has not begun.
+        until: Option<Instant>,
+        /// What holds for it if it does not.
+        terms: Box<(u32, Option<FutureWill>)>,
+    },
     /// Nobody; the session and its will wait for their times.
     Detached {
         /// None: never.
@@ -90,6 +97,7 @@ impl Inbox {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match &self.presence {
             Presence::Attached(..) => None,
+            Presence::Expected { until, .. } => *until,
             Presence::Detached { expires_at, will } => {
                 let will_at = will.as_ref().map(|&(at, _)| at);
                 expires_at.iter().chain(&will_at).min().copied()
@@ -193,10 +201,10 @@ impl Inbox {
         }
     }
 
-    /// What a session that has an owner no more is at rest.
+    /// What a session that has no owner, and expects none, is at rest.
     pub(super) fn presence_record(&self) -> Option<PresenceRecord> {
         match &self.presence {
-            Presence::Attached(..) => None,
+            Presence::Attached(..) | Presence::Expected { .. } => None,
             Presence::Detached { expires_at, will } => {
                 Some(PresenceRecord::Detached { expires_at: *expires_at, will: will.clone() })
             }
@@ -206,6 +214,14 @@ impl Inbox {
     /// Takes what was pushed and not committed back, except what was in flight to the client.
     pub(super) fn rewind(&mut self) {
         self.queue.rewind(self.in_flight.iter().map(|&(_, _, seq)| seq));
+    }
+
+    /// A connection goes on with what it has in hand: what it does not name and was pushed to it is done, the rest waits.
+    pub(super) fn reclaim(&mut self, in_hand: &InHand, books: &mut Books) {
+        for (seq, queued) in self.queue.reclaim(in_hand) {
+            books.delete_queued(self.slot, seq, &queued);
+        }
+        self.in_flight.retain(|(_, _, seq)| in_hand.seqs.contains(seq));
     }
 
     /// Pushes as much as the window allows to the live owner.

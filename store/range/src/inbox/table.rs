@@ -203,6 +203,13 @@ impl InboxTable {
             // It is held for lost already, or this is said a second time, since an earlier leader has not answered.
             Some(inbox) if matches!(inbox.presence, Presence::Detached { .. }) => {}
             Some(inbox) if inbox.epoch == owner.epoch => {
+                if matches!(inbox.presence, Presence::Expected { .. }) {
+                    inbox.reclaim(&state.in_hand, &mut self.books);
+                    inbox.is_unsettled = false;
+                }
+                if let Some(at) = inbox.deadline.take() {
+                    self.deadlines.clear(at, owner.inbox);
+                }
                 // A durable inbox was told of each when it was received.
                 if !self.books.is_durable() {
                     inbox.received_qos2 = state.received_qos2;
@@ -391,7 +398,9 @@ impl InboxTable {
             if let Some(inbox) = self.inboxes.occupant_mut(slot) {
                 inbox.deadline = None;
             }
-            if !self.fire(now, slot, effects) {
+            if self.inboxes.occupant(slot).is_some_and(|inbox| matches!(inbox.presence, Presence::Expected { .. })) {
+                self.give_up_owner(now, slot, effects);
+            } else if !self.fire(now, slot, effects) {
                 self.put_detached(slot);
             }
         }

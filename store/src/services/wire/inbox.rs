@@ -16,7 +16,7 @@ use crate::services::message::Inbox;
 use bifro_core::client::Client;
 use bifro_core::ids::{InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId};
 use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
-use bifro_core::ports::PortError;
+use bifro_core::ports::{InHand, PortError};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 use bifro_mqtt::topic::{ParsedFilter, TopicLimits};
@@ -46,6 +46,8 @@ pub(in crate::services) enum RemoteInbox {
     Answer {
         /// The receiver's shard that has asked.
         shard: u16,
+        /// The term in which the sender leads.
+        term: u64,
         /// What it hears.
         answer: Answer,
     },
@@ -53,6 +55,8 @@ pub(in crate::services) enum RemoteInbox {
     Push {
         /// The connection.
         conn: Conn,
+        /// The term in which the sender leads.
+        term: u64,
         /// The messages.
         messages: Vec<Queued>,
     },
@@ -72,6 +76,12 @@ pub(in crate::services) enum Request {
     Discard {
         req: u64,
         client: Vec<u8>,
+    },
+    Reattach {
+        conn: Conn,
+        owner: Owner,
+        seqs: Vec<u64>,
+        next: u64,
     },
     Detach {
         req: u64,
@@ -137,19 +147,19 @@ pub(in crate::services) enum Answer {
 
 impl RemoteInbox {
     /// What is to be said on another node; none of what never leaves this one. `shard` is the one that asks or has asked, of
-    /// whichever node; a push has it in its connection. `term` is of a request.
+    /// whichever node; a push has it in its connection. `term` is that in which the range is led.
     pub(in crate::services) fn of(message: &Inbox, shard: ShardId, term: u64, now: Instant) -> Option<Self> {
         let shard = shard.0;
         if let Inbox::Push { conn, messages } = message {
-            return Some(Self::Push { conn: (*conn).into(), messages: Queued::of_all(messages, now) });
+            return Some(Self::Push { conn: (*conn).into(), term, messages: Queued::of_all(messages, now) });
         }
         match message.range() {
             Some(range) => Some(Self::Request { shard, range: range.0, term, request: Request::of(message, now)? }),
-            None => Some(Self::Answer { shard, answer: Answer::of(message, now)? }),
+            None => Some(Self::Answer { shard, term, answer: Answer::of(message, now)? }),
         }
     }
 
-    /// What `node` has said, under the name of `tenant` if it is given: a request, with the shard that asks there and the term; or an answer
+    /// What `node` has said, under the name of `tenant` if it is given, and the term: a request, with the shard that asks there; or an answer
     /// or a push, with the shard here that it is for, which need not exist. None if nobody says such a thing.
     pub(in crate::services) fn into_message(
         self,
@@ -161,10 +171,10 @@ impl RemoteInbox {
             Self::Request { shard, range, term, request } => {
                 Some((ShardId(shard), term, request.into_message(node, tenant, RangeIdx(range), now)?))
             }
-            Self::Answer { shard, answer } => Some((ShardId(shard), 0, answer.into_message(now)?)),
-            Self::Push { conn, messages } => {
+            Self::Answer { shard, term, answer } => Some((ShardId(shard), term, answer.into_message(now)?)),
+            Self::Push { conn, term, messages } => {
                 let conn = conn.of(NodeIdx::HERE);
-                Some((conn.shard, 0, Inbox::Push { conn, messages: Queued::read_all(messages, now)? }))
+                Some((conn.shard, term, Inbox::Push { conn, messages: Queued::read_all(messages, now)? }))
             }
         }
     }
@@ -182,6 +192,12 @@ impl Request {
             Inbox::Discard { req, range: _, tenant: _, client } => {
                 Some(Self::Discard { req: req.0, client: encode_client(client) })
             }
+            Inbox::Reattach { range: _, conn, owner, in_hand } => Some(Self::Reattach {
+                conn: (*conn).into(),
+                owner: (*owner).into(),
+                seqs: in_hand.seqs.iter().map(|seq| seq.0).collect(),
+                next: in_hand.next.0,
+            }),
             Inbox::Detach { req, range: _, owner, client, state } => Some(Self::Detach {
                 req: req.0,
                 owner: (*owner).into(),
@@ -220,6 +236,10 @@ impl Request {
             },
             Self::Discard { req, client } => {
                 Inbox::Discard { req: ReqId(req), range, tenant: tenant?.idx, client: read_client(&client, tenant)? }
+            }
+            Self::Reattach { conn, owner, seqs, next } => {
+                let in_hand = InHand { seqs: seqs.into_iter().map(InboxSeq).collect(), next: InboxSeq(next) };
+                Inbox::Reattach { range, conn: conn.of(node), owner: owner.into(), in_hand }
             }
             Self::Detach { req, owner, client, state } => Inbox::Detach {
                 req: ReqId(req),

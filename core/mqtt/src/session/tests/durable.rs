@@ -85,3 +85,20 @@ fn messages_of_the_inbox_have_identifiers_of_their_place_and_others_those_above(
         assert_eq!(lines, [std::format!("PUBLISH r retained q1 #{id}")]);
     }
 }
+
+#[test]
+fn a_session_that_goes_on_under_another_leader_says_what_it_has_in_hand() {
+    let mut rig = resumed(durable());
+    let moved = |rig: &mut Rig| rig.step(|session, _, out| session.handle_inbox_moved(out)).1;
+    assert_eq!(moved(&mut rig), ["reattach [] next=0"]);
+    rig.inbox(vec![
+        inbox_message(6, AtLeastOnce, "a"),
+        inbox_message(7, ExactlyOnce, "b"),
+        inbox_message(9, AtLeastOnce, "c"),
+    ]);
+    rig.ack(Packet::PubAck, 7);
+    rig.ack(Packet::PubRec, 8);
+    assert_eq!(moved(&mut rig), ["reattach [7, 9] next=10"], "the first is done, the second being noted");
+    rig.closed();
+    assert!(moved(&mut rig).is_empty(), "a session that has ended goes on with nothing");
+}

@@ -13,7 +13,7 @@ use bifro_core::client::{ClientInfo, Transport, Version};
 use bifro_core::ids::{InboxSeq, PublisherKey, RangeIdx, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, AuthOutcome, Authorizer, Grant, Verdict};
-use bifro_core::ports::{Attached, InboxMessage, Left};
+use bifro_core::ports::{Attached, InHand, InboxMessage, Left};
 use bifro_core::settings::{Quota, QuotaLimits, TenantSettings};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
@@ -414,6 +414,9 @@ fn line(effect: &Effect, shows_events: bool) -> Option<String> {
         Effect::Attach(terms) => format!("attach clean={}", terms.clean_start),
         Effect::Hold { seq, packet_id } => format!("hold {} id={packet_id}", seq.0),
         Effect::Release { packet_id } => format!("release id={packet_id}"),
+        Effect::Reattach(InHand { seqs, next }) => {
+            format!("reattach {:?} next={}", seqs.iter().map(|seq| seq.0).collect::<Vec<_>>(), next.0)
+        }
         Effect::Discard => "discard".to_owned(),
         Effect::Subscribe { token, full, filter, group, options, replaces } => {
             let group = group.as_ref().map_or(String::new(), |g| format!(" group={} ordered={}", g.name, g.ordered));

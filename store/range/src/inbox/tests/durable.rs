@@ -3,7 +3,7 @@
 use super::*;
 use crate::changes::{Change, Changes};
 use alloc::collections::BTreeMap;
-use bifro_core::ports::{FutureWill, Left, Origin};
+use bifro_core::ports::{FutureWill, InHand, Left, Origin};
 use core::num::NonZeroU16;
 use core::time::Duration;
 use proptest::prelude::*;
@@ -49,13 +49,18 @@ impl Kept {
 
     /// As another process finds it.
     fn recovered(&self) -> (Self, Vec<String>) {
+        self.loaded(None)
+    }
+
+    /// As the next leader finds it, which gives out places from `first` on.
+    fn loaded(&self, first: Option<InboxSeq>) -> (Self, Vec<String>) {
         let mut kept = Self { records: self.records.clone(), now: self.now, ..Self::new() };
         let mut loader = Loader::new(InboxTable::durable(RangeIdx(0), SEED));
         for (key, value) in &self.records {
             loader.load(key, value, |_| kept.tenant.clone()).expect("written by the table");
         }
         let mut effects = vec![];
-        kept.table = loader.finish(self.now, &mut effects);
+        kept.table = loader.finish(self.now, first, &mut effects);
         let lines = effects.iter().map(line).collect();
         kept.carry_out(effects);
         (kept, lines)
@@ -397,5 +402,98 @@ proptest! {
         after.into_iter().for_each(|one| drop(step(&mut recovered, one)));
         let (again, _) = recovered.recovered();
         prop_assert_eq!(recovered.dump(), again.dump());
+    }
+}
+
+/// A client with one connection, and what it has received of QoS 1 and 2.
+struct Moving {
+    kept: Kept,
+    next: InboxSeq,
+    received: Vec<String>,
+    sent: u32,
+    term: u64,
+}
+
+impl Moving {
+    fn new() -> Self {
+        let mut kept = Kept::new();
+        kept.attach(1, false);
+        kept.subscribe(1, "a/#", QOS2);
+        Self { kept, next: InboxSeq(0), received: vec![], sent: 0, term: 0 }
+    }
+
+    fn publish(&mut self, qos: QoS) {
+        self.sent += 1;
+        self.kept.insert(&format!("{}", self.sent), qos, None);
+        self.take_pushed();
+    }
+
+    /// The connection has the client acknowledge as soon as it is asked to.
+    fn take_pushed(&mut self) {
+        let pushed = self.kept.pushed.entry(name(1)).or_default();
+        for message in pushed.iter().filter(|message| message.seq.is_some_and(|seq| seq >= self.next)) {
+            if message.qos != QoS::AtMostOnce {
+                self.received.push(String::from_utf8(message.message.payload().to_vec()).expect("a number"));
+            }
+        }
+        pushed.retain(|message| message.seq.is_some());
+        self.next = pushed.last().and_then(|last| last.seq).map_or(self.next, |last| InboxSeq(last.0 + 1));
+    }
+
+    /// Another node leads. It has stored some messages before it hears of the connection.
+    fn change_leader(&mut self, messages: u8, lost_commits: u8) {
+        self.term += 1;
+        let (mut kept, _) = self.kept.loaded(Some(InboxSeq(self.term << 40)));
+        kept.owners.clone_from(&self.kept.owners);
+        kept.pushed.clone_from(&self.kept.pushed);
+        self.kept = kept;
+        self.kept.table.expect_owners(self.kept.now);
+        for _ in 0..messages {
+            self.publish(QoS::AtLeastOnce);
+        }
+        let pushed = self.kept.pushed.entry(name(1)).or_default();
+        pushed.drain(..pushed.len().min(lost_commits.into()));
+        let in_hand = InHand { seqs: pushed.iter().filter_map(|message| message.seq).collect(), next: self.next };
+        let owner = self.kept.owner(1).expect("attached");
+        let lines = self.kept.run(|kept, effects| kept.table.reattach(kept.now, conn(1), owner, &in_hand, effects));
+        assert!(!lines.iter().any(|line| line.starts_with("lost")), "{lines:?}");
+        self.take_pushed();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    /// [MQTT-4.6.0-6] [MQTT-4.3.3-1]
+    #[test]
+    fn a_connection_that_goes_on_under_other_leaders_gets_everything_once_and_in_order(
+        steps in prop::collection::vec((0_u8..8, 0_u8..4, 0_u8..4), 1..200),
+    ) {
+        let mut moving = Moving::new();
+        let mut expected = vec![];
+        for (what, detail, more) in steps {
+            match what {
+                0..=3 => {
+                    let qos = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce][usize::from(detail.min(2))];
+                    moving.publish(qos);
+                    expected.extend((qos != QoS::AtMostOnce).then(|| format!("{}", moving.sent)));
+                }
+                4..=6 => {
+                    moving.kept.commit_first(1);
+                    moving.take_pushed();
+                }
+                _ => {
+                    let first = moving.sent + 1;
+                    moving.change_leader(detail, more);
+                    expected.extend((first..=moving.sent).map(|number| format!("{number}")));
+                }
+            }
+        }
+        while moving.kept.pushed.get("c1").is_some_and(|pushed| !pushed.is_empty()) {
+            moving.kept.commit_first(1);
+            moving.take_pushed();
+        }
+        prop_assert_eq!(moving.received, expected);
+        prop_assert_eq!(moving.kept.table.totals().messages, 0);
     }
 }

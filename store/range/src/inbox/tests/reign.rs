@@ -1,7 +1,10 @@
 //! Owners on other nodes that are lost, and the end of a reign.
 
+use super::super::queue::{Queue, Stored};
 use super::*;
-use bifro_core::ports::InboxPlaces;
+use crate::limits::REATTACH_WITHIN;
+use bifro_core::ports::{InHand, InboxPlaces, Left};
+use core::time::Duration;
 
 fn tenant() -> Arc<TenantCtx> {
     let quota = Arc::new(Quota::new(&QuotaLimits::default()));
@@ -48,7 +51,8 @@ fn of_node(node: u16) -> ConnRef {
 fn a_session_whose_owner_is_lost_goes_on_as_after_a_broken_connection() {
     let mut led = Led::by(of_node(3));
     let lost = |led: &mut Led, node| {
-        let effects = led.run(|led, effects| led.table.lose_owners(at(3), |conn| conn.node == NodeIdx(node), effects));
+        let effects =
+            led.run(|led, effects| led.table.lose_owners(at(3), |conn| conn.node == NodeIdx(node), false, effects));
         effects.iter().map(line).collect::<Vec<_>>()
     };
     assert!(lost(&mut led, 4).is_empty(), "another node's connections are lost");
@@ -69,7 +73,7 @@ fn a_session_whose_owner_is_lost_goes_on_as_after_a_broken_connection() {
 #[test]
 fn a_session_whose_owner_is_lost_expires_by_the_terms_of_its_attach() {
     let mut led = Led::by(of_node(3));
-    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, effects));
+    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, false, effects));
     assert_eq!(led.table.next_timeout(), Some(at(103)));
     led.run(|led, effects| led.table.handle_timeout(at(103), effects));
     assert_eq!(led.table.totals().inboxes, 0);
@@ -78,7 +82,7 @@ fn a_session_whose_owner_is_lost_expires_by_the_terms_of_its_attach() {
 #[test]
 fn the_nodes_own_connections_are_never_lost_without_a_word() {
     let mut led = Led::by(conn(1));
-    assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, effects)).is_empty());
+    assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, false, effects)).is_empty());
 }
 
 #[test]
@@ -91,4 +95,91 @@ fn a_reign_that_ends_takes_its_routes_back_and_gives_the_tenants_quotas_back() {
     for &resource in Resource::ALL.iter().filter(|resource| !resource.is_rate()) {
         assert_eq!(tenant.quota.used(resource), 0, "{resource:?}");
     }
+}
+
+fn push_lines(effects: &[InboxEffect]) -> Vec<String> {
+    effects.iter().map(line).collect()
+}
+
+#[test]
+fn a_connection_that_is_heard_of_again_goes_on_and_is_pushed_only_what_it_lacks() {
+    let mut led = Led::by(of_node(3));
+    assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects)).is_empty());
+    let in_hand = InHand { seqs: vec![], next: InboxSeq(1) };
+    let owner = led.owner;
+    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    assert_eq!(push_lines(&effects), ["push 7 1:2"], "it is done with the first");
+    assert_eq!(led.table.next_timeout(), None, "nothing expires");
+    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    assert_eq!(push_lines(&effects), ["lost 7"], "whoever is not expected may have missed something");
+}
+
+/// [MQTT5-3.1.2-8]
+#[test]
+fn a_connection_that_does_not_go_on_in_time_counts_as_broken() {
+    let mut led = Led::by(of_node(3));
+    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects));
+    let until = at(3) + REATTACH_WITHIN;
+    assert_eq!(led.table.next_timeout(), Some(until));
+    led.run(|led, effects| led.table.handle_timeout(until, effects));
+    assert_eq!(led.table.next_timeout(), Some(until + Duration::from_secs(100)), "the session expires");
+    let (owner, in_hand) = (led.owner, InHand::default());
+    let effects = led.run(|led, effects| led.table.reattach(until, of_node(3), owner, &in_hand, effects));
+    assert_eq!(push_lines(&effects), ["lost 7"]);
+}
+
+/// [MQTT-3.1.4-2]
+#[test]
+fn a_connection_that_another_has_taken_over_from_is_refused() {
+    let mut led = Led::by(of_node(3));
+    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects));
+    let tenant = led.tenant.clone();
+    led.run(|led, effects| {
+        led.table.attach(at(4), TO, of_node(4), &client("c"), &tenant, AttachTerms::default(), effects);
+    });
+    let (owner, in_hand) = (led.owner, InHand::default());
+    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    assert_eq!(push_lines(&effects), ["lost 7"]);
+}
+
+#[test]
+fn a_connection_that_leaves_while_it_is_expected_leaves_what_it_has_in_hand() {
+    let mut led = Led::by(of_node(3));
+    led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects));
+    let in_hand = InHand { seqs: vec![InboxSeq(1)], next: InboxSeq(2) };
+    let in_flight = vec![(InboxSeq(1).packet_id(), false, Left::Stored(InboxSeq(1)))];
+    let state = DetachState { in_hand, in_flight, expiry_s: 100, ..DetachState::default() };
+    let owner = led.owner;
+    led.run(|led, effects| led.table.detach(at(4), TO, owner, &client("c"), state, effects));
+    assert_eq!(led.table.totals().messages, 1, "it is done with the first");
+    assert_eq!(led.table.next_timeout(), Some(at(104)));
+}
+
+#[test]
+fn messages_of_two_leaders_with_one_packet_identifier_are_not_both_outstanding() {
+    let mut queue = Queue::default();
+    let stored = Stored::Inline;
+    let put = |queue: &mut Queue, seq| {
+        let message = InboxMessage {
+            seq: None,
+            message: message("x", QoS::AtLeastOnce),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            subscription_ids: smallvec::SmallVec::new(),
+            check_delivery: false,
+        };
+        queue.put(InboxSeq(seq), message, smallvec::SmallVec::new(), stored);
+    };
+    let again = 5 * u64::from(InboxSeq::PACKET_IDS);
+    for seq in [0, 1, again - 1, again] {
+        put(&mut queue, seq);
+    }
+    let pushed = |queue: &mut Queue| {
+        let mut messages = vec![];
+        queue.push(at(1), 128, &mut messages, &mut vec![]);
+        messages.iter().filter_map(|message| message.seq).map(|seq| seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(pushed(&mut queue), [0, 1, again - 1]);
+    queue.remove(InboxSeq(0));
+    assert_eq!(pushed(&mut queue), [again]);
 }

@@ -5,7 +5,7 @@ use crate::services::message::Step;
 use bifro_core::ids::{InboxSeq, RangeIdx, Slot};
 use bifro_core::message::QoS;
 use bifro_core::ports::{
-    AttachTerms, Attached, DetachState, FutureWill, InFlight, InboxMessage, Left, Origin, PortError, SubOptions,
+    AttachTerms, Attached, DetachState, FutureWill, InFlight, InHand, InboxMessage, Left, Origin, PortError, SubOptions,
 };
 use bifro_core::time::Instant;
 use bifro_range::inbox::OwnerRef;
@@ -271,6 +271,8 @@ enum LeftBehind {
 /// A [`DetachState`].
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(in crate::services) struct State {
+    seqs: Vec<u64>,
+    next: u64,
     received_qos2: Vec<u16>,
     in_flight: Vec<(u16, bool, LeftBehind)>,
     waiting: Vec<Queued>,
@@ -281,7 +283,7 @@ pub(in crate::services) struct State {
 
 impl State {
     pub(super) fn of(state: &DetachState, now: Instant) -> Self {
-        let DetachState { received_qos2, in_flight, waiting, will, expiry_s } = state;
+        let DetachState { in_hand, received_qos2, in_flight, waiting, will, expiry_s } = state;
         let in_flight = in_flight.iter().map(|(packet_id, released, left)| {
             let left = match left {
                 Left::Stored(seq) => LeftBehind::Stored(seq.0),
@@ -290,6 +292,8 @@ impl State {
             (packet_id.get(), *released, left)
         });
         Self {
+            seqs: in_hand.seqs.iter().map(|seq| seq.0).collect(),
+            next: in_hand.next.0,
             received_qos2: received_qos2.clone(),
             in_flight: in_flight.collect(),
             waiting: Queued::of_all(waiting, now),
@@ -299,7 +303,8 @@ impl State {
     }
 
     pub(super) fn read(self, now: Instant) -> Option<DetachState> {
-        let Self { received_qos2, in_flight, waiting, will, expiry_s } = self;
+        let Self { seqs, next, received_qos2, in_flight, waiting, will, expiry_s } = self;
+        let in_hand = InHand { seqs: seqs.into_iter().map(InboxSeq).collect(), next: InboxSeq(next) };
         let in_flight = in_flight.into_iter().map(|(packet_id, released, left)| {
             let left = match left {
                 LeftBehind::Stored(seq) => Left::Stored(InboxSeq(seq)),
@@ -312,7 +317,8 @@ impl State {
             Some((delay, message)) => Some((Duration::from_micros(delay), decode_message(&message, now).ok()?)),
             None => None,
         };
-        Some(DetachState { received_qos2, in_flight, waiting: Queued::read_all(waiting, now)?, will, expiry_s })
+        let waiting = Queued::read_all(waiting, now)?;
+        Some(DetachState { in_hand, received_qos2, in_flight, waiting, will, expiry_s })
     }
 }
 

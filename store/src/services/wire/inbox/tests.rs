@@ -108,8 +108,13 @@ fn attached(now: Instant) -> Attached {
     }
 }
 
+fn in_hand() -> InHand {
+    InHand { seqs: vec![InboxSeq(1 << 60), InboxSeq(3)], next: InboxSeq(u64::MAX) }
+}
+
 fn detach_state(now: Instant) -> DetachState {
     DetachState {
+        in_hand: in_hand(),
         received_qos2: vec![7, 3],
         in_flight: vec![
             (packet_id(65_535), true, Left::Stored(InboxSeq(1 << 60))),
@@ -150,6 +155,7 @@ fn requests(node: NodeIdx, now: Instant) -> Vec<Inbox> {
         step(Step::Hold(owner, InboxSeq(u64::MAX))),
         Inbox::Settle { token: u32::MAX, range, origins: [origin(RangeIdx(0)), origin(RANGE)].into() },
         Inbox::Commit { range, owner, done: vec![InboxSeq(0), InboxSeq(u64::MAX)] },
+        Inbox::Reattach { range, conn, owner, in_hand: in_hand() },
     ]
 }
 
@@ -202,7 +208,7 @@ fn everything_that_is_said_arrives_with_all_that_belongs_to_it() {
         let carried = carry(message).expect("just written");
         assert_eq!(carried, *message);
         let (shard, term, heard) = read(carried).expect("a node says so");
-        assert_eq!((shard, term), (SHARD, if heard.range().is_some() { TERM } else { 0 }));
+        assert_eq!((shard, term), (SHARD, TERM));
         assert_eq!(format!("{heard:?}"), format!("{expected:?}"));
         assert_eq!(heard.range(), expected.range());
     }
@@ -222,7 +228,7 @@ fn what_is_for_this_node_alone_never_travels() {
     let here = [
         insert,
         Inbox::Inserted { req: REQ, result: Ok(()) },
-        Inbox::Answer { node: NODE, shard: SHARD, answer: of_another() },
+        Inbox::Answer { node: NODE, shard: SHARD, term: TERM, answer: of_another() },
     ];
     assert!(here.iter().all(|message| RemoteInbox::of(message, SHARD, TERM, SENT_AT).is_none()));
 }
@@ -232,7 +238,7 @@ fn a_request_is_known_by_the_number_it_is_answered_by() {
     for request in requests(NODE, HEARD_AT) {
         let asked = match request {
             Inbox::Settle { token, .. } => Some(AskedAs::Token(token)),
-            Inbox::Commit { .. } => None,
+            Inbox::Commit { .. } | Inbox::Reattach { .. } => None,
             _ => Some(AskedAs::Req(REQ)),
         };
         assert_eq!(request.asked_as(), asked, "{request:?}");
