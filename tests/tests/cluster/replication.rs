@@ -255,6 +255,8 @@ fn a_queue_of_large_messages_reaches_a_client_on_another_node_than_leads_it() {
 #[test]
 fn a_connection_goes_on_when_the_leader_of_its_session_dies() {
     let mut nodes = replicated(3);
+    // The last leads most.
+    nodes.sort_by_key(|node| node.metric("bifro_ranges_led") as u32);
     let mut clients: Vec<(Client, u32)> =
         (0..16).map(|turn| (resume(&nodes[0], &format!("s{turn}")).0, turn)).collect();
     for (client, turn) in &mut clients {
@@ -266,7 +268,7 @@ fn a_connection_goes_on_when_the_leader_of_its_session_dies() {
         assert_eq!(publisher.publish_acked(&format!("q/{turn}"), b"before"), Reason::SUCCESS);
     }
     let moved = nodes[0].metric("bifro_inboxes_moved_total");
-    drop(nodes.remove(1).crash());
+    drop(nodes.remove(2).crash());
     for (_, turn) in &clients {
         publish(&nodes[0], &mut publisher, "p", &format!("q/{turn}"), "meanwhile");
     }
@@ -295,11 +297,14 @@ fn without_a_majority_a_client_is_told_that_the_service_is_unavailable() {
     let mut nodes = replicated(3);
     drop(nodes.remove(2).crash());
     drop(nodes.remove(1).crash());
-    let mut clean = Client::open(nodes[0].tcp(), Version::V5);
-    clean.send_bytes(&ConnectOptions::new(Version::V5, "clean").encode());
-    let mut client = Client::open(nodes[0].tcp(), Version::V5);
-    client.send_bytes(&kept("c").encode());
-    for mut client in [clean, client] {
+    nodes[0].wait_for_metric("bifro_ranges_unled", |unled| unled == 8.0);
+    let options = [ConnectOptions::new(Version::V5, "clean"), kept("kept")];
+    let clients = options.map(|options| {
+        let mut client = Client::open(nodes[0].tcp(), Version::V5);
+        client.send_bytes(&options.encode());
+        client
+    });
+    for mut client in clients {
         let answer = client.recv_within(3 * PATIENCE).flatten().expect("an answer");
         let Packet::ConnAck(ack) = answer.packet() else { panic!("not a CONNACK: {answer:?}") };
         assert_eq!(ack.reason, Reason::SERVER_UNAVAILABLE);
