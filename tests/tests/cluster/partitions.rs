@@ -1,6 +1,7 @@
 //! Cut networks, by `scripts/cluster.sh` in network namespaces. Needs root.
 
 use super::replication::kept;
+use super::storm::{Addresses, Clients, under};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::packet::Packet;
@@ -12,7 +13,7 @@ use bifro_tests::process::binaries;
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Namespaces and addresses are there once, for one test at a time.
@@ -24,9 +25,7 @@ struct Network(u32, #[expect(dead_code, reason = "held until the nodes have ende
 impl Network {
     /// None without root: said, not failed.
     fn up(nodes: u32) -> Option<Self> {
-        // SAFETY: it only returns a number.
-        if unsafe { libc::geteuid() } != 0 {
-            eprintln!("skipped: network namespaces need root");
+        if !is_root("network namespaces") {
             return None;
         }
         let network = Self(nodes, ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner));
@@ -82,6 +81,16 @@ impl Network {
         }
         start.elapsed()
     }
+}
+
+/// Whether this process may do everything; if not, says what is skipped for that.
+pub(crate) fn is_root(what: &str) -> bool {
+    // SAFETY: it only returns a number.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    if !is_root {
+        eprintln!("skipped: {what} need root");
+    }
+    is_root
 }
 
 /// Clients of the nodes.
@@ -249,4 +258,38 @@ fn a_majority_goes_on_with_all_sessions_and_a_node_that_is_cut_off_acknowledges_
         let expected = n.to_string();
         assert!(matches!(received.packet(), Packet::Publish(publish) if publish.payload == expected.as_bytes()));
     }
+}
+
+/// No acknowledged message is lost to a session while nodes are cut off in turn, one way and both, every two seconds.
+#[test]
+fn sessions_live_through_cuts_that_come_and_go() {
+    let Some(network) = Network::up(3) else { return };
+    network.wait_for_replicas();
+    let addresses = (1..=3).map(|number| format!("10.78.0.{number}:1883").parse().expect("an address")).collect();
+    let addresses: Addresses = Arc::new(Mutex::new(addresses));
+    under(&addresses, 1, Clients::Anywhere, |_| {
+        let second = |seconds| std::thread::sleep(Duration::from_secs(seconds));
+        for (one, others) in [(1, [2, 3]), (2, [3, 1]), (3, [1, 2])] {
+            network.cut(&[one], &others);
+            second(2);
+            network.script(&["heal"]);
+            second(2);
+            // It hears the others, who do not hear it.
+            others.iter().for_each(|other| network.script(&["mute", &one.to_string(), &other.to_string()]));
+            second(2);
+            network.script(&["heal"]);
+            second(2);
+            // And the other way about.
+            others.iter().for_each(|other| network.script(&["mute", &other.to_string(), &one.to_string()]));
+            second(2);
+            network.script(&["heal"]);
+            second(2);
+        }
+        // Only these two do not hear each other.
+        network.cut(&[1], &[2]);
+        second(8);
+        network.script(&["heal"]);
+        network.wait_for(|_| 3, |_| 0);
+        network.wait_for_replicas();
+    });
 }

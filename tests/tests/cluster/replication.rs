@@ -281,7 +281,7 @@ fn a_connection_goes_on_when_the_leader_of_its_session_dies() {
     assert!(nodes[0].metric("bifro_inboxes_moved_total") > moved, "no session was led by the node that died");
     assert_eq!(nodes[0].metric("bifro_inboxes_lost_total"), 0.0);
     // A session that goes on can be taken over, and left, as any other.
-    for (mut client, turn) in clients {
+    for (client, turn) in clients {
         if turn % 2 == 0 {
             client.disconnect();
         }

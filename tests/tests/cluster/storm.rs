@@ -2,7 +2,6 @@
 //! `BIFRO_STORM_ROUNDS` makes it longer.
 
 use super::replication::{kept, until_replicated};
-use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_core::rng::Prng;
 use bifro_mqtt::packet::Packet;
@@ -21,11 +20,11 @@ const PUBLISHERS: usize = 3;
 const SHORT: Duration = Duration::from_secs(3);
 
 /// Where the nodes are reached now: a node that was started again is somewhere else.
-type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
+pub(crate) type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
 
 /// Where clients connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Clients {
+pub(crate) enum Clients {
     /// To whichever node takes them.
     Anywhere,
     /// Each to a node of its own.
@@ -67,8 +66,8 @@ fn connect(world: &World, n: usize, options: &ConnectOptions, rng: &mut Prng) ->
 
 /// What a client has seen.
 #[derive(Default)]
-struct Sent {
-    messages: u64,
+pub(crate) struct Sent {
+    pub(crate) messages: u64,
     disconnects: u32,
     /// The longest that a message took, with all that was in the way.
     worst: Duration,
@@ -140,12 +139,10 @@ fn subscriber(n: usize, world: &World) -> (BTreeMap<String, u32>, u32) {
     }
 }
 
-/// Three nodes, and clients on all of them while `weather` changes the nodes; then every session must have every message.
-fn under(seed: u64, clients: Clients, weather: impl FnOnce(&mut Vec<Broker>, &Addresses, &mut Prng)) -> Vec<Sent> {
-    let mut nodes = cluster(3);
-    until_replicated(&nodes);
-    let addresses: Addresses = Arc::new(Mutex::new(nodes.iter().map(|node| node.tcp()).collect()));
-    let world = World { clients, addresses, is_over: AtomicBool::new(false), expected: Mutex::new(None) };
+/// Clients on all of these nodes while `weather` changes them; then every session must have every message.
+pub(crate) fn under(addresses: &Addresses, seed: u64, clients: Clients, weather: impl FnOnce(&mut Prng)) -> Vec<Sent> {
+    let world =
+        World { clients, addresses: addresses.clone(), is_over: AtomicBool::new(false), expected: Mutex::new(None) };
     let mut rng = Prng::new(seed);
     for n in 0..SUBSCRIBERS {
         let mut client = connect(&world, n, &kept(&format!("subscriber-{n}")), &mut rng);
@@ -155,7 +152,7 @@ fn under(seed: u64, clients: Clients, weather: impl FnOnce(&mut Vec<Broker>, &Ad
         let world = &world;
         let subscribers: Vec<_> = (0..SUBSCRIBERS).map(|n| scope.spawn(move || subscriber(n, world))).collect();
         let publishers: Vec<_> = (0..PUBLISHERS).map(|n| scope.spawn(move || publisher(n, world))).collect();
-        weather(&mut nodes, &world.addresses, &mut rng);
+        weather(&mut rng);
         world.is_over.store(true, Ordering::Relaxed);
         let mut seen: Vec<Sent> = publishers.into_iter().map(|publisher| publisher.join().expect("it ends")).collect();
         let numbered = |(n, seen): (usize, &Sent)| (0..seen.messages).map(move |sent| format!("{n}.{sent}"));
@@ -176,18 +173,27 @@ fn under(seed: u64, clients: Clients, weather: impl FnOnce(&mut Vec<Broker>, &Ad
     })
 }
 
+/// Three nodes, and where they are.
+fn three() -> (Vec<Broker>, Addresses) {
+    let nodes = cluster(3);
+    until_replicated(&nodes);
+    let addresses = nodes.iter().map(|node| node.tcp()).collect();
+    (nodes, Arc::new(Mutex::new(addresses)))
+}
+
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(default)
 }
 
 /// The node is somewhere else now.
-fn moved(addresses: &Addresses, nodes: &[Broker], at: usize) {
+pub(crate) fn moved(addresses: &Addresses, nodes: &[Broker], at: usize) {
     addresses.lock().expect("nobody panics with it")[at] = nodes[at].tcp();
 }
 
 #[test]
 fn sessions_live_through_a_storm() {
-    under(number("BIFRO_STORM_SEED", 1), Clients::Anywhere, |nodes, addresses, rng| {
+    let (mut nodes, addresses) = three();
+    under(&addresses, number("BIFRO_STORM_SEED", 1), Clients::Anywhere, |rng| {
         for round in 0..number("BIFRO_STORM_ROUNDS", 6) {
             std::thread::sleep(Duration::from_millis(500 + rng.below(1_000)));
             let victim = rng.below(3) as usize;
@@ -201,9 +207,9 @@ fn sessions_live_through_a_storm() {
                 let killed = nodes.remove(victim).crash();
                 std::thread::sleep(Duration::from_millis(rng.below(4_000)));
                 nodes.insert(victim, killed.restart());
-                moved(addresses, nodes, victim);
+                moved(&addresses, &nodes, victim);
             }
-            until_replicated(nodes);
+            until_replicated(&nodes);
         }
     });
 }
@@ -212,13 +218,14 @@ fn sessions_live_through_a_storm() {
 /// restarted are disconnected, the others hear nothing of it.
 #[test]
 fn a_rolling_restart_loses_nothing_and_disconnects_each_client_once() {
-    let seen = under(1, Clients::AtHome, |nodes, addresses, _| {
+    let (mut nodes, addresses) = three();
+    let seen = under(&addresses, 1, Clients::AtHome, |_| {
         for at in 0..3 {
             std::thread::sleep(Duration::from_secs(1));
             let ended = nodes.remove(at).stop();
             nodes.insert(at, ended.restart());
-            moved(addresses, nodes, at);
-            until_replicated(nodes);
+            moved(&addresses, &nodes, at);
+            until_replicated(&nodes);
         }
     });
     for Sent { messages, disconnects, worst } in &seen {
