@@ -79,6 +79,8 @@ pub struct ProcessConfig {
     pub memory_budget_mib: u64,
     /// Time sessions are given to end after SIGTERM, in seconds.
     pub shutdown_deadline_s: u32,
+    /// How many clients are told to go to another node in a second, when this one is drained.
+    pub drain_per_s: u32,
     /// How long an idle shard polls before it sleeps, in microseconds; 0 = not at all. Saves wake-ups at the price of a busy core.
     pub spin_us: u32,
 }
@@ -91,6 +93,7 @@ impl Default for ProcessConfig {
             pin: true,
             memory_budget_mib: 0,
             shutdown_deadline_s: 30,
+            drain_per_s: 1_000,
             spin_us: 0,
         }
     }

@@ -10,7 +10,9 @@ use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, U
 use bifro_core::config::ClusterConfig;
 use bifro_core::ids::{ClusterId, NodeId, NodeIdx, ShardId};
 use bifro_core::limits::LINK_IDLE;
-use bifro_core::nodes::{Node, Nodes};
+use bifro_core::metrics::ShardMetrics;
+use bifro_core::nodes::{Member as Belonging, Node, Nodes};
+use bifro_core::roles::Roles;
 use bifro_genesis::{ClusterGenesis, Draft};
 use bifro_net::broker::Command;
 use bifro_net::clock::Clock;
@@ -18,7 +20,7 @@ use bifro_net::links::{Hello, LinkLimits, Links, LinksConfig};
 use bifro_net::mesh::InletSender;
 use bifro_store::fatal::exit_process;
 use bifro_store::host::{NodeDir, random};
-use bifro_swim::{Announcement, Config, Health, Member as Peer, Status};
+use bifro_swim::{Announcement, Config, Health, Load, Member as Peer, Status};
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -53,6 +55,15 @@ pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
 /// The certificates of the configuration, if it names any.
 pub(super) fn certificates(config: &ClusterConfig) -> Result<Option<Certificates>, StartError> {
     Ok(config.tls.as_ref().map(Certificates::load).transpose()?)
+}
+
+/// What the rest of the process is to its part in the cluster.
+pub(super) struct Process<'a> {
+    pub(super) storage: &'a Storage,
+    /// By shard, as what follows.
+    pub(super) metrics: &'a [Arc<ShardMetrics>],
+    pub(super) beats: &'a [Arc<ShardBeat>],
+    pub(super) shards: &'a [InletSender<Command>],
 }
 
 /// This node's part in the cluster, before it joins.
@@ -124,26 +135,22 @@ impl Member {
     }
 
     /// Joins, and waits until another member is known to all shards; not for long, since there may be none.
-    pub(super) fn join(
-        self,
-        loaded: &Loaded,
-        storage: &Storage,
-        beats: &[Arc<ShardBeat>],
-        senders: &[InletSender<Command>],
-        cell: &ClusterCell,
-    ) -> Underlay {
+    pub(super) fn join(self, loaded: &Loaded, process: &Process<'_>, cell: &ClusterCell) -> Underlay {
         let config = &self.config;
-        let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
-        let cells = storage.cells();
+        let (beats, stall) = (process.beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
+        let (cells, metrics) = (process.storage.cells(), process.metrics.to_vec());
         let address = self.entrance.address().to_string();
         let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
-        let mut watcher = Watcher::new(senders.to_vec());
+        let mut watcher = Watcher::new(process.shards.to_vec());
         let underlay = self.entrance.join(Settings {
             cluster: self.hello.cluster,
             identity: self.identity,
             swim: timings(config),
             shards: self.hello.shards,
+            roles: Roles::ALL,
+            load: Box::new(move || load(&metrics)),
+            end: Box::new(end_process),
             health: Box::new(move || {
                 let turns = beats.iter().all(|beat| beat.silence() < stall);
                 let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
@@ -225,11 +232,12 @@ impl Watcher {
         let present = view.members.iter().filter(|member| member.status.is_present());
         let mut others: Vec<_> = present.filter_map(|member| self.node(&member.announcement)).collect();
         others.sort_by_key(|node| node.idx);
-        let belongs = |member: &&Peer| member.status != Status::Left && !member.evicted;
-        let members = view.members.iter().filter(belongs).map(|member| member.announcement.id);
-        let mut members: Vec<NodeId> = members.chain([view.me.id]).collect();
-        members.sort_unstable();
-        members.dedup();
+        let belongs = |member: &&Peer| member.status <= Status::Dead && !member.evicted;
+        let members = view.members.iter().filter(belongs).map(|member| &member.announcement);
+        let belonging = |of: &Announcement| Belonging { id: of.id, duties: of.duties };
+        let mut members: Vec<_> = members.chain([&view.me]).map(belonging).collect();
+        members.sort_unstable_by_key(|member| member.id);
+        members.dedup_by_key(|member| member.id);
         let nodes = Nodes { me: view.me.id, others, members };
         if self.newest.as_deref() != Some(&nodes) {
             self.newest = Some(Arc::new(nodes));
@@ -256,7 +264,27 @@ impl Watcher {
                 return None;
             }
         };
-        Some(Node { idx, id: of.id, nonce: of.nonce, address: of.address, shards: of.shards })
+        Some(Node { idx, id: of.id, nonce: of.nonce, address: of.address, shards: of.shards, duties: of.duties })
+    }
+}
+
+/// What this node bears.
+fn load(metrics: &[Arc<ShardMetrics>]) -> Load {
+    let sum = |count: fn(&ShardMetrics) -> u64| metrics.iter().map(|metrics| count(metrics)).sum::<u64>();
+    let ranges = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+    Load {
+        connections: u32::try_from(sum(|metrics| metrics.connections.read())).unwrap_or(u32::MAX),
+        replicas: ranges(sum(|metrics| metrics.ranges_held.read())),
+        led: ranges(sum(|metrics| metrics.ranges_led.read())),
+        is_draining: false,
+    }
+}
+
+/// Ends this process as SIGTERM from outside would.
+fn end_process() {
+    tracing::warn!("an operator has removed this node from the cluster: it ends");
+    if let Err(error) = signal_hook::low_level::raise(signal_hook::consts::SIGTERM) {
+        tracing::error!(%error, "the process cannot be told to end: stop it");
     }
 }
 

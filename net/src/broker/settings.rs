@@ -23,6 +23,8 @@ pub struct BrokerSettings {
     pub shard_budget_bytes: u64,
     /// Bytes one connection may have served per turn before others get their share.
     pub turn_bytes_per_conn: usize,
+    /// How many clients the node tells to go elsewhere in a second, over all shards, when it is to go itself.
+    pub drain_per_s: u32,
     /// Key for hashing client identifiers.
     pub seed: u64,
 }

@@ -228,7 +228,8 @@ impl RangeServices {
             services.states.push(State::Following);
         }
         services.host = Some(host);
-        services.reigns = Some(Box::new(Reigns::new(genesis.ranges, tenant, fatal)));
+        let cells = (services.shard.0 == 0).then(|| node.cells());
+        services.reigns = Some(Box::new(Reigns::new(genesis.ranges, tenant, fatal, cells)));
         services.metrics.ranges_unled.set(genesis.ranges.into());
         services.follow_host(now);
         Ok(services.join(genesis.node))

@@ -1,6 +1,7 @@
 //! Nodes as real processes that find each other, lose each other and meet again.
 
 mod certificates;
+mod departures;
 mod genesis;
 mod overlay;
 mod partitions;

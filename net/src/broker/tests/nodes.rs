@@ -4,6 +4,7 @@ use super::*;
 use bifro_core::ids::NodeIdx;
 use bifro_core::nodes::{Node as Member, Nodes};
 use bifro_core::ports::Via;
+use bifro_core::roles::Duties;
 
 /// Node i is counted as i + 1 by the others, and has i + 1 shards.
 struct Cluster {
@@ -38,6 +39,7 @@ impl Cluster {
             nonce: 0,
             address: ([127, 0, 0, 1], 1).into(),
             shards: node as u16 + 1,
+            duties: Duties::default(),
         };
         for me in 0..self.nodes.len() {
             let others = (0..self.nodes.len()).filter(|&node| node != me && self.lives[node]).map(member).collect();

@@ -5,8 +5,9 @@ mod replicas;
 use super::*;
 use bifro_core::ids::NodeId;
 use bifro_core::limits::LINK_LEASE;
-use bifro_core::nodes::Node;
+use bifro_core::nodes::{Member, Node};
 use bifro_core::ports::{Dist, GroupName, Receiver, SessionDict};
+use bifro_core::roles::Duties;
 use bifro_mqtt::topic::filter_matches;
 
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c/d"];
@@ -141,8 +142,10 @@ impl Cluster {
                 nonce: 1,
                 address: ([127, 0, 0, 1], 1).into(),
                 shards: self.nodes[node].shards.len() as u16,
+                duties: Duties::default(),
             });
-            let members = (0..self.nodes.len()).map(|node| NodeId(node as u64 + 100)).collect();
+            let member = |node: usize| Member { id: NodeId(node as u64 + 100), duties: Duties::default() };
+            let members = (0..self.nodes.len()).map(member).collect();
             let nodes = Arc::new(Nodes { me: NodeId(me as u64 + 100), others: others.collect(), members });
             for shard in 0..self.nodes[me].shards.len() as u16 {
                 self.call(me, ShardId(shard), |services, now, _| services.set_nodes(now, &nodes));
