@@ -30,6 +30,7 @@ use bifro_net::links::{Hello, Links};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
 use bifro_store::fatal::Wake;
+use bifro_store::host::random;
 use bifro_store::services::RangeServices;
 use listeners::Sockets;
 use policy::ConfiguredTenants;
@@ -206,6 +207,7 @@ fn broker_settings(loaded: &Loaded, shards: u16, seed: u64) -> Result<BrokerSett
         shard_budget_bytes: (config::memory::budget_bytes(&config.node) / u64::from(shards)).max(1),
         turn_bytes_per_conn: limits.turn_bytes as usize,
         drain_per_s: config.node.drain_per_s,
+        nonce: random()?,
         seed,
     })
 }

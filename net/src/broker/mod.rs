@@ -151,7 +151,7 @@ impl<S: Services> Broker<S> {
             shard,
             budget: budget::Budget::new(settings.shard_budget_bytes, settings.write_high_water_bytes),
             taken: vec![Vec::new(); usize::from(settings.shards)],
-            rng: Prng::new(settings.seed).derive(u64::from(shard.0)),
+            rng: Prng::new(settings.nonce).derive(u64::from(shard.0)),
             settings,
             metrics,
             events,

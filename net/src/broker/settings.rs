@@ -27,6 +27,8 @@ pub struct BrokerSettings {
     pub drain_per_s: u32,
     /// Key for hashing client identifiers.
     pub seed: u64,
+    /// Drawn by this process: what it draws itself, such as client identifiers, no other draws, though all nodes of a cluster have one seed.
+    pub nonce: u64,
 }
 
 /// One listener as the driver sees it.

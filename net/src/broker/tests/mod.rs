@@ -150,6 +150,7 @@ impl Node {
             turn_bytes_per_conn: 64 << 10,
             drain_per_s: 100,
             seed: SEED,
+            nonce: SEED,
         });
         let registry = Arc::new(TenantRegistry::new(Arc::new(OnePolicy(setup.tenant))));
         let now = Instant::from_micros(1_700_000_000_000_000);
