@@ -3,16 +3,15 @@
 use super::StartError;
 use super::listeners::once_free;
 use super::storage::Storage;
+use super::watcher::Watcher;
 use crate::admin::{ClusterCell, ShardBeat};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
-use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay, View};
+use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay};
 use bifro_core::config::ClusterConfig;
-use bifro_core::ids::{ClusterId, NodeId, NodeIdx, ShardId};
+use bifro_core::ids::{ClusterId, NodeId, ShardId};
 use bifro_core::limits::LINK_IDLE;
 use bifro_core::metrics::ShardMetrics;
-use bifro_core::nodes::{Member as Belonging, Node, Nodes};
-use bifro_core::roles::Roles;
 use bifro_genesis::{ClusterGenesis, Draft};
 use bifro_net::broker::Command;
 use bifro_net::clock::Clock;
@@ -20,8 +19,7 @@ use bifro_net::links::{Hello, LinkLimits, Links, LinksConfig};
 use bifro_net::mesh::InletSender;
 use bifro_store::fatal::exit_process;
 use bifro_store::host::{NodeDir, random};
-use bifro_swim::{Announcement, Config, Health, Load, Member as Peer, Status};
-use std::collections::HashMap;
+use bifro_swim::{Config, Health, Load};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -148,7 +146,7 @@ impl Member {
             identity: self.identity,
             swim: timings(config),
             shards: self.hello.shards,
-            roles: Roles::ALL,
+            roles: loaded.config.roles.roles(),
             load: Box::new(move || load(&metrics)),
             end: Box::new(end_process),
             health: Box::new(move || {
@@ -209,62 +207,6 @@ fn bind(
             Err(error) if attempts == 0 => return Err(error),
             Err(_) => {}
         }
-    }
-}
-
-/// Tells the shards who lives.
-struct Watcher {
-    shards: Vec<InletSender<Command>>,
-    /// What each shard was told last.
-    told: Vec<Option<Arc<Nodes>>>,
-    newest: Option<Arc<Nodes>>,
-    /// Every process that ever was a node, by its number.
-    known: HashMap<(NodeId, u64), NodeIdx>,
-}
-
-impl Watcher {
-    fn new(shards: Vec<InletSender<Command>>) -> Self {
-        Self { told: vec![None; shards.len()], shards, newest: None, known: HashMap::new() }
-    }
-
-    /// True if all shards know of some other node.
-    fn see(&mut self, view: &View) -> bool {
-        let present = view.members.iter().filter(|member| member.status.is_present());
-        let mut others: Vec<_> = present.filter_map(|member| self.node(&member.announcement)).collect();
-        others.sort_by_key(|node| node.idx);
-        let belongs = |member: &&Peer| member.status <= Status::Dead && !member.evicted;
-        let members = view.members.iter().filter(belongs).map(|member| &member.announcement);
-        let belonging = |of: &Announcement| Belonging { id: of.id, duties: of.duties };
-        let mut members: Vec<_> = members.chain([&view.me]).map(belonging).collect();
-        members.sort_unstable_by_key(|member| member.id);
-        members.dedup_by_key(|member| member.id);
-        let nodes = Nodes { me: view.me.id, others, members };
-        if self.newest.as_deref() != Some(&nodes) {
-            self.newest = Some(Arc::new(nodes));
-        }
-        let Some(newest) = &self.newest else { return false };
-        for (shard, told) in self.shards.iter().zip(&mut self.told) {
-            // A mailbox that is full now is tried again within a second.
-            if told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, newest))
-                && shard.send(Command::Nodes(newest.clone())).is_ok()
-            {
-                *told = Some(newest.clone());
-            }
-        }
-        !newest.others.is_empty() && self.told.iter().flatten().all(|told| Arc::ptr_eq(told, newest))
-    }
-
-    fn node(&mut self, of: &Announcement) -> Option<Node> {
-        let next = u16::try_from(self.known.len() + 1);
-        let idx = match (self.known.get(&(of.id, of.nonce)), next) {
-            (Some(&idx), _) => idx,
-            (None, Ok(next)) => *self.known.entry((of.id, of.nonce)).or_insert(NodeIdx(next)),
-            (None, Err(_)) => {
-                tracing::error!(node = %of.id, "other nodes were started 65535 times: this one must be restarted to count on");
-                return None;
-            }
-        };
-        Some(Node { idx, id: of.id, nonce: of.nonce, address: of.address, shards: of.shards, duties: of.duties })
     }
 }
 

@@ -9,6 +9,7 @@ mod listeners;
 mod policy;
 mod reload;
 mod storage;
+mod watcher;
 
 pub use error::StartError;
 

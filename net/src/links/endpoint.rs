@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// The protocol's name and version.
-pub(super) const ALPN: &[u8] = b"bifro-links/2";
+pub(super) const ALPN: &[u8] = b"bifro-links/3";
 
 /// One shard's links to other nodes.
 pub struct Links {

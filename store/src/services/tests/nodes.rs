@@ -1,6 +1,7 @@
 //! Several nodes: links that come and go, nodes that die, and what must hold all the while.
 
 mod replicas;
+mod roles;
 
 use super::*;
 use bifro_core::ids::NodeId;
@@ -28,6 +29,7 @@ type Key = (usize, u16, usize);
 struct Cluster {
     nodes: Vec<Sim>,
     lives: Vec<bool>,
+    duties: Vec<Duties>,
     links: BTreeMap<Key, Link>,
     rng: Prng,
 }
@@ -52,6 +54,7 @@ impl Cluster {
         let mut cluster = Self {
             nodes: (0..nodes).map(sim).collect(),
             lives: vec![true; nodes],
+            duties: vec![Duties::default(); nodes],
             links: BTreeMap::new(),
             rng: Prng::new(seed),
         };
@@ -142,9 +145,9 @@ impl Cluster {
                 nonce: 1,
                 address: ([127, 0, 0, 1], 1).into(),
                 shards: self.nodes[node].shards.len() as u16,
-                duties: Duties::default(),
+                duties: self.duties[node],
             });
-            let member = |node: usize| Member { id: NodeId(node as u64 + 100), duties: Duties::default() };
+            let member = |node: usize| Member { id: NodeId(node as u64 + 100), duties: self.duties[node] };
             let members = (0..self.nodes.len()).map(member).collect();
             let nodes = Arc::new(Nodes { me: NodeId(me as u64 + 100), others: others.collect(), members });
             for shard in 0..self.nodes[me].shards.len() as u16 {
