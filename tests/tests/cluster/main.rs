@@ -6,5 +6,6 @@ mod genesis;
 mod overlay;
 mod partitions;
 mod replication;
+mod roles;
 mod storm;
 mod underlay;
