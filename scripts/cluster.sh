@@ -2,9 +2,13 @@
 # A cluster on this machine, to play with: build with `cargo build --release` first.
 #
 #   scripts/cluster.sh up N          start nodes 1 to N: as root each in a network namespace of its own, else on loopback ports
+#   scripts/cluster.sh up N --roles  the same with independent workloads: node 1 is a seed only, 2 to 4 store, the others, 5 and 6 if N is 6,
+#                                    are front ends for clients
 #   scripts/cluster.sh status        what each node sees
 #   scripts/cluster.sh kill I        kill -9 node I
 #   scripts/cluster.sh start I       start node I again
+#   scripts/cluster.sh drain I       have node I give away what it has (bifroctl node drain); `undrain I` calls it off
+#   scripts/cluster.sh remove I      have others take the place of node I, which is dead or drained (bifroctl node remove)
 #   scripts/cluster.sh pause I       stop node I as it is; `resume I` lets it go on
 #   scripts/cluster.sh cut A B       nothing gets from A to B or back (network namespaces only)
 #   scripts/cluster.sh mute A B      nothing gets from A to B (network namespaces only)
@@ -21,6 +25,7 @@ readonly NAME=${BIFRO_CLUSTER:-cluster}
 readonly STATE=$PWD/target/$NAME
 readonly BROKER=${BIFRO_URING:-$PWD/target/release/bifro-uring}
 readonly CTL=${BIFROCTL:-$PWD/target/release/bifroctl}
+ROLES=
 readonly BRIDGE=$NAME-br NETWORK=${BIFRO_CLUSTER_NETWORK:-10.77.0}
 
 fail() { echo "cluster.sh: $*" >&2; exit 1; }
@@ -56,6 +61,16 @@ remove_network() {
     ip link del "$BRIDGE" 2>/dev/null || true
 }
 
+# What node I does, if not everything.
+roles() {
+    case $1 in
+        1) echo -e "mqtt = false\ninbox = false\nretain = false\nsession_dict = false" ;;
+        2 | 3 | 4) echo "mqtt = false" ;;
+        *) echo -e "inbox = false\nretain = false\nsession_dict = false" ;;
+    esac
+}
+takes_clients() { ! grep -q "^mqtt = false" "$STATE/n$1/node.toml"; }
+
 configure() {
     local i=$1 seeds=$2
     mkdir -p "$STATE/n$i"
@@ -65,16 +80,20 @@ data_dir = "data"
 memory_budget_mib = 256
 [admin]
 bind = "$(admin "$i")"
-[[listener]]
-protocol = "tcp"
-bind = "$(mqtt "$i")"
-auth = ["anonymous"]
-[auth.anonymous]
-loopback_only = false
 [cluster]
 bind = "$(underlay "$i")"
 seeds = [$seeds]
 secret_file = "$STATE/secret"
+END
+    if [ -n "$ROLES" ]; then { echo "[roles]"; roles "$i"; } >> "$STATE/n$i/node.toml"; fi
+    if ! takes_clients "$i"; then return; fi
+    cat >> "$STATE/n$i/node.toml" <<END
+[auth.anonymous]
+loopback_only = false
+[[listener]]
+protocol = "tcp"
+bind = "$(mqtt "$i")"
+auth = ["anonymous"]
 END
 }
 
@@ -93,7 +112,12 @@ await() {
     local i=$1
     for _ in $(seq 200); do
         if inside "$i" "$CTL" cluster --admin "$(admin "$i")" > /dev/null 2>&1; then
-            echo "node $i: MQTT $(mqtt "$i"), admin $(admin "$i")"
+            node_id "$i" > "$STATE/n$i/id"
+            if takes_clients "$i"; then
+                echo "node $i: MQTT $(mqtt "$i"), admin $(admin "$i")"
+            else
+                echo "node $i: no clients, admin $(admin "$i")"
+            fi
             return
         fi
         kill -0 "$(pid "$i")" 2>/dev/null || fail "node $i has ended: see $STATE/n$i/log"
@@ -103,7 +127,12 @@ await() {
 }
 
 up() {
-    local count=${1:?how many nodes?} seeds=
+    local count=${1:?how many nodes?} seeds= of=$1
+    case ${2:-} in
+        --roles) [ "$count" -ge 5 ] || fail "--roles needs 5 nodes or more: a seed, three that store, and front ends"; ROLES=yes of=3 ;;
+        "") ;;
+        *) fail "$2 is no option of up" ;;
+    esac
     [ -x "$BROKER" ] && [ -x "$CTL" ] || fail "build first: cargo build --release"
     down 2>/dev/null || true
     rm -rf "$STATE"
@@ -116,10 +145,25 @@ up() {
     else
         echo loopback > "$STATE/mode"
     fi
-    for i in $(seq "$count"); do seeds+="${seeds:+, }\"$(underlay "$i")\""; done
+    for i in $(seq "$of"); do seeds+="${seeds:+, }\"$(underlay "$i")\""; done
     for i in $(seq "$count"); do configure "$i" "$seeds"; done
     for i in $(seq "$count"); do launch "$i"; done
     for i in $(seq "$count"); do await "$i"; done
+}
+
+node_id() { inside "$1" "$CTL" cluster --admin "$(admin "$1")" | sed -n 's/^\(n[0-9]*\)\* .*/\1/p'; }
+
+# Asks the first other node that answers.
+tell() {
+    local wish=$1 i=$2 node
+    node=$(cat "$STATE/n$i/id")
+    for by in $(nodes); do
+        if [ "$by" != "$i" ] && inside "$by" "$CTL" cluster --admin "$(admin "$by")" > /dev/null 2>&1; then
+            inside "$by" "$CTL" node "$wish" "$node" --admin "$(admin "$by")"
+            return
+        fi
+    done
+    fail "no other node answers"
 }
 
 route() { in_namespaces || fail "cutting needs network namespaces: run \`up\` as root"; ip -n "$NAME$1" route "$2" blackhole "$NETWORK.$3/32"; }
@@ -142,10 +186,11 @@ down() {
 }
 
 case ${1:-} in
-    up) up "${2:-3}" ;;
+    up) up "${2:-3}" "${3:-}" ;;
     status) for i in $(nodes); do echo "--- node $i"; inside "$i" "$CTL" cluster --admin "$(admin "$i")" || true; done ;;
     kill) kill -KILL "$(pid "${2:?which node?}")" ;;
     start) launch "${2:?which node?}"; await "$2" ;;
+    drain | undrain | remove) tell "$1" "${2:?which node?}" ;;
     pause) kill -STOP "$(pid "${2:?which node?}")" ;;
     resume) kill -CONT "$(pid "${2:?which node?}")" ;;
     cut) route "${2:?which nodes?}" add "${3:?which nodes?}"; route "$3" add "$2" ;;

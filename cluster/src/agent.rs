@@ -4,20 +4,25 @@ use crate::entrance::Standpoint;
 use crate::hello::Standing;
 use crate::identity::Identity;
 use crate::links::Links;
+use crate::orders::{Asker, Done, Orders};
 use crate::seeds::look_up;
 use crate::view::{UnderlayMetrics, View, ViewCell};
 use bifro_core::ids::{ClusterId, NodeId};
 use bifro_core::rng::Prng;
-use bifro_core::time::Instant;
+use bifro_core::roles::{Duties, Roles};
+use bifro_core::time::{Instant, earlier};
 use bifro_net::clock::Clock;
-use bifro_swim::{Announcement, Config, Effect, Event, Health, Incarnation, Member, Message, Peer, Status, Swim};
+use bifro_swim::{
+    Announcement, Config, Effect, Event, Health, Incarnation, Load, Member, Message, Order, Peer, Status, Swim,
+};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Requests of operators that wait.
 const REQUESTS: usize = 16;
@@ -29,6 +34,8 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// How long what was said at last is given to arrive.
 const LINGER: Duration = Duration::from_millis(200);
+/// How long nodes may take to say what they bear: whoever asks wants to see the others in any case.
+const TELLING: Duration = Duration::from_millis(700);
 
 /// What a node that joins brings along, besides its [`crate::Place`].
 pub struct Settings {
@@ -40,6 +47,12 @@ pub struct Settings {
     pub swim: Config,
     /// Shards of this node.
     pub shards: u16,
+    /// What the node does for the others.
+    pub roles: Roles,
+    /// What it bears. Called on the underlay's thread.
+    pub load: Box<dyn Fn() -> Load + Send>,
+    /// Has the process end in order, as an operator wants it to. Called on the underlay's thread.
+    pub end: Box<dyn Fn() + Send>,
     /// How the node is. Called once a second, on the underlay's thread.
     pub health: Box<dyn Fn() -> Health + Send>,
     /// Called when there may be news of the members, on the underlay's thread.
@@ -55,24 +68,50 @@ pub struct Handle {
     pub view: ViewCell,
     /// Figures.
     pub metrics: Arc<UnderlayMetrics>,
-    requests: mpsc::Sender<Forget>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl Handle {
-    /// A dead member does not come back, an operator says: it is asked no more, and shown as one that has left. False if there is no
-    /// such dead member.
-    pub async fn forget(&self, id: NodeId) -> bool {
+    /// A member that is dead or has left does not come back, an operator says ([`Swim::remove`]). False if there is no such member.
+    pub async fn remove(&self, id: NodeId) -> bool {
         let (done, outcome) = oneshot::channel();
-        // If the underlay has ended there is nobody left to forget.
-        self.requests.send(Forget { id, done }).await.is_ok() && outcome.await.unwrap_or_default()
+        // If the underlay has ended there is nobody left to remove.
+        self.requests.send(Request::Remove { id, done }).await.is_ok() && outcome.await.unwrap_or_default()
+    }
+
+    /// Has a node, this one or another, do what an operator wants. Returns what it bears then; nothing if it does not answer.
+    pub async fn order(&self, node: NodeId, order: Order) -> Option<Load> {
+        let (done, obeyed) = oneshot::channel();
+        self.requests.send(Request::Order { node, order, done }).await.ok()?;
+        obeyed.await.ok()
+    }
+
+    /// What each node bears that answers soon.
+    pub async fn loads(&self) -> BTreeMap<NodeId, Load> {
+        let view = self.view.get();
+        let present = view.members.iter().filter(|member| member.status.is_present());
+        let nodes = present.map(|member| member.announcement.id).chain([view.me.id]);
+        let asked = nodes.map(|node| {
+            let handle = self.clone();
+            (node, tokio::spawn(async move { timeout(TELLING, handle.order(node, Order::Tell)).await.ok().flatten() }))
+        });
+        let mut loads = BTreeMap::new();
+        for (node, load) in asked.collect::<Vec<_>>() {
+            if let Ok(Some(load)) = load.await {
+                loads.insert(node, load);
+            }
+        }
+        loads
     }
 }
 
-/// See [`Handle::forget`].
+/// What the rest of the process wants of the underlay.
 #[derive(Debug)]
-struct Forget {
-    id: NodeId,
-    done: oneshot::Sender<bool>,
+enum Request {
+    /// See [`Handle::remove`].
+    Remove { id: NodeId, done: oneshot::Sender<bool> },
+    /// See [`Handle::order`].
+    Order { node: NodeId, order: Order, done: Done },
 }
 
 /// The running underlay. Dropping it ends it without a word; see [`Self::leave`].
@@ -114,7 +153,8 @@ impl std::fmt::Debug for Underlay {
 /// What comes to the thread.
 pub(crate) struct Inputs {
     messages: mpsc::Receiver<Message>,
-    asked: mpsc::Receiver<Forget>,
+    asked: mpsc::Receiver<Request>,
+    kept: mpsc::Receiver<(bool, Asker)>,
     told_to_leave: oneshot::Receiver<()>,
 }
 
@@ -126,6 +166,10 @@ pub(crate) struct Agent {
     view: ViewCell,
     metrics: Arc<UnderlayMetrics>,
     keeper: Keeper,
+    orders: Orders,
+    load: Box<dyn Fn() -> Load + Send>,
+    end: Box<dyn Fn() + Send>,
+    is_ending: bool,
     health: Box<dyn Fn() -> Health + Send>,
     watcher: Box<dyn FnMut(&View) + Send>,
     fatal: Arc<dyn Fn(&str) + Send + Sync>,
@@ -146,9 +190,11 @@ impl Agent {
             address: place.advertised,
             shards: settings.shards,
             health: Health::Well,
+            duties: Duties { roles: settings.roles, is_draining: settings.identity.is_draining() },
         };
         links.enter(settings.cluster.map_or(Standing::Any, Standing::Of));
         let (requests, asked) = mpsc::channel(REQUESTS);
+        let (keeps, kept) = mpsc::channel(REQUESTS);
         let view = ViewCell::new(View { cluster: settings.cluster, me: me.clone(), members: Vec::new() });
         let handle = Handle { view: view.clone(), metrics: place.metrics.clone(), requests };
         let (leave, told_to_leave) = oneshot::channel();
@@ -160,23 +206,28 @@ impl Agent {
             links,
             view,
             metrics: place.metrics.clone(),
-            keeper: Keeper::new(settings.identity),
+            keeper: Keeper::new(settings.identity, keeps),
+            orders: Orders::new(place.nonce),
+            load: settings.load,
+            end: settings.end,
+            is_ending: false,
             health: settings.health,
             watcher: settings.watcher,
             fatal: settings.fatal,
         };
-        (agent, Inputs { messages, asked, told_to_leave }, handle, leave)
+        (agent, Inputs { messages, asked, kept, told_to_leave }, handle, leave)
     }
 
     pub(crate) async fn run(&mut self, seeds: Vec<String>, inputs: Inputs) {
-        let Inputs { mut messages, mut asked, mut told_to_leave } = inputs;
+        let Inputs { mut messages, mut asked, mut kept, mut told_to_leave } = inputs;
         let (resolved, mut addresses) = mpsc::channel(1);
         tokio::spawn(look_up(seeds, resolved));
         let mut look = interval(HEALTH_INTERVAL);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut leaving: Option<Instant> = None;
         loop {
-            let due = self.swim.next_timeout().map(|due| due.since(self.clock.now()));
+            let due = earlier(self.swim.next_timeout(), self.orders.next_timeout());
+            let due = due.map(|due| due.since(self.clock.now()));
             let mut looked = false;
             tokio::select! {
                 biased;
@@ -187,9 +238,10 @@ impl Agent {
                     self.swim.leave();
                     leaving = Some(self.clock.now() + FAREWELL);
                 }
-                Some(Forget { id, done }) = asked.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = done.send(self.swim.forget(id, self.clock.now()));
+                Some(request) = asked.recv() => self.handle_request(request),
+                Some((is_draining, asker)) = kept.recv() => {
+                    self.swim.set_draining(is_draining);
+                    self.answer(asker);
                 }
                 Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
                 Some(seeds) = addresses.recv() => {
@@ -210,6 +262,11 @@ impl Agent {
             if self.swim.next_timeout().is_some_and(|due| due <= now) {
                 self.swim.handle_timeout(now);
             }
+            for (seq, node, order) in self.orders.due(now) {
+                if !self.swim.order(node, seq, order) {
+                    self.orders.drop_order(seq);
+                }
+            }
             self.carry_out(looked);
             if leaving.is_some_and(|deadline| self.swim.has_told() || now >= deadline) {
                 sleep(LINGER).await;
@@ -219,12 +276,47 @@ impl Agent {
         }
     }
 
+    fn handle_request(&mut self, request: Request) {
+        match request {
+            Request::Remove { id, done } => {
+                // Whoever asked may have gone.
+                let _ = done.send(self.swim.remove(id, self.clock.now()));
+            }
+            Request::Order { node, order, done } if node == self.swim.me().id => self.obey(order, Asker::Here(done)),
+            Request::Order { node, order, done } => self.orders.add(node, order, done, self.clock.now()),
+        }
+    }
+
+    /// Does what an operator wants of this node.
+    fn obey(&mut self, order: Order, asker: Asker) {
+        let is_draining = self.swim.me().duties.is_draining;
+        match order {
+            Order::Drain(wanted) if wanted != is_draining => return self.keeper.keep_draining(wanted, asker),
+            Order::Leave if is_draining && !std::mem::replace(&mut self.is_ending, true) => (self.end)(),
+            Order::Drain(_) | Order::Leave | Order::Tell => {}
+        }
+        self.answer(asker);
+    }
+
+    fn answer(&mut self, asker: Asker) {
+        let load = Load { is_draining: self.swim.me().duties.is_draining, ..(self.load)() };
+        match asker {
+            // It may have gone.
+            Asker::Here(done) => drop(done.send(load)),
+            Asker::There { node, address, seq } => self.swim.obeyed(node, address, seq, load),
+        }
+    }
+
     /// `looked`: a second is over, so that what changes without an event is seen as well.
     fn carry_out(&mut self, looked: bool) {
         let mut happened = false;
         while let Some(effect) = self.swim.poll_effect() {
             match effect {
                 Effect::Send { address, message } => self.links.send(address, &message),
+                Effect::Obey { from, address, seq, order } => {
+                    self.obey(order, Asker::There { node: from, address, seq });
+                }
+                Effect::Obeyed { from, seq, load } => self.orders.obeyed(from, seq, load),
                 Effect::Event(event) => {
                     happened = true;
                     self.report(event);
@@ -277,6 +369,7 @@ impl Agent {
             }
             Event::Evicted(id) => tracing::warn!(node = %id, "a node is dead for so long that others take its place"),
             Event::Left(id) => tracing::info!(node = %id, "a node has left"),
+            Event::Removed(id) => tracing::warn!(node = %id, "an operator has removed a node; others take its place"),
             Event::AddressTaken(old, new) => {
                 tracing::warn!(%old, %new, address = place(new), "two nodes say that they are at one address: the later one is believed");
             }
@@ -293,11 +386,25 @@ struct Keeper {
     identity: Arc<Mutex<Identity>>,
     writing: Arc<AtomicBool>,
     changed: bool,
+    keeps: mpsc::Sender<(bool, Asker)>,
 }
 
 impl Keeper {
-    fn new(identity: Identity) -> Self {
-        Self { identity: Arc::new(Mutex::new(identity)), writing: Arc::default(), changed: false }
+    fn new(identity: Identity, keeps: mpsc::Sender<(bool, Asker)>) -> Self {
+        Self { identity: Arc::new(Mutex::new(identity)), writing: Arc::default(), changed: false, keeps }
+    }
+
+    /// Writes down whether the node is to go. Only then it says so; but it does even if its disk fails, which may be why it is to go.
+    fn keep_draining(&self, is_draining: bool, asker: Asker) {
+        let (identity, keeps) = (self.identity.clone(), self.keeps.clone());
+        tokio::task::spawn_blocking(move || {
+            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).set_draining(is_draining);
+            if let Err(error) = saved {
+                tracing::error!(%error, is_draining, "a restart of this node will forget whether it is to go");
+            }
+            // Without the underlay there is nobody to tell.
+            let _ = keeps.blocking_send((is_draining, asker));
+        });
     }
 
     fn keep(&mut self, starts: u32, peers: impl FnOnce() -> Vec<Peer>) {

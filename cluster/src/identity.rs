@@ -1,4 +1,4 @@
-//! What a node keeps about the cluster: how often it was started, and whom to look for.
+//! What a node keeps about the cluster: how often it was started, whom to look for, and whether it is to go.
 //!
 //! One TOML file, replaced as a whole: written beside, synced, renamed. The number of starts is on the disk before the first word is
 //! said, so that no word of a process is older than one of its predecessor.
@@ -15,13 +15,15 @@ use std::path::{Path, PathBuf};
 /// Name of the file in the data directory.
 pub const FILE: &str = "membership.toml";
 /// The newest format this version reads, and the one it writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Contents {
     format: u32,
     starts: u32,
+    #[serde(default)]
+    draining: bool,
     #[serde(default)]
     peers: Vec<KnownPeer>,
 }
@@ -40,6 +42,7 @@ pub struct Identity {
     /// None if nothing is kept.
     path: Option<PathBuf>,
     starts: u32,
+    is_draining: bool,
     peers: Vec<Peer>,
 }
 
@@ -51,12 +54,12 @@ impl Identity {
     pub fn open(data_dir: &Path) -> Result<Self, UnderlayError> {
         let path = data_dir.join(FILE);
         let refuse = |problem: String| UnderlayError::Identity { path: path.clone(), problem };
-        let (starts, peers) = match std::fs::read_to_string(&path) {
+        let (starts, is_draining, peers) = match std::fs::read_to_string(&path) {
             Ok(text) => parse(&text).map_err(refuse)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => (0, Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => (0, false, Vec::new()),
             Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
         };
-        let mut identity = Self { path: Some(path.clone()), starts, peers };
+        let mut identity = Self { path: Some(path.clone()), starts, is_draining, peers };
         std::fs::create_dir_all(data_dir).map_err(|error| refuse(format!("cannot be written: {error}")))?;
         identity.save(starts.saturating_add(1), identity.peers.clone())?;
         Ok(identity)
@@ -64,7 +67,7 @@ impl Identity {
 
     /// Of a node that keeps nothing: every start is the first one of a new node.
     pub const fn volatile() -> Self {
-        Self { path: None, starts: 1, peers: Vec::new() }
+        Self { path: None, starts: 1, is_draining: false, peers: Vec::new() }
     }
 
     /// How often the node was started, this time included.
@@ -77,6 +80,23 @@ impl Identity {
         &self.peers
     }
 
+    /// Whether the node is to go, as an operator said.
+    pub const fn is_draining(&self) -> bool {
+        self.is_draining
+    }
+
+    /// Keeps that it is to go, or that it is not, if that is news.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn set_draining(&mut self, is_draining: bool) -> Result<(), UnderlayError> {
+        if self.is_draining == is_draining {
+            return Ok(());
+        }
+        self.is_draining = is_draining;
+        self.write()
+    }
+
     /// Keeps these, if they are others than before.
     ///
     /// # Errors
@@ -86,9 +106,14 @@ impl Identity {
             return Ok(());
         }
         (self.starts, self.peers) = (starts, peers);
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), UnderlayError> {
         let Some(path) = &self.path else { return Ok(()) };
         let peers = self.peers.iter().map(|peer| KnownPeer { id: peer.id.0.to_string(), address: peer.address });
-        let contents = Contents { format: FORMAT, starts: self.starts, peers: peers.collect() };
+        let (starts, draining) = (self.starts, self.is_draining);
+        let contents = Contents { format: FORMAT, starts, draining, peers: peers.collect() };
         let text = toml::to_string(&contents).expect("numbers and strings are TOML");
         replace(path, text.as_bytes()).map_err(|error| UnderlayError::Identity {
             path: path.clone(),
@@ -97,7 +122,7 @@ impl Identity {
     }
 }
 
-fn parse(text: &str) -> Result<(u32, Vec<Peer>), String> {
+fn parse(text: &str) -> Result<(u32, bool, Vec<Peer>), String> {
     let contents: Contents = toml::from_str(text).map_err(|error| format!("is damaged: {error}"))?;
     if contents.format > FORMAT {
         return Err(format!("has format {}, this version knows {FORMAT}: start a newer version", contents.format));
@@ -106,7 +131,7 @@ fn parse(text: &str) -> Result<(u32, Vec<Peer>), String> {
         Ok(id) => Ok(Peer { id: NodeId(id), address: peer.address }),
         Err(_) => Err(format!("is damaged: {:?} is no node id", peer.id)),
     });
-    Ok((contents.starts, peers.collect::<Result<_, _>>()?))
+    Ok((contents.starts, contents.draining, peers.collect::<Result<_, _>>()?))
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -136,10 +161,20 @@ mod tests {
     }
 
     #[test]
+    fn that_a_node_is_to_go_outlives_the_process() {
+        let dir = tempfile::tempdir().expect("a directory");
+        std::fs::write(dir.path().join(FILE), "format = 1\nstarts = 4\n").expect("it can be written");
+        let mut identity = Identity::open(dir.path()).expect("the format of before");
+        assert_eq!((identity.starts(), identity.is_draining()), (5, false));
+        identity.set_draining(true).expect("it can be written");
+        assert!(Identity::open(dir.path()).expect("what was written").is_draining());
+    }
+
+    #[test]
     fn damage_and_the_future_are_refused_with_the_files_name() {
         let dir = tempfile::tempdir().expect("a directory");
         for (text, expected) in [
-            ("format = 2\nstarts = 1", "start a newer version"),
+            ("format = 3\nstarts = 1", "start a newer version"),
             ("format = 1", "missing field `starts`"),
             ("format = 1\nstarts = 1\n[[peers]]\nid = \"x\"\naddress = \"1.2.3.4:5\"", "no node id"),
             ("\u{0}", "is damaged"),

@@ -14,7 +14,7 @@
 //! is a member: the storage cannot be opened before. Then it [joins](Entrance::join). Members of different clusters do not talk with each
 //! other, whatever secret they share.
 //!
-//! Files in the data directory: [`identity`] has the number of starts and the peers to look for at the next one.
+//! Files in the data directory: [`identity`] has the number of starts, the peers to look for at the next one, and whether the node is to go.
 mod agent;
 mod entrance;
 mod error;
@@ -23,6 +23,7 @@ mod frame;
 mod hello;
 pub mod identity;
 mod links;
+mod orders;
 mod seeds;
 mod view;
 

@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 /// The protocol's name and version.
-const ALPN: &[u8] = b"bifro-cluster/2";
+const ALPN: &[u8] = b"bifro-cluster/3";
 /// How long a connection may take to be made and proven.
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// A connection on which nothing was said for so long is closed.

@@ -18,6 +18,7 @@ pub mod nodes;
 pub mod plugin;
 pub mod ports;
 pub mod rng;
+pub mod roles;
 pub mod settings;
 pub mod tenant;
 pub mod time;

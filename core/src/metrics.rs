@@ -107,6 +107,7 @@ metric_cells! {
         inboxes_lost: Counter, "Connections closed because nobody led the range of their session for too long, or its leader had given them up.";
         inboxes_moved: Counter, "Connections that went on with their session under another leader.";
         ranges_led: Gauge, "Ranges of persistent sessions that this node leads.";
+        ranges_held: Gauge, "Ranges of persistent sessions of which this node has a replica.";
         ranges_moving: Gauge, "Ranges led by this node that have not all their replicas, or not where they belong.";
         ranges_unled: Gauge, "Ranges that nobody leads, as far as a shard knows: no publish is routed until all have leaders.";
         nodes_unheard: Gauge, "Live nodes that have not told this one yet what they listen to: they are sent everything.";
@@ -115,6 +116,7 @@ metric_cells! {
         forwards_failed: Counter, "Messages that could not be handed to another node, or whose node did not answer.";
         link_sent_bytes: Counter, "Bytes sent to other nodes.";
         link_received_bytes: Counter, "Bytes received from other nodes.";
+        drained: Counter, "Sessions told to go to another node, because this one is being drained.";
         auth_failures: Counter, "Authentications refused.";
         handshake_failures: Counter, "Connections closed during a PROXY, TLS or WebSocket handshake.";
     }

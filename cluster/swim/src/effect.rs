@@ -1,5 +1,6 @@
 //! What a host is to do.
 
+use crate::member::{Load, Order};
 use crate::message::Message;
 use bifro_core::ids::NodeId;
 use core::net::SocketAddr;
@@ -13,6 +14,26 @@ pub enum Effect {
         address: SocketAddr,
         /// What.
         message: Message,
+    },
+    /// Do what an operator wants of this node, then [say so](crate::Swim::obeyed).
+    Obey {
+        /// Who passes it on.
+        from: NodeId,
+        /// Where from.
+        address: SocketAddr,
+        /// Of the order.
+        seq: u64,
+        /// What.
+        order: Order,
+    },
+    /// Another node has done what an operator wants of it.
+    Obeyed {
+        /// Which node.
+        from: NodeId,
+        /// Of the order.
+        seq: u64,
+        /// What it bears.
+        load: Load,
     },
     /// Something happened.
     Event(Event),
@@ -35,6 +56,8 @@ pub enum Event {
     Evicted(NodeId),
     /// A member said that it goes.
     Left(NodeId),
+    /// A member does not come back, an operator said.
+    Removed(NodeId),
     /// Two live members say that they are at one address: the second was believed, the first is suspected.
     AddressTaken(NodeId, NodeId),
     /// Another process has this node's identity and was started later: this one must end.

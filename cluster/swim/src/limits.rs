@@ -12,6 +12,8 @@ pub const RUMOURS_PER_MESSAGE: usize = (DATAGRAM_BYTES - MESSAGE_BYTES) / RUMOUR
 pub const MEMBERS: usize = 16_384;
 /// Dead members that are remembered and asked. Of more, those that died first are forgotten.
 pub const LOST: usize = 1_024;
+/// Removed members that are remembered, so that nobody brings them back. Of more, those that were removed first are forgotten.
+pub const REMOVED: usize = 1_024;
 /// Addresses of seeds.
 pub const SEEDS: usize = 1_024;
 /// Probes of others that one node is busy with at a time.

@@ -1,6 +1,7 @@
 //! What is known of one member.
 
 use bifro_core::ids::NodeId;
+use bifro_core::roles::Duties;
 use bifro_core::time::Instant;
 use core::net::SocketAddr;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -46,6 +47,32 @@ pub struct Announcement {
     pub shards: u16,
     /// How it is.
     pub health: Health,
+    /// What others may expect of it.
+    pub duties: Duties,
+}
+
+/// What an operator wants of a node, told to it by any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Order {
+    /// Only to say what it bears.
+    Tell,
+    /// To take on nothing new and give away what it has; or to be as any other again.
+    Drain(bool),
+    /// To leave, if it is draining.
+    Leave,
+}
+
+/// What a node bears, as it says itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Load {
+    /// Connections of clients.
+    pub connections: u32,
+    /// Replicas of ranges of persistent sessions.
+    pub replicas: u16,
+    /// Ranges among these that it leads.
+    pub led: u16,
+    /// Whether it gives all that away.
+    pub is_draining: bool,
 }
 
 /// What others think of a member.
@@ -59,6 +86,8 @@ pub enum Status {
     Dead,
     /// It said that it goes.
     Left,
+    /// It does not come back, an operator said.
+    Removed,
 }
 
 impl Status {

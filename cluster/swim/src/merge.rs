@@ -1,6 +1,6 @@
 //! How news about a node change what is known of it (SWIM, 4.2).
 //!
-//! At equal incarnations the worse word wins: alive, suspect, dead, gone. A newer incarnation wins over everything, and only the node
+//! At equal incarnations the worse word wins: alive, suspect, dead, gone, removed. A newer incarnation wins over everything, and only the node
 //! itself makes one. News about an incarnation whose announcement has not come are ignored: it is on its way.
 
 use crate::effect::Event;
@@ -24,6 +24,7 @@ impl Swim {
             Rumour::Suspect { id, incarnation, from } => self.hear_suspect(id, incarnation, from, now),
             Rumour::Dead { id, incarnation } => self.hear_end(id, incarnation, Status::Dead, now),
             Rumour::Left { id, incarnation } => self.hear_end(id, incarnation, Status::Left, now),
+            Rumour::Removed { id, incarnation } => self.hear_end(id, incarnation, Status::Removed, now),
         }
     }
 
@@ -42,7 +43,18 @@ impl Swim {
             (Status::Dead, Some((known, at))) if known.is_present() && at == incarnation => self.challenge(id),
             (Status::Dead, _) if id == self.me.id => self.hear(Rumour::Dead { id, incarnation }, now),
             (Status::Left, _) => self.hear(Rumour::Left { id, incarnation }, now),
+            (Status::Removed, None) if id != self.me.id => self.note_removed(announcement, now),
+            (Status::Removed, _) => self.hear(Rumour::Removed { id, incarnation }, now),
             (Status::Dead, _) => {}
+        }
+    }
+
+    /// Somebody was removed before this node had heard of it: whoever still takes it for a member does not bring it back.
+    fn note_removed(&mut self, announcement: Announcement, now: Instant) {
+        if self.members.len() < limits::MEMBERS {
+            let id = announcement.id;
+            self.members.insert(id, Member { announcement, status: Status::Removed, since: now, evicted: false });
+            self.healing_is_stale = true;
         }
     }
 
@@ -66,7 +78,8 @@ impl Swim {
             }
             Rumour::Suspect { incarnation, .. }
             | Rumour::Dead { incarnation, .. }
-            | Rumour::Left { incarnation, .. } => {
+            | Rumour::Left { incarnation, .. }
+            | Rumour::Removed { incarnation, .. } => {
                 if *incarnation >= self.me.incarnation && self.phase == Phase::Taking {
                     self.refute(*incarnation);
                     self.spoke_up = true;
@@ -136,7 +149,7 @@ impl Swim {
                     self.gossip.add(Rumour::Suspect { id, incarnation, from });
                 }
             }
-            Status::Dead | Status::Left => {}
+            Status::Dead | Status::Left | Status::Removed => {}
         }
     }
 
@@ -155,7 +168,7 @@ impl Swim {
                 self.tell(Event::Suspected(id));
             }
             Status::Suspect => self.hear_suspect(id, incarnation, from, now),
-            Status::Dead | Status::Left => {}
+            Status::Dead | Status::Left | Status::Removed => {}
         }
     }
 
@@ -180,6 +193,7 @@ impl Swim {
         self.healing_is_stale = true;
         let (rumour, event) = match end {
             Status::Left => (Rumour::Left { id, incarnation }, Event::Left(id)),
+            Status::Removed => (Rumour::Removed { id, incarnation }, Event::Removed(id)),
             _ => (Rumour::Dead { id, incarnation }, Event::Died(id)),
         };
         self.gossip.add(rumour);

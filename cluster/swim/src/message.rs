@@ -1,6 +1,6 @@
 //! What nodes tell each other.
 
-use crate::member::{Announcement, Incarnation, Status};
+use crate::member::{Announcement, Incarnation, Load, Order, Status};
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
 use core::net::SocketAddr;
@@ -34,6 +34,13 @@ pub enum Rumour {
         /// As of which word of it.
         incarnation: Incarnation,
     },
+    /// An operator's word: it does not come back.
+    Removed {
+        /// Who.
+        id: NodeId,
+        /// As of which word of it.
+        incarnation: Incarnation,
+    },
 }
 
 impl Rumour {
@@ -41,7 +48,7 @@ impl Rumour {
     pub const fn subject(&self) -> NodeId {
         match self {
             Self::Alive(announcement) => announcement.id,
-            Self::Suspect { id, .. } | Self::Dead { id, .. } | Self::Left { id, .. } => *id,
+            Self::Suspect { id, .. } | Self::Dead { id, .. } | Self::Left { id, .. } | Self::Removed { id, .. } => *id,
         }
     }
 }
@@ -84,6 +91,20 @@ pub enum Body {
     },
     /// Only rumours.
     Gossip,
+    /// An operator wants this of you. It may come more than once.
+    Order {
+        /// Comes back in the answer.
+        seq: u64,
+        /// What.
+        order: Order,
+    },
+    /// It is done, and this is what I bear.
+    Obeyed {
+        /// Of the order.
+        seq: u64,
+        /// Of the sender.
+        load: Load,
+    },
     /// Is your table like mine? Over a stream.
     Digest {
         /// Of the present members.

@@ -5,7 +5,7 @@ use crate::effect::{Effect, Event};
 use crate::gossip::Gossip;
 use crate::heal::Healing;
 use crate::limits;
-use crate::member::{Announcement, Health, Member, Status};
+use crate::member::{Announcement, Health, Load, Member, Order, Status};
 use crate::message::{Body, Message, Report, Rumour};
 use crate::probe::Prober;
 use crate::suspicion::Suspicion;
@@ -125,7 +125,7 @@ impl Swim {
 
     /// Whom to remember for the next start: whoever did not leave.
     pub fn peers(&self) -> Vec<Peer> {
-        let members = self.members.values().filter(|member| member.status != Status::Left);
+        let members = self.members.values().filter(|member| member.status <= Status::Dead);
         let known = members.map(|member| Peer { id: member.announcement.id, address: member.announcement.address });
         let unseen = self.remembered.iter().filter(|peer| !self.members.contains_key(&peer.id)).copied();
         known.chain(unseen).collect()
@@ -147,6 +147,28 @@ impl Swim {
         }
     }
 
+    /// Says whether this node is to go, if that is news.
+    pub fn set_draining(&mut self, is_draining: bool) {
+        if self.me.duties.is_draining != is_draining {
+            self.me.duties.is_draining = is_draining;
+            self.speak_up();
+        }
+    }
+
+    /// Tells a member what an operator wants of it. It may be lost, and may be told again with the same number. False if there is no
+    /// such member now.
+    pub fn order(&mut self, id: NodeId, seq: u64, order: Order) -> bool {
+        let member = self.members.get(&id).filter(|member| member.status.is_present());
+        let Some(address) = member.map(|member| member.announcement.address) else { return false };
+        self.send(Some(id), address, Body::Order { seq, order });
+        true
+    }
+
+    /// What [`Effect::Obey`] asked for is done.
+    pub fn obeyed(&mut self, to: NodeId, address: SocketAddr, seq: u64, load: Load) {
+        self.send(Some(to), address, Body::Obeyed { seq, load });
+    }
+
     /// Says that this node goes. It is to be driven on until [`Self::has_told`].
     pub fn leave(&mut self) {
         if self.phase == Phase::Taking {
@@ -161,11 +183,12 @@ impl Swim {
         self.gossip.is_empty() || self.addresses.is_empty()
     }
 
-    /// A dead member does not come back, an operator says: it is asked no more. False if there is no such dead member.
-    pub fn forget(&mut self, id: NodeId, now: Instant) -> bool {
-        let dead = self.members.get(&id).filter(|member| member.status == Status::Dead);
-        let Some(incarnation) = dead.map(|member| member.announcement.incarnation) else { return false };
-        self.hear(Rumour::Left { id, incarnation }, now);
+    /// A member that is dead or has left does not come back, an operator says: it is asked no more, and others take its place at once. Old
+    /// news do not bring it back; it itself could come, as a newcomer. False if there is no such member.
+    pub fn remove(&mut self, id: NodeId, now: Instant) -> bool {
+        let gone = self.members.get(&id).filter(|member| !member.status.is_present());
+        let Some(incarnation) = gone.map(|member| member.announcement.incarnation) else { return false };
+        self.hear(Rumour::Removed { id, incarnation }, now);
         self.refresh_healing(now);
         true
     }
@@ -254,20 +277,22 @@ impl Swim {
             }
         }
         self.members.retain(|_, member| member.status != Status::Left || now.since(member.since) < memory);
-        let mut lost: Vec<(Instant, NodeId)> = self
-            .members
-            .values()
-            .filter(|member| member.status == Status::Dead)
-            .map(|member| (member.since, member.announcement.id))
-            .collect();
-        if lost.len() > limits::LOST {
-            lost.sort_unstable();
-            for (_, id) in &lost[..lost.len() - limits::LOST] {
+        self.bound(Status::Dead, limits::LOST);
+        self.bound(Status::Removed, limits::REMOVED);
+        evicted.into_iter().for_each(|id| self.tell(Event::Evicted(id)));
+    }
+
+    /// Forgets who has been thus for longest, of more than so many.
+    fn bound(&mut self, status: Status, most: usize) {
+        let thus = self.members.values().filter(|member| member.status == status);
+        let mut thus: Vec<(Instant, NodeId)> = thus.map(|member| (member.since, member.announcement.id)).collect();
+        if thus.len() > most {
+            thus.sort_unstable();
+            for (_, id) in &thus[..thus.len() - most] {
                 self.members.remove(id);
             }
             self.healing_is_stale = true;
         }
-        evicted.into_iter().for_each(|id| self.tell(Event::Evicted(id)));
     }
 
     /// Works out whom to ask again and again: seeds, remembered peers and dead members, where no present member is.
@@ -309,6 +334,8 @@ impl Swim {
             Body::Ack { seq } => self.handle_ack(seq, now),
             Body::Nack { seq } => self.prober.handle_nack(seq),
             Body::Gossip => {}
+            Body::Order { seq, order } => self.effects.push_back(Effect::Obey { from, address, seq, order }),
+            Body::Obeyed { seq, load } => self.effects.push_back(Effect::Obeyed { from, seq, load }),
             Body::Digest { digest } => {
                 if digest != self.digest() {
                     let reports = self.reports();
@@ -387,6 +414,7 @@ impl Swim {
             Status::Suspect => Some(Rumour::Suspect { id, incarnation, from: self.me.id }),
             Status::Dead => Some(Rumour::Dead { id, incarnation }),
             Status::Left => Some(Rumour::Left { id, incarnation }),
+            Status::Removed => Some(Rumour::Removed { id, incarnation }),
         }
     }
 

@@ -6,10 +6,12 @@
 //!   GET /metrics  OpenMetrics text; ?per=shard tells shards apart
 //!   GET /healthz  200 while every shard turns, else 503 and which does not
 //!   GET /readyz   200 while clients are welcome, else 503 and why not
-//!   GET /cluster  the nodes of the cluster, as JSON
-//!   POST /cluster/forget/ID  a dead node does not come back
+//!   GET /cluster  the nodes of the cluster, as JSON; ?loads asks each what it bears
+//!   POST /cluster/nodes/ID/drain   it is to give away what it has; undrain: it is not
+//!   POST /cluster/nodes/ID/remove  it does not come back
 //! ```
-//! Nothing here can reach a shard: it reads cells that shards and the cluster's thread write. Connections are bounded in number, time and header
+//! Nothing here can reach a shard: it reads cells that shards and the cluster's thread write, and asks that thread to pass on what is
+//! wanted of a node. Connections are bounded in number, time and header
 //! size ([`server`]), so that the worst a client can do is to keep other operators waiting for seconds.
 
 mod cluster;
@@ -20,7 +22,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use cluster::{ClusterCell, ClusterPage, NodePage};
+pub use cluster::{ClusterCell, ClusterPage, LoadPage, NodePage};
 pub use health::{Phase, Readiness, ShardBeat};
 
 use crate::logging::EventLog;
@@ -34,6 +36,7 @@ use bifro_core::metrics::ShardMetrics;
 use bifro_core::settings::Quota;
 use bifro_core::tenant::TenantName;
 use bifro_store::host::StorageCells;
+use cluster::Told;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -153,7 +156,9 @@ fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cluster", get(cluster_page))
-        .route("/cluster/forget/{node}", post(forget_node))
+        .route("/cluster/nodes/{node}/drain", post(drain_node))
+        .route("/cluster/nodes/{node}/undrain", post(undrain_node))
+        .route("/cluster/nodes/{node}/remove", post(remove_node))
         .with_state(context)
 }
 
@@ -162,7 +167,8 @@ async fn index() -> &'static str {
         "bifro-uring ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics            OpenMetrics text\n/metrics?per=shard  the same for each shard\n/healthz            does every \
-         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster; POST /cluster/forget/ID for a dead one that does not come back\n"
+         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n/cluster?loads      and what each bears\n\nPOST /cluster/nodes/ID/drain, \
+         undrain and remove: `bifroctl node`\n"
     )
 }
 
@@ -198,17 +204,38 @@ async fn healthz(State(context): State<Arc<Context>>) -> (StatusCode, String) {
     if stalled.is_empty() { (StatusCode::OK, "ok\n".to_owned()) } else { (StatusCode::SERVICE_UNAVAILABLE, stalled) }
 }
 
-async fn cluster_page(State(context): State<Arc<Context>>) -> axum::Json<ClusterPage> {
-    cluster::page(&context.state.cluster)
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClusterQuery {
+    loads: Option<String>,
 }
 
-async fn forget_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> (StatusCode, String) {
-    cluster::forget(&context.state.cluster, &node).await
+async fn cluster_page(
+    State(context): State<Arc<Context>>,
+    Query(query): Query<ClusterQuery>,
+) -> axum::Json<ClusterPage> {
+    cluster::page(&context.state.cluster, query.loads.is_some()).await
+}
+
+async fn drain_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {
+    cluster::drain(&context.state.cluster, &node, true).await
+}
+
+async fn undrain_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {
+    cluster::drain(&context.state.cluster, &node, false).await
+}
+
+async fn remove_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {
+    let unled = || context.state.storage.as_ref().map(|cells| cells.unled()).unwrap_or_default();
+    cluster::remove(&context.state.cluster, &node, unled).await
 }
 
 async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {
     match context.state.readiness.phase() {
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Ready if context.state.cluster.is_draining() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining: clients are sent to other nodes\n")
+        }
         Phase::Ready => (StatusCode::OK, "ready\n"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
     }

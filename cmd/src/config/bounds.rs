@@ -9,6 +9,7 @@ pub(super) const BOUNDS: &[(&str, i64, i64)] = &[
     ("node.cores", 0, 1_024),
     ("node.memory_budget_mib", 0, 16 << 20),
     ("node.shutdown_deadline_s", 0, 3_600),
+    ("node.drain_per_s", 1, 1_000_000),
     ("node.spin_us", 0, 1_000_000),
     ("store.ranges", 1, 1_024),
     ("store.disk_reserve_mib", 0, 16 << 20),

@@ -9,6 +9,7 @@ mod document;
 mod error;
 pub mod memory;
 mod reload;
+mod roles;
 mod rules;
 mod tenants;
 #[cfg(test)]
@@ -63,8 +64,20 @@ pub struct Loaded {
 }
 
 /// Every table a file may have.
-const TABLES: [&str; 11] =
-    ["node", "store", "cluster", "listener", "auth", "acl", "admin", "limits", "log", "tenant_defaults", "tenant"];
+const TABLES: [&str; 12] = [
+    "node",
+    "store",
+    "cluster",
+    "roles",
+    "listener",
+    "auth",
+    "acl",
+    "admin",
+    "limits",
+    "log",
+    "tenant_defaults",
+    "tenant",
+];
 
 impl Loaded {
     /// Reads the configuration from where it comes.
@@ -115,7 +128,9 @@ impl Loaded {
         let acl = document.take("acl")?;
         let mut config = NodeConfig { tenant_defaults, tenant, ..document.read_rest()? };
         admit_local_clients(&mut config);
+        let roles = roles::apply(&document, &mut config);
         let mut broken = rules::check(&document, &config, &auth);
+        broken.extend(roles);
         broken.extend(auth.check().err().map(|error| auth_error(&document, error)));
         if !broken.is_empty() {
             return Err(ConfigErrors(broken));

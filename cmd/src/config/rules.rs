@@ -37,7 +37,8 @@ pub(super) fn check(document: &Document<'_>, config: &NodeConfig, auth: &AuthCon
     if let Some(cluster) = &config.cluster {
         check_cluster(&mut report, cluster);
     }
-    report.refuse(config.listener.is_empty(), "listener", "at least one listener is needed");
+    let needs_listener = config.roles.mqtt && config.listener.is_empty();
+    report.refuse(needs_listener, "listener", "at least one listener is needed, unless roles.mqtt is false");
     for (index, listener) in config.listener.iter().enumerate() {
         let at = format!("listener[{index}]");
         check_place(&mut report, &at, listener);

@@ -4,7 +4,9 @@ use super::*;
 use bifro_core::config::{
     ClientAuth, ClusterConfig, ClusterTlsConfig, ListenerConfig, Protocol, SniCertificate, TlsConfig,
 };
+use bifro_core::roles::Roles;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 fn load(text: &str) -> Result<Loaded, ConfigErrors> {
     Loaded::parse(text, Source::Defaults)
@@ -171,7 +173,7 @@ fn mistakes_are_told_with_line_and_key() {
     assert_refused("[node]\ncores = 2\ncoers = 3", "built-in defaults:3: node.coers: unknown field `coers`");
     assert_refused(
         "[nod]\ncores = 2",
-        "built-in defaults:1: nod: unknown table, expected one of node, store, cluster, listener, auth, acl",
+        "built-in defaults:1: nod: unknown table, expected one of node, store, cluster, roles, listener, auth, acl",
     );
     assert_refused("\n[node]\ncores = \"two\"", ":3: node.cores: invalid type: string \"two\", expected u16");
     assert_refused("[node]\ncores = 70000", ":2: node.cores: 70000 is out of range: allowed is 0 to 1024");
@@ -409,4 +411,64 @@ fn a_listener_that_comes_goes_or_moves_needs_a_restart() {
     let reload = diff(&one, &defaults());
     assert!(reload.needs_restart.contains(&"listener[1].protocol".to_owned()), "{reload:?}");
     assert_eq!(reload.config.listener, one.config.listener);
+}
+
+#[test]
+fn roles_say_what_a_node_does_and_what_would_do_nothing_is_refused() {
+    let roles = |keys: &str| format!("[cluster]\n[roles]\n{keys}\n");
+    let seed = parse(&roles("mqtt = false\ninbox = false\nretain = false\nsession_dict = false\napi = false"))
+        .expect("in order");
+    assert_eq!((seed.listener.len(), seed.admin.bind), (0, None));
+    assert_eq!(seed.roles.roles(), Roles::NONE);
+    let front_end = parse(&roles("inbox = false\nretain = false")).expect("in order");
+    assert_eq!(front_end.listener.len(), 2);
+    let alone = "a node that is alone does everything itself";
+    for role in ["mqtt", "inbox", "retain", "session_dict"] {
+        assert_refused(&format!("[roles]\n{role} = false"), &format!(":2: roles.{role}: {alone}"));
+    }
+    assert_eq!(parse("[roles]\napi = false").expect("in order").admin.bind, None);
+    let listener = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:1\"";
+    assert_refused(&(roles("mqtt = false") + listener), ":4: listener: does nothing: roles.mqtt = false");
+    assert_refused(
+        &roles("api = false\n[admin]\nbind = \"127.0.0.1:1\""),
+        ":5: admin.bind: does nothing: roles.api = false",
+    );
+    assert_refused(&roles("dist = false"), "roles.dist: unknown field `dist`");
+    assert_refused(
+        &roles("inbox = false\n[store]\ndurability = \"volatile\""),
+        ":3: roles.inbox: a node that keeps nothing",
+    );
+}
+
+#[test]
+fn what_is_printed_of_a_node_with_few_roles_is_read_again() {
+    let loaded = load("[cluster]\n[roles]\nmqtt = false\napi = false").expect("in order");
+    assert_eq!(load(&loaded.to_toml()).expect("in order").config, loaded.config);
+}
+
+/// As they stand, but for the files that they name.
+#[test]
+fn the_examples_are_in_order() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut found: Vec<(&str, Roles, SocketAddr)> = Vec::new();
+    for kind in ["standard", "independent"] {
+        for file in std::fs::read_dir(root.join(kind)).expect("a directory") {
+            let path = file.expect("a file").path();
+            let loaded = Loaded::load(Source::File(path.clone())).unwrap_or_else(|errors| panic!("{errors}"));
+            let (cluster, roles) = (loaded.config.cluster.expect("it is of a cluster"), loaded.config.roles.roles());
+            let seeds = ["10.0.0.1:7946", "10.0.0.2:7946", "10.0.0.3:7946"];
+            assert_eq!(cluster.seeds, seeds, "{} has other seeds than the rest", path.display());
+            assert_eq!(loaded.config.listener.len(), usize::from(roles.has(Roles::MQTT)));
+            found.push((kind, roles, cluster.bind));
+        }
+    }
+    let of = |kind: &str| found.iter().filter(move |of| of.0 == kind).map(|of| of.1).collect::<Vec<_>>();
+    assert_eq!(of("standard"), [Roles::ALL; 3]);
+    let count = |roles: Roles| of("independent").iter().filter(|of| **of == roles).count();
+    let store = Roles::ALL.without(Roles::MQTT);
+    assert_eq!([count(Roles::API), count(store), count(Roles::MQTT.with(Roles::API))], [1, 3, 2]);
+    let mut binds: Vec<_> = found.iter().filter(|of| of.0 == "independent").map(|of| of.2).collect();
+    binds.sort_unstable();
+    binds.dedup();
+    assert_eq!(binds.len(), 6, "no two have one address");
 }

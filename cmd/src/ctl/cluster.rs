@@ -1,16 +1,18 @@
-//! `bifroctl cluster` and `bifroctl node`: the nodes as one of them sees them, and what an operator knows better.
+//! `bifroctl cluster`: the nodes as one of them sees them.
 
 use super::Console;
 use super::error::CtlError;
-use crate::admin::ClusterPage;
-use bifro_core::ids::NodeId;
-use clap::{Args, Subcommand};
+use crate::admin::{ClusterPage, LoadPage, NodePage};
+use bifro_core::roles::Roles;
+use clap::Args;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How long a node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(15);
+/// What is asked for.
+const PAGE: &str = "/cluster?loads";
 /// Bytes of the longest answer.
 const ANSWER_BYTES: u64 = 16 << 20;
 
@@ -25,47 +27,27 @@ pub(super) struct ClusterArgs {
     json: bool,
 }
 
-/// Tells the cluster about one of its nodes.
-#[derive(Debug, Args)]
-pub(super) struct NodeArgs {
-    #[command(subcommand)]
-    command: NodeCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum NodeCommand {
-    /// A dead node does not come back: it is not asked for any more.
-    Forget {
-        /// Id of the node, as `bifroctl cluster` shows it.
-        node: String,
-        /// Admin endpoint of any node that lives: host and port.
-        #[arg(long, default_value = "127.0.0.1:9091")]
-        admin: String,
-    },
-}
-
 impl ClusterArgs {
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
-        let body = ask(&self.admin, "GET", "/cluster")?;
-        let page = || serde_json::from_str(&body).map_err(|error| format!("its answer is no list of nodes ({error})"));
-        let refuse = |problem| CtlError::Admin { server: self.admin.clone(), problem };
-        let text = if self.json { format!("{body}\n") } else { table(&page().map_err(refuse)?) };
+        let body = ask(&self.admin, "GET", PAGE)?;
+        let text = if self.json { format!("{body}\n") } else { table(&read(&self.admin, &body)?) };
         print(console, &text)
     }
 }
 
-impl NodeArgs {
-    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<(), CtlError> {
-        let NodeCommand::Forget { node, admin } = &self.command;
-        if node.parse::<NodeId>().is_err() {
-            return Err(CtlError::Usage(format!("{node:?} is no id of a node: `bifroctl cluster` shows them")));
-        }
-        let told = ask(admin, "POST", &format!("/cluster/forget/{node}"))?;
-        print(console, &told)
-    }
+/// The nodes as the one with this admin endpoint sees them.
+pub(super) fn page(admin: &str) -> Result<ClusterPage, CtlError> {
+    read(admin, &ask(admin, "GET", PAGE)?)
 }
 
-fn print(console: &mut Console<'_>, text: &str) -> Result<(), CtlError> {
+fn read(admin: &str, body: &str) -> Result<ClusterPage, CtlError> {
+    serde_json::from_str(body).map_err(|error| {
+        let problem = format!("its answer is no list of nodes ({error})");
+        CtlError::Admin { server: admin.to_owned(), problem }
+    })
+}
+
+pub(super) fn print(console: &mut Console<'_>, text: &str) -> Result<(), CtlError> {
     console.output.write_all(text.as_bytes()).map_err(CtlError::output)
 }
 
@@ -78,21 +60,45 @@ fn table(page: &ClusterPage) -> String {
         None => String::new(),
     };
     text +=
-        &format!("{:<22} {:<28} {:<8} {:<9} {:>6} {:>7}\n", "NODE", "ADDRESS", "STATUS", "HEALTH", "STARTS", "SHARDS");
+        &line(["NODE", "ADDRESS", "STATUS", "HEALTH", "STARTS", "SHARDS", "LEADS", "REPLICAS", "CONNECTIONS", "ROLES"]);
     for node in &page.nodes {
         let mark = if node.id == *local { "*" } else { "" };
-        let id = format!("{}{mark}", node.id);
-        let line = format!(
-            "{id:<22} {:<28} {:<8} {:<9} {:>6} {:>7}\n",
-            node.address, node.status, node.health, node.starts, node.shards
-        );
-        text.push_str(&line);
+        let load = |count: fn(&LoadPage) -> u32| {
+            node.load.as_ref().map_or_else(|| "-".to_owned(), |load| count(load).to_string())
+        };
+        text += &line([
+            &format!("{}{mark}", node.id),
+            &node.address,
+            if node.draining && node.status == "alive" { "draining" } else { &node.status },
+            &node.health,
+            &node.starts.to_string(),
+            &node.shards.to_string(),
+            &load(|load| load.led.into()),
+            &load(|load| load.replicas.into()),
+            &load(|load| load.connections),
+            &roles(node),
+        ]);
     }
     text
 }
 
+fn line([id, address, status, health, starts, shards, led, replicas, connections, roles]: [&str; 10]) -> String {
+    format!(
+        "{id:<22} {address:<22} {status:<8} {health:<8} {starts:>6} {shards:>6} {led:>5} {replicas:>8} {connections:>11}  {roles}\n"
+    )
+}
+
+/// What a node does, in a word if that is everything or nothing.
+fn roles(node: &NodePage) -> String {
+    match node.roles.len() {
+        0 => "none".to_owned(),
+        all if all == Roles::NAMED.len() => "all".to_owned(),
+        _ => node.roles.join(","),
+    }
+}
+
 /// The body of what a node's admin endpoint answers.
-fn ask(server: &str, method: &str, path: &str) -> Result<String, CtlError> {
+pub(super) fn ask(server: &str, method: &str, path: &str) -> Result<String, CtlError> {
     let refuse = |problem: String| CtlError::Admin { server: server.to_owned(), problem };
     let address = server
         .to_socket_addrs()
@@ -112,7 +118,9 @@ fn ask(server: &str, method: &str, path: &str) -> Result<String, CtlError> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     match head.split(' ').nth(1) {
         Some("200") => Ok(body.to_owned()),
-        Some("404") if method == "POST" && !body.is_empty() => Err(CtlError::Usage(body.trim().to_owned())),
+        Some("400" | "404" | "409" | "503") if method == "POST" && !body.is_empty() => {
+            Err(CtlError::Usage(body.trim().to_owned()))
+        }
         Some(status) => Err(refuse(format!("answers {path} with status {status}: is it an older version?"))),
         None => Err(refuse("does not speak HTTP: is it another port?".to_owned())),
     }

@@ -8,6 +8,7 @@ mod cluster;
 mod connection;
 mod credential_file;
 mod error;
+mod node;
 mod options;
 mod passwd;
 mod publish;
@@ -40,8 +41,8 @@ enum Command {
     Certs(certs::CertsArgs),
     /// Show the nodes of the cluster.
     Cluster(cluster::ClusterArgs),
-    /// Tell the cluster about one of its nodes.
-    Node(cluster::NodeArgs),
+    /// Drain a node, or remove it from the cluster.
+    Node(node::NodeArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.

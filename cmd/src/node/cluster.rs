@@ -3,14 +3,15 @@
 use super::StartError;
 use super::listeners::once_free;
 use super::storage::Storage;
+use super::watcher::Watcher;
 use crate::admin::{ClusterCell, ShardBeat};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
-use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay, View};
+use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay};
 use bifro_core::config::ClusterConfig;
-use bifro_core::ids::{ClusterId, NodeId, NodeIdx, ShardId};
+use bifro_core::ids::{ClusterId, NodeId, ShardId};
 use bifro_core::limits::LINK_IDLE;
-use bifro_core::nodes::{Node, Nodes};
+use bifro_core::metrics::ShardMetrics;
 use bifro_genesis::{ClusterGenesis, Draft};
 use bifro_net::broker::Command;
 use bifro_net::clock::Clock;
@@ -18,8 +19,7 @@ use bifro_net::links::{Hello, LinkLimits, Links, LinksConfig};
 use bifro_net::mesh::InletSender;
 use bifro_store::fatal::exit_process;
 use bifro_store::host::{NodeDir, random};
-use bifro_swim::{Announcement, Config, Health, Member as Peer, Status};
-use std::collections::HashMap;
+use bifro_swim::{Config, Health, Load};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
@@ -53,6 +53,15 @@ pub(super) fn secret(config: &ClusterConfig) -> Result<Secret, StartError> {
 /// The certificates of the configuration, if it names any.
 pub(super) fn certificates(config: &ClusterConfig) -> Result<Option<Certificates>, StartError> {
     Ok(config.tls.as_ref().map(Certificates::load).transpose()?)
+}
+
+/// What the rest of the process is to its part in the cluster.
+pub(super) struct Process<'a> {
+    pub(super) storage: &'a Storage,
+    /// By shard, as what follows.
+    pub(super) metrics: &'a [Arc<ShardMetrics>],
+    pub(super) beats: &'a [Arc<ShardBeat>],
+    pub(super) shards: &'a [InletSender<Command>],
 }
 
 /// This node's part in the cluster, before it joins.
@@ -124,26 +133,22 @@ impl Member {
     }
 
     /// Joins, and waits until another member is known to all shards; not for long, since there may be none.
-    pub(super) fn join(
-        self,
-        loaded: &Loaded,
-        storage: &Storage,
-        beats: &[Arc<ShardBeat>],
-        senders: &[InletSender<Command>],
-        cell: &ClusterCell,
-    ) -> Underlay {
+    pub(super) fn join(self, loaded: &Loaded, process: &Process<'_>, cell: &ClusterCell) -> Underlay {
         let config = &self.config;
-        let (beats, stall) = (beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
-        let cells = storage.cells();
+        let (beats, stall) = (process.beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
+        let (cells, metrics) = (process.storage.cells(), process.metrics.to_vec());
         let address = self.entrance.address().to_string();
         let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
-        let mut watcher = Watcher::new(senders.to_vec());
+        let mut watcher = Watcher::new(process.shards.to_vec());
         let underlay = self.entrance.join(Settings {
             cluster: self.hello.cluster,
             identity: self.identity,
             swim: timings(config),
             shards: self.hello.shards,
+            roles: loaded.config.roles.roles(),
+            load: Box::new(move || load(&metrics)),
+            end: Box::new(end_process),
             health: Box::new(move || {
                 let turns = beats.iter().all(|beat| beat.silence() < stall);
                 let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
@@ -205,58 +210,23 @@ fn bind(
     }
 }
 
-/// Tells the shards who lives.
-struct Watcher {
-    shards: Vec<InletSender<Command>>,
-    /// What each shard was told last.
-    told: Vec<Option<Arc<Nodes>>>,
-    newest: Option<Arc<Nodes>>,
-    /// Every process that ever was a node, by its number.
-    known: HashMap<(NodeId, u64), NodeIdx>,
+/// What this node bears.
+fn load(metrics: &[Arc<ShardMetrics>]) -> Load {
+    let sum = |count: fn(&ShardMetrics) -> u64| metrics.iter().map(|metrics| count(metrics)).sum::<u64>();
+    let ranges = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+    Load {
+        connections: u32::try_from(sum(|metrics| metrics.connections.read())).unwrap_or(u32::MAX),
+        replicas: ranges(sum(|metrics| metrics.ranges_held.read())),
+        led: ranges(sum(|metrics| metrics.ranges_led.read())),
+        is_draining: false,
+    }
 }
 
-impl Watcher {
-    fn new(shards: Vec<InletSender<Command>>) -> Self {
-        Self { told: vec![None; shards.len()], shards, newest: None, known: HashMap::new() }
-    }
-
-    /// True if all shards know of some other node.
-    fn see(&mut self, view: &View) -> bool {
-        let present = view.members.iter().filter(|member| member.status.is_present());
-        let mut others: Vec<_> = present.filter_map(|member| self.node(&member.announcement)).collect();
-        others.sort_by_key(|node| node.idx);
-        let belongs = |member: &&Peer| member.status != Status::Left && !member.evicted;
-        let members = view.members.iter().filter(belongs).map(|member| member.announcement.id);
-        let mut members: Vec<NodeId> = members.chain([view.me.id]).collect();
-        members.sort_unstable();
-        members.dedup();
-        let nodes = Nodes { me: view.me.id, others, members };
-        if self.newest.as_deref() != Some(&nodes) {
-            self.newest = Some(Arc::new(nodes));
-        }
-        let Some(newest) = &self.newest else { return false };
-        for (shard, told) in self.shards.iter().zip(&mut self.told) {
-            // A mailbox that is full now is tried again within a second.
-            if told.as_ref().is_none_or(|told| !Arc::ptr_eq(told, newest))
-                && shard.send(Command::Nodes(newest.clone())).is_ok()
-            {
-                *told = Some(newest.clone());
-            }
-        }
-        !newest.others.is_empty() && self.told.iter().flatten().all(|told| Arc::ptr_eq(told, newest))
-    }
-
-    fn node(&mut self, of: &Announcement) -> Option<Node> {
-        let next = u16::try_from(self.known.len() + 1);
-        let idx = match (self.known.get(&(of.id, of.nonce)), next) {
-            (Some(&idx), _) => idx,
-            (None, Ok(next)) => *self.known.entry((of.id, of.nonce)).or_insert(NodeIdx(next)),
-            (None, Err(_)) => {
-                tracing::error!(node = %of.id, "other nodes were started 65535 times: this one must be restarted to count on");
-                return None;
-            }
-        };
-        Some(Node { idx, id: of.id, nonce: of.nonce, address: of.address, shards: of.shards })
+/// Ends this process as SIGTERM from outside would.
+fn end_process() {
+    tracing::warn!("an operator has removed this node from the cluster: it ends");
+    if let Err(error) = signal_hook::low_level::raise(signal_hook::consts::SIGTERM) {
+        tracing::error!(%error, "the process cannot be told to end: stop it");
     }
 }
 

@@ -9,6 +9,7 @@ mod listeners;
 mod policy;
 mod reload;
 mod storage;
+mod watcher;
 
 pub use error::StartError;
 
@@ -30,6 +31,7 @@ use bifro_net::links::{Hello, Links};
 use bifro_net::mesh::{Inlet, InletSender, MeshEnd, inlet, mesh};
 use bifro_net::ring::{Ring, RingConfig};
 use bifro_store::fatal::Wake;
+use bifro_store::host::random;
 use bifro_store::services::RangeServices;
 use listeners::Sockets;
 use policy::ConfiguredTenants;
@@ -147,8 +149,8 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         executors.join();
         return Err(error);
     }
-    let join = |member: cluster::Member| member.join(&loaded, &storage, &beats, &senders, &cluster_cell);
-    let underlay = member.map(join);
+    let process = cluster::Process { storage: &storage, metrics: &metrics, beats: &beats, shards: &senders };
+    let underlay = member.map(|member| member.join(&loaded, &process, &cluster_cell));
     storage.wait_for_leaders(&metrics);
     storage.admit_clients();
     announce(&loaded, &addresses, &admin, underlay.as_ref(), shards, findings.connections_fit);
@@ -205,6 +207,8 @@ fn broker_settings(loaded: &Loaded, shards: u16, seed: u64) -> Result<BrokerSett
         publish_deadline: Duration::from_millis(limits.publish_deadline_ms.into()),
         shard_budget_bytes: (config::memory::budget_bytes(&config.node) / u64::from(shards)).max(1),
         turn_bytes_per_conn: limits.turn_bytes as usize,
+        drain_per_s: config.node.drain_per_s,
+        nonce: random()?,
         seed,
     })
 }

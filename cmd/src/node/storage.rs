@@ -5,6 +5,7 @@ use crate::config::{Loaded, memory};
 use bifro_core::config::StoreDurability;
 use bifro_core::ids::{NodeId, ShardId};
 use bifro_core::metrics::ShardMetrics;
+use bifro_core::roles::Roles;
 use bifro_core::tenant::TenantName;
 use bifro_core::time::Instant;
 use bifro_genesis::ClusterGenesis;
@@ -37,6 +38,7 @@ pub(super) struct Storage {
     shards: u16,
     /// Who the node is in its cluster, if it is in one.
     member: Option<NodeId>,
+    roles: Roles,
     /// Shards whose services are not in their places yet, and one for the node, until it admits clients.
     pub(super) recovering: Arc<AtomicUsize>,
     /// All shards have read what an earlier process left, and so know of every tenant.
@@ -68,6 +70,7 @@ impl Storage {
             seed,
             shards,
             member,
+            roles: loaded.config.roles.roles(),
             recovering: Arc::new(AtomicUsize::new(usize::from(shards) + 1)),
             loaded: Barrier::new(shards.into()),
             failed: Mutex::new(None),
@@ -97,7 +100,7 @@ impl Storage {
         let Some(node) = &self.node else {
             let services = RangeServices::volatile(placement, self.seed);
             return Some(match self.member {
-                Some(member) => services.join(member),
+                Some(member) => services.join(member).with_roles(self.roles),
                 None => services,
             });
         };
@@ -118,7 +121,9 @@ impl Storage {
             }
         };
         self.loaded.wait();
-        services.filter(|_| self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none())
+        services
+            .map(|services| services.with_roles(self.roles))
+            .filter(|_| self.failed.lock().unwrap_or_else(PoisonError::into_inner).is_none())
     }
 
     /// Waits until every shard has recovered.

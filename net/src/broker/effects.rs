@@ -136,6 +136,9 @@ impl<S: Services> Broker<S> {
     }
 
     fn authenticate(&mut self, slot: Slot, request: AuthRequest) {
+        if self.turn_away(slot) {
+            return;
+        }
         let req = self.await_answer(slot, Awaited::Auth(slot));
         if let Some(outcome) = self.authenticator.start(req, request, self.now) {
             self.handle_auth(req, outcome);

@@ -243,7 +243,8 @@ impl<S: Services> Broker<S> {
 
     /// When the loop has to turn again even if nothing arrives.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let drain = self.draining.as_ref().map(|_| self.now + DRAIN_STEP);
+        let is_draining = self.draining.is_some() || self.is_evacuating();
+        let drain = is_draining.then_some(self.now + DRAIN_STEP);
         let own = earlier(self.wheel.next(), self.publishes.next_deadline());
         earlier(earlier(own, self.services.peek().next_timeout()), drain)
     }

@@ -20,6 +20,7 @@ mod conn;
 mod departure;
 mod drain;
 mod effects;
+mod evacuation;
 mod exactly_once;
 mod fanout;
 mod flush;
@@ -129,6 +130,8 @@ pub(crate) struct Broker<S: Services> {
     rng: Prng,
     now: Instant,
     draining: Option<drain::Drain>,
+    /// The node is to go: its clients are sent to others.
+    evacuation: Option<evacuation::Evacuation>,
     /// Other shards that are draining and have no connections any more.
     peers_drained: u16,
     /// Next connection to be told of a reload.
@@ -148,7 +151,7 @@ impl<S: Services> Broker<S> {
             shard,
             budget: budget::Budget::new(settings.shard_budget_bytes, settings.write_high_water_bytes),
             taken: vec![Vec::new(); usize::from(settings.shards)],
-            rng: Prng::new(settings.seed).derive(u64::from(shard.0)),
+            rng: Prng::new(settings.nonce).derive(u64::from(shard.0)),
             settings,
             metrics,
             events,
@@ -181,6 +184,7 @@ impl<S: Services> Broker<S> {
             wires: flush::WirePool::default(),
             now,
             draining: None,
+            evacuation: None,
             peers_drained: 0,
             reload_at: None,
             app: Vec::new(),
@@ -215,6 +219,7 @@ impl<S: Services> Broker<S> {
     /// What remains of a turn once everything has come in, short of the mesh and the ring. `mesh_bytes` wait for room in the mesh.
     pub(crate) fn end_turn(&mut self, mesh_bytes: u64) {
         self.handle_timers();
+        self.continue_evacuation();
         self.continue_reload();
         self.resume_sessions();
         let waiting_bytes = self.publishes.unmatched_bytes() + self.remotes.bytes() + mesh_bytes;

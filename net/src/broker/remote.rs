@@ -140,6 +140,7 @@ impl<S: Services> Broker<S> {
         for node in &nodes.others {
             self.remotes.outgoing.entry(node.idx).or_default();
         }
+        self.set_draining(nodes.my_duties().is_draining);
         self.services.ask().set_nodes(self.now, nodes);
         // Whoever listened there is gone with the node, or is a session that another one takes over.
         let is_replicated = self.services.peek().is_replicated();

@@ -23,8 +23,12 @@ pub struct BrokerSettings {
     pub shard_budget_bytes: u64,
     /// Bytes one connection may have served per turn before others get their share.
     pub turn_bytes_per_conn: usize,
+    /// How many clients the node tells to go elsewhere in a second, over all shards, when it is to go itself.
+    pub drain_per_s: u32,
     /// Key for hashing client identifiers.
     pub seed: u64,
+    /// Drawn by this process: what it draws itself, such as client identifiers, no other draws, though all nodes of a cluster have one seed.
+    pub nonce: u64,
 }
 
 /// One listener as the driver sees it.

@@ -51,6 +51,11 @@ impl Host {
         self.outgoing.entry(to).or_default().push(range, part);
     }
 
+    /// Whether there is a replica of the range here, and not one on its way out.
+    pub fn has_replica(&self, range: RangeId) -> bool {
+        self.multi.group(range).is_some()
+    }
+
     /// The underlay has declared a node dead: groups that have gone quiet and count on it wake. What comes from it afterwards is to be
     /// dropped, until the underlay has it back: its last word might send a group to sleep.
     pub fn node_down(&mut self, now: Instant, node: NodeId) {

@@ -17,8 +17,9 @@ use super::telling::Telling;
 use super::wire::{Remote, Route};
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
-use bifro_core::nodes::{Node, Nodes};
+use bifro_core::nodes::{Member, Node, Nodes};
 use bifro_core::ports::{Receiver, RemoteSend, Via};
+use bifro_core::roles::{Duties, Roles};
 use bifro_core::time::Instant;
 use bifro_range::dist::RouteFilter;
 use hashbrown::{HashMap, HashSet};
@@ -146,6 +147,17 @@ impl RangeServices {
         self
     }
 
+    /// What this node does, until it is told with the others: before anything is asked of the services.
+    #[must_use]
+    pub fn with_roles(mut self, roles: Roles) -> Self {
+        if let Some(cluster) = &mut self.cluster {
+            let me = cluster.nodes.me;
+            let members = vec![Member { id: me, duties: Duties { roles, is_draining: false } }];
+            cluster.nodes = Arc::new(Nodes { members, ..Nodes::alone(me) });
+        }
+        self
+    }
+
     pub(super) fn send_remote(&mut self, via: Via, tenant: Option<TenantIdx>, message: &Remote) {
         self.out.remote.push(RemoteSend { via, tenant, bytes: message.encode() });
     }
@@ -231,7 +243,14 @@ impl RangeServices {
             cluster.find_unheard();
         }
         self.move_registrations();
+        self.ask_keepers(now);
         self.settle(now);
+    }
+
+    /// Whether any node, should it live or not, may have replicas of persistent sessions.
+    pub(super) fn has_hosts(&self) -> bool {
+        let is_host = |member: &Member| member.duties.roles.has(Roles::INBOX);
+        self.cluster.as_ref().is_none_or(|cluster| cluster.nodes.members.iter().any(is_host))
     }
 
     /// A node has died, or left: its connections have gone with it, and nobody there listens any more.
@@ -252,6 +271,7 @@ impl RangeServices {
         }
         self.release_additions(|waits_for| waits_for == node);
         self.release_replications(|waits_for| waits_for == node);
+        self.lose_keeper(now, node);
     }
 
     /// What a node that has died listened to is forgotten.
@@ -273,6 +293,7 @@ impl RangeServices {
                     cluster.links.insert(node, Link::Up);
                     cluster.find_unheard();
                     self.begin_telling(node);
+                    self.ask_keepers(now);
                 }
             }
             Via::From(node, shard) => {
@@ -335,9 +356,11 @@ impl RangeServices {
                 cluster.find_unheard();
                 self.stop_telling(node);
                 self.drop_claims(now, node);
+                self.lose_keeper(now, node);
             }
             Via::From(node, shard) => {
                 self.lose_peer(node, shard);
+                self.lose_guests(node, shard);
                 let Some(cluster) = &mut self.cluster else { return };
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
@@ -400,16 +423,11 @@ impl RangeServices {
                 let (conn, client) = (conn.of(node), self.stranger(tenant, client_id));
                 self.send_to_owner_table(tenant, client, |client| Dict::Unregister { conn, tenant, client });
             }
-            (Via::From(node, shard), Some(tenant), Remote::Retain { token, replica }) => {
-                if !self.hear_replica(now, (node, shard), tenant, token, &replica) {
+            (via, tenant, message) if message.is_of_retain() => {
+                if !self.hear_retain(now, via, tenant, message) {
                     return false;
                 }
             }
-            (Via::To(node), None, Remote::Retained { token }) => self.replication_answered(token, node),
-            (Via::From(node, shard), Some(tenant), Remote::Offer { offers }) => {
-                self.hear_offers(node, shard, tenant, offers);
-            }
-            (Via::To(node), Some(tenant), Remote::Want { topics }) => self.hear_wants(now, node, tenant, &topics),
             (via, None, message @ (Remote::Leads { .. } | Remote::Ends { .. } | Remote::Ended { .. })) => {
                 if !self.hear_reign(now, via, &message) {
                     return false;

@@ -53,6 +53,9 @@ impl Inbox for RangeServices {
         tenant: &TenantCtx,
         terms: AttachTerms,
     ) {
+        if !self.has_hosts() {
+            return self.complete(Completion::Attached { req, result: Err(PortError::Unavailable) });
+        }
         let range = self.range_of(tenant, &client.client_id);
         let (client, tenant) = (client.clone(), tenant.idx);
         self.ask_leader(now, range, InboxRequest::Attach { req, range, conn, tenant, client, terms });

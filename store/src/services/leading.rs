@@ -283,18 +283,19 @@ impl RangeServices {
         let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.place_at <= now) else { return };
         reigns.place_at = now + PLACE_INTERVAL;
         let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return };
-        let nodes = cluster.nodes.clone();
+        let (nodes, hosts) = (cluster.nodes.clone(), cluster.nodes.hosts());
         let is_calm = now.since(cluster.changed_at) >= CALM;
         let (mut moving, mut moved) = (0, false);
         for (range, _) in self.inboxes.iter().zip(&self.states).filter(|(_, state)| state.leads()) {
             let id = range_id(Service::Inbox, range.idx);
             let Some(members) = host.membership(id) else { continue };
-            let wanted = wanted(id, &nodes.members);
+            let wanted = wanted(id, &hosts);
             moving += u64::from(!is_placed(members, &wanted));
             // Who is no member yet lacks everything.
             let lag = |node: NodeId| nodes.lives(node).then(|| host.lag(id, node).unwrap_or(u64::MAX));
             let next = next_step(nodes.me, members, &wanted, lag);
-            // Clients of the range have to attach again: not more than one range at a time, and not while nodes come and go.
+            // Clients of the range have to attach again: not more than one range at a time, and to spread leaders not while nodes come and go.
+            let next = next.filter(|step| !(moved && matches!(step, Step::Transfer(_))));
             let heir = || heir(nodes.me, members, &wanted, lag).filter(|_| is_calm && !moved);
             let Some(step) = next.or_else(|| heir().map(Step::Transfer)) else { continue };
             moved |= matches!(step, Step::Transfer(_));
@@ -309,6 +310,8 @@ impl RangeServices {
             }
         }
         self.metrics.ranges_moving.set(moving);
+        let held = self.inboxes.iter().filter(|range| host.has_replica(range_id(Service::Inbox, range.idx)));
+        self.metrics.ranges_held.set(held.count() as u64);
     }
 
     /// The node is about to end: others are to lead, as soon as they can.

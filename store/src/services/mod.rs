@@ -24,6 +24,7 @@ mod dict;
 mod dist;
 mod inbox;
 mod leading;
+mod lookups;
 pub mod message;
 mod placement;
 mod ranges;
@@ -86,6 +87,8 @@ pub struct RangeServices {
     /// Retained messages on their way to other nodes, by token, and those of other nodes on their way into their ranges.
     replications: Slab<replicas::Replication>,
     mergings: Slab<replicas::Merging>,
+    /// Retained messages that another node is asked for, or that others ask for here.
+    lookups: lookups::Lookups,
     /// The ranges here, in order.
     inboxes: Vec<Range<InboxTable>>,
     retained: Vec<Range<RetainTable>>,
@@ -228,7 +231,8 @@ impl RangeServices {
             services.states.push(State::Following);
         }
         services.host = Some(host);
-        services.reigns = Some(Box::new(Reigns::new(genesis.ranges, tenant, fatal)));
+        let cells = (services.shard.0 == 0).then(|| node.cells());
+        services.reigns = Some(Box::new(Reigns::new(genesis.ranges, tenant, fatal, cells)));
         services.metrics.ranges_unled.set(genesis.ranges.into());
         services.follow_host(now);
         Ok(services.join(genesis.node))
@@ -281,6 +285,7 @@ impl RangeServices {
             additions: Slab::new(),
             replications: Slab::new(),
             mergings: Slab::new(),
+            lookups: lookups::Lookups::default(),
             inboxes: here.clone().map(|range| Range::new(range, InboxTable::new(range, seed))).collect(),
             retained: here.map(|range| Range::new(range, RetainTable::new())).collect(),
             settling: Slab::new(),
@@ -461,6 +466,7 @@ impl Services for RangeServices {
         self.give_up_orphaned(now);
         self.place_replicas(now);
         self.go_on_telling();
+        self.give_up_lookups(now);
         self.handle_inbox_timeout(now);
         self.handle_retain_timeout(now);
         self.settle(now);
@@ -473,7 +479,7 @@ impl Services for RangeServices {
         let links = self.cluster.as_ref().and_then(|cluster| cluster.next_timeout());
         let loaded = self.has_loaded().then(Instant::default);
         let reigns = earlier(loaded, self.reigns.as_ref().and_then(|reigns| reigns.next_timeout()));
-        let links = earlier(links, reigns);
+        let links = earlier(earlier(links, reigns), self.lookups.next_timeout());
         earlier(links, earlier(earlier(self.owners.next_timeout(), host), earlier(inboxes, retained)))
     }
 

@@ -18,11 +18,11 @@ pub(super) enum Step {
     Transfer(NodeId),
 }
 
-/// The nodes that are to have replicas, of those that belong to the cluster, whether or not they live: highest random weight, so that a
+/// The nodes that are to have replicas, of those that may be given any ([`Nodes::hosts`](bifro_core::nodes::Nodes::hosts)), whether or not they live: highest random weight, so that a
 /// node that comes or goes moves only its own share.
-pub(super) fn wanted(range: RangeId, members: &[NodeId]) -> Vec<NodeId> {
+pub(super) fn wanted(range: RangeId, hosts: &[NodeId]) -> Vec<NodeId> {
     let weight = |node: &NodeId| keyed_hash(range.0, &[&node.0.to_le_bytes()]);
-    let mut ranked: Vec<NodeId> = members.to_vec();
+    let mut ranked: Vec<NodeId> = hosts.to_vec();
     ranked.sort_unstable_by_key(|node| (std::cmp::Reverse(weight(node)), *node));
     ranked.truncate(VOTERS);
     ranked
@@ -154,6 +154,26 @@ mod tests {
         let left: Vec<_> = all.iter().copied().filter(|node| *node != dead).collect();
         let (members, _) = settled(members, &left, &[dead]);
         assert!(is_placed(&members, &wanted(RANGE, &left)) && !members.contains(dead));
+    }
+
+    /// Nobody loses its replica before the one that takes its place has learned everything, and the range is handed over by its leader.
+    #[test]
+    fn a_node_that_is_to_go_gives_away_what_it_has_and_leads() {
+        let all = nodes(1..=4);
+        let voters = wanted(RANGE, &all);
+        for going in &voters {
+            let hosts: Vec<_> = all.iter().copied().filter(|node| node != going).collect();
+            let before = Membership::new(voters.clone(), []);
+            let leader = before.voters[0];
+            let (members, steps) = settled(before, &hosts, &[]);
+            assert!(is_placed(&members, &wanted(RANGE, &hosts)) && !members.contains(*going));
+            let transfers = steps.iter().filter(|step| matches!(step, Step::Transfer(_))).count();
+            assert_eq!(transfers, usize::from(*going == leader), "{steps:?}");
+        }
+        let left = wanted(RANGE, &nodes(1..=2));
+        let (members, _) = settled(Membership::new(nodes(1..=3), []), &left, &[]);
+        assert_eq!(members, Membership::new(left, []), "of three, two remain");
+        assert_eq!(next_step(NodeId(1), &members, &[], |_| Some(0)), None, "there is nobody else");
     }
 
     #[test]

@@ -33,14 +33,17 @@ use super::RangeServices;
 use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
+use super::ranges::{Service, range_id};
 use super::wire::{Remote, RemoteInbox};
 use crate::fatal::Fatal;
+use crate::host::StorageCells;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
 use bifro_core::ports::{Completion, PortError, Receiver, Via};
 use bifro_core::time::Instant;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// That a node leads a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -127,12 +130,14 @@ pub(super) struct Reigns {
     /// For what is loaded when a reign begins.
     pub(super) find_tenant: FindTenant,
     pub(super) fatal: Fatal,
+    /// Where the node is told which ranges nobody leads; none if that is another shard's business.
+    cells: Option<Arc<StorageCells>>,
 }
 
 impl Reigns {
     /// Of so many ranges, which nobody leads yet.
-    pub(super) fn new(ranges: u16, find_tenant: FindTenant, fatal: Fatal) -> Self {
-        Self {
+    pub(super) fn new(ranges: u16, find_tenant: FindTenant, fatal: Fatal, cells: Option<Arc<StorageCells>>) -> Self {
+        let reigns = Self {
             claims: vec![SmallVec::new(); ranges.into()],
             unled: ranges.into(),
             asked: BTreeMap::new(),
@@ -147,6 +152,15 @@ impl Reigns {
             forgetting: BTreeMap::new(),
             find_tenant,
             fatal,
+            cells,
+        };
+        (0..ranges).for_each(|range| reigns.tell_unled(RangeIdx(range), true));
+        reigns
+    }
+
+    fn tell_unled(&self, range: RangeIdx, is_unled: bool) {
+        if let Some(cells) = &self.cells {
+            cells.set_unled(range_id(Service::Inbox, range), is_unled);
         }
     }
 
@@ -292,6 +306,9 @@ impl RangeServices {
         let after = reigns.leader(range);
         reigns.unled = reigns.unled + usize::from(before.is_some() && after.is_none())
             - usize::from(before.is_none() && after.is_some());
+        if before.is_some() != after.is_some() {
+            reigns.tell_unled(range, after.is_none());
+        }
         for claim in earlier.into_iter().filter(|claim| claim.node != NodeIdx::HERE) {
             self.complete(Completion::LeaderLost { node: claim.node });
         }

@@ -1,6 +1,6 @@
 //! Retained messages on every node ([`bifro_range::retain`] has the rules of which one stays).
 //!
-//! What is set here is told to all nodes that this shard's links reach, and the publisher hears of it when all of them have it safe; as with
+//! What is set here is told to all nodes with copies that this shard's links reach, and the publisher hears of it when all of them have it safe; as with
 //! subscribers ([`super::cluster`]), a node whose link has been down for [`LINK_LEASE`](bifro_core::limits::LINK_LEASE) is not waited for. When a
 //! link comes up, each shard offers the versions of all its topics over it, and the node asks for those that it lacks.
 
@@ -35,9 +35,30 @@ pub(super) struct Merging {
 }
 
 impl RangeServices {
+    /// What another node says of retained messages. False if it cannot be read, or is none for this way.
+    pub(super) fn hear_retain(&mut self, now: Instant, via: Via, tenant: Option<TenantIdx>, message: Remote) -> bool {
+        match (via, tenant, message) {
+            (Via::From(node, shard), Some(tenant), Remote::Retain { token, replica }) => {
+                return self.hear_replica(now, (node, shard), tenant, token, &replica);
+            }
+            (Via::To(node), None, Remote::Retained { token }) => self.replication_answered(token, node),
+            (Via::From(node, shard), Some(tenant), Remote::Offer { offers }) => {
+                self.hear_offers(node, shard, tenant, offers);
+            }
+            (Via::To(node), Some(tenant), Remote::Want { topics }) => self.hear_wants(now, node, tenant, &topics),
+            (Via::From(node, shard), None, Remote::FindOn { guest }) => self.find_on(now, (node, shard), guest),
+            (Via::From(node, shard), Some(tenant), request) => {
+                return self.hear_guest(now, (node, shard), tenant, request);
+            }
+            (Via::To(node), _, answer) => return self.hear_keeper(now, node, answer),
+            _ => return false,
+        }
+        true
+    }
+
     /// What was set here is safe here: the other nodes are told.
     pub(super) fn replicate(&mut self, to: ReplyTo, tenant: TenantIdx, replica: Vec<u8>) {
-        let (unanswered, linked) = self.other_nodes();
+        let (unanswered, linked) = self.keepers();
         if unanswered.is_empty() {
             return self.replicated(to);
         }
@@ -95,7 +116,7 @@ impl RangeServices {
 
     /// A shard of another node offers what it has; the ranges of these topics know what is lacking.
     pub(super) fn hear_offers(&mut self, node: NodeIdx, shard: ShardId, tenant: TenantIdx, offers: Vec<Offer>) {
-        let Some(ctx) = self.tenants.get(tenant).cloned() else { return };
+        let Some(ctx) = self.tenants.get(tenant).cloned().filter(|_| self.keeps_retained()) else { return };
         let mut by_range: BTreeMap<RangeIdx, Vec<(String, Version)>> = BTreeMap::new();
         for offer in offers {
             let version = offer.version();
@@ -154,6 +175,13 @@ impl RangeServices {
         bytes: &[u8],
     ) -> bool {
         let Ok(replica) = Replica::decode(bytes, now) else { return false };
+        if !self.keeps_retained() {
+            // Whoever sends it does not know that yet.
+            if let Some(token) = token {
+                self.send_remote(Via::From(node, shard), None, &Remote::Retained { token });
+            }
+            return true;
+        }
         let Some(ctx) = self.tenants.get(tenant).cloned() else { return true };
         let range = self.range_of(&ctx, replica.retained.message.topic());
         let session = self.link_session(node, shard);

@@ -1,6 +1,7 @@
 //! Retain's port: a topic's message in one range, a search with wildcards in all of them.
 
 use super::RangeServices;
+use super::lookups::Wish;
 use super::message::{Message, Retain as RetainMessage};
 use super::ranges::{Machine, Service};
 use bifro_core::client::Client;
@@ -37,8 +38,12 @@ pub(super) struct Search {
 
 impl Retain for RangeServices {
     fn set(&mut self, now: Instant, req: ReqId, tenant: &TenantCtx, publisher: &Client, message: &Arc<Published>) {
-        let range = self.range_of(tenant, message.topic());
-        let (tenant, publisher, message) = (tenant.idx, publisher.clone(), message.clone());
+        let (publisher, message) = (publisher.clone(), message.clone());
+        if !self.keeps_retained() {
+            self.look_up(now, req, tenant.idx, Wish::Set { publisher, message });
+            return self.settle(now);
+        }
+        let (range, tenant) = (self.range_of(tenant, message.topic()), tenant.idx);
         let set = RetainMessage::Set { req, range, tenant, publisher, message };
         self.send(self.home(range), Message::Retain(set));
         self.settle(now);
@@ -50,6 +55,18 @@ impl Retain for RangeServices {
             self.complete(Completion::Retained { req, messages: Vec::new() });
             return;
         }
+        if self.keeps_retained() {
+            self.search(req, tenant, filter);
+        } else {
+            self.look_up(now, req, tenant.idx, Wish::Find { filter: filter.into() });
+        }
+        self.settle(now);
+    }
+}
+
+impl RangeServices {
+    /// Asks the ranges here.
+    pub(super) fn search(&mut self, req: ReqId, tenant: &TenantCtx, filter: &str) {
         let ranges = if has_wildcard(filter) {
             0..self.ranges
         } else {
@@ -63,11 +80,8 @@ impl Retain for RangeServices {
             let find = RetainMessage::Find { req, range, tenant, filter: filter.clone() };
             self.send(self.home(range), Message::Retain(find));
         }
-        self.settle(now);
     }
-}
 
-impl RangeServices {
     pub(super) fn handle_retain(&mut self, now: Instant, from: ShardId, message: RetainMessage) {
         let to = |req| ReplyTo { node: NodeIdx::HERE, shard: from, req };
         match message {
@@ -100,7 +114,7 @@ impl RangeServices {
                 self.handle_offered(from, (node, shard), (range, tenant), offers);
             }
             RetainMessage::Wanted { node, shard, tenant, topics } => self.handle_wanted(node, shard, tenant, topics),
-            RetainMessage::SetDone { req, result } => self.complete(Completion::RetainSet { req, result }),
+            RetainMessage::SetDone { req, result } => self.answer_set(req, result),
             RetainMessage::Find { req, range, tenant, filter } => {
                 self.with_retained(range, |table, tenants, effects| {
                     match tenants.get(tenant).map(|tenant| FindLimits::of(&tenant.settings)) {
@@ -147,8 +161,7 @@ impl RangeServices {
         let Some(Search { tenant, filter, mut messages, .. }) = self.searches.remove(&req) else { return };
         messages.sort_by(|one, other| one.message.topic().cmp(other.message.topic()));
         let Some(tenant) = self.tenants.get(tenant).cloned() else {
-            self.complete(Completion::Retained { req, messages: Vec::new() });
-            return;
+            return self.answer_search(now, req, Vec::new());
         };
         let mut limits = FindLimits::of(&tenant.settings);
         let within_limits = messages.iter().take_while(|retained| limits.admit(retained)).count();
@@ -163,7 +176,7 @@ impl RangeServices {
             messages.truncate(within_rate);
             self.refuse_matches(&filter);
         }
-        self.complete(Completion::Retained { req, messages });
+        self.answer_search(now, req, messages);
     }
 
     fn refuse_matches(&mut self, filter: &str) {

@@ -29,8 +29,10 @@ impl RangeServices {
     pub(super) fn begin_telling(&mut self, node: NodeIdx) {
         self.stop_telling(node);
         self.ask_again(node);
+        let has_copies = self.keeps_retained() && self.is_keeper(node);
         let Some(cluster) = &mut self.cluster else { return };
-        let versions = self.retained.iter().flat_map(|range| range.machine.versions());
+        let kept = self.retained.iter().filter(|_| has_copies);
+        let versions = kept.flat_map(|range| range.machine.versions());
         let topics: Vec<_> = versions.map(|(tenant, topic, version)| (tenant, Arc::from(topic), version)).collect();
         let routes: Vec<_> = cluster.announced.keys().cloned().collect();
         let names: Vec<_> = cluster.named_at(node).collect();

@@ -1,10 +1,12 @@
 //! Nodes as real processes that find each other, lose each other and meet again.
 
 mod certificates;
+mod departures;
 mod faults;
 mod genesis;
 mod overlay;
 mod partitions;
 mod replication;
+mod roles;
 mod storm;
 mod underlay;

@@ -289,3 +289,15 @@ fn a_node_hears_clients_when_it_has_joined_and_not_before() {
     assert_eq!(publisher.publish_acked("t", b"x"), Reason::SUCCESS);
     assert_eq!(payload(&mut subscriber), "x");
 }
+
+/// What a node draws itself it must not draw of what all nodes have in common.
+#[test]
+fn clients_without_an_identifier_are_different_clients_on_every_node() {
+    let nodes = cluster(2);
+    let mut first = Client::connect(nodes[0].tcp(), Version::V5, "");
+    let mut second = Client::connect(nodes[1].tcp(), Version::V5, "");
+    for client in [&mut first, &mut second] {
+        assert_eq!(client.publish_acked("t", b"still here"), Reason::NO_MATCHING_SUBSCRIBERS);
+    }
+    assert_eq!(nodes.iter().map(|node| node.metric("bifro_takeovers_total")).sum::<f64>(), 0.0);
+}

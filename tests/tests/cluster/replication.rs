@@ -10,9 +10,10 @@ use bifro_tests::{Broker, PATIENCE};
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-/// Waits until every range has a leader that all nodes know, and all its replicas.
-pub(crate) fn until_replicated(nodes: &[Broker]) {
-    for node in nodes {
+/// Waits until every range has a leader that all nodes know, and all its replicas where they belong.
+pub(crate) fn until_replicated<N: std::borrow::Borrow<Broker>>(nodes: &[N]) {
+    let nodes: Vec<&Broker> = nodes.iter().map(N::borrow).collect();
+    for node in &nodes {
         node.wait_for_metric("bifro_ranges_unled", |unled| unled == 0.0);
     }
     // A leader looks at once where its range's replicas belong, when it hears of a node.
@@ -33,7 +34,7 @@ pub(crate) fn until_replicated(nodes: &[Broker]) {
     }
 }
 
-fn replicated(count: usize) -> Vec<Broker> {
+pub(crate) fn replicated(count: usize) -> Vec<Broker> {
     let nodes = cluster(count);
     until_replicated(&nodes);
     nodes
@@ -45,7 +46,7 @@ pub(crate) fn kept(id: &str) -> ConnectOptions {
 }
 
 /// Connects as soon as the node takes the client; says whether its session was there.
-fn resume(node: &Broker, id: &str) -> (Client, bool) {
+pub(crate) fn resume(node: &Broker, id: &str) -> (Client, bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut client = Client::open(node.tcp(), Version::V5);
@@ -70,7 +71,7 @@ fn leave_sessions(node: &Broker, count: u32) {
     }
 }
 
-fn payload(client: &mut Client) -> String {
+pub(crate) fn payload(client: &mut Client) -> String {
     let received = client.recv_publish();
     match received.packet() {
         Packet::Publish(publish) => String::from_utf8_lossy(publish.payload).into_owned(),

@@ -129,37 +129,12 @@ fn bifroctl_shows_the_nodes() {
     assert!(table.starts_with(&format!("cluster {}\n", cluster_id(&nodes[1]))), "{table}");
     assert!(table.contains(&format!("{}*", id(&nodes[0]))) && table.contains(&id(&nodes[1])), "{table}");
     let (json, _) = run(&["--admin", &admin, "--json"]);
-    assert_eq!(json.trim(), bifro_tests::http::get(nodes[0].address("admin"), "/cluster").body.trim());
+    assert_eq!(json.trim(), bifro_tests::http::get(nodes[0].address("admin"), "/cluster?loads").body.trim());
     let alone = Broker::start(1, "");
     let (told, _) = run(&["--admin", &alone.address("admin").to_string()]);
     assert!(told.contains("alone"), "{told}");
     let (_, told) = run(&["--admin", &nodes[0].tcp().to_string()]);
     assert!(told.contains("admin.bind"), "{told}");
-}
-
-#[test]
-fn a_dead_node_that_an_operator_forgets_is_asked_no_more() {
-    let mut nodes = cluster(3);
-    let last = nodes.pop().expect("three");
-    let gone = id(&last);
-    drop(last.crash());
-    for node in &nodes {
-        wait_for(node, &["alive", "alive", "dead"]);
-    }
-    let admin = nodes[0].address("admin").to_string();
-    let forget = |node: &str| {
-        let tool = bifro_tests::process::binaries().join("bifroctl");
-        let output = Command::new(tool).args(["node", "forget", node, "--admin", &admin]).output().expect("it runs");
-        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    assert!(!forget("somebody").0);
-    let (done, told) = forget(&id(&nodes[1]));
-    assert!(!done && told.contains("only dead ones can be forgotten"), "{told}");
-    assert_eq!(forget(&gone), (true, String::new()));
-    for node in &nodes {
-        wait_for(node, &["alive", "alive", "left"]);
-        node.wait_for_metric("bifro_cluster_addresses_lost", |lost| lost == 0.0);
-    }
 }
 
 #[test]

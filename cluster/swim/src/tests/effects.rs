@@ -1,7 +1,7 @@
 //! What exactly one machine does, step by step.
 
 use super::world::{address, announcement};
-use crate::{Body, Config, Effect, Event, Message, Report, Rumour, Status, Swim};
+use crate::{Body, Config, Effect, Event, Load, Message, Order, Report, Rumour, Status, Swim};
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
@@ -24,7 +24,7 @@ fn effects(node: &mut Swim) -> Vec<Effect> {
 fn sent(node: &mut Swim) -> Vec<(u64, Body, Vec<Rumour>)> {
     let sends = effects(node).into_iter().filter_map(|effect| match effect {
         Effect::Send { message, .. } => Some((message.to?.0, message.body, message.rumours)),
-        Effect::Event(_) => None,
+        Effect::Event(_) | Effect::Obey { .. } | Effect::Obeyed { .. } => None,
     });
     sends.collect()
 }
@@ -134,6 +134,9 @@ fn a_newer_word_wins_and_of_equal_ones_the_worse() {
     assert_eq!(hear(&mut node, Rumour::Alive(word.clone())), Some(Status::Alive));
     assert_eq!(hear(&mut node, Rumour::Dead { id, incarnation }), Some(Status::Alive));
     assert_eq!(hear(&mut node, Rumour::Left { id, incarnation: newer }), Some(Status::Left));
+    assert_eq!(hear(&mut node, Rumour::Removed { id, incarnation: newer }), Some(Status::Removed));
+    assert_eq!(hear(&mut node, Rumour::Left { id, incarnation: newer }), Some(Status::Removed));
+    assert_eq!(hear(&mut node, Rumour::Alive(word.clone())), Some(Status::Removed), "old news do not bring it back");
     word.incarnation.start = 2;
     word.incarnation.word = 0;
     assert_eq!(hear(&mut node, Rumour::Alive(word)), Some(Status::Alive));
@@ -164,4 +167,30 @@ fn equal_tables_cost_one_small_message() {
     other.handle_message(Message { to: Some(NodeId(2)), ..message(1, digest, vec![]) }, now);
     let answers = sent(&mut other);
     assert!(matches!(&answers[..], [(1, Body::Table { answer: true, .. }, _)]), "{answers:?}");
+}
+
+#[test]
+fn an_order_goes_to_the_member_and_its_answer_comes_back() {
+    let mut node = node_knowing(&[2]);
+    assert!(node.order(NodeId(2), 7, Order::Drain(true)));
+    assert_eq!(sent(&mut node), [(2, Body::Order { seq: 7, order: Order::Drain(true) }, vec![])]);
+    assert!(!node.order(NodeId(3), 8, Order::Tell), "nobody knows where that is");
+    let load = Load { connections: 3, replicas: 2, led: 1, is_draining: true };
+    node.handle_message(message(2, Body::Obeyed { seq: 7, load }, vec![]), at(1));
+    assert_eq!(effects(&mut node), [Effect::Obeyed { from: NodeId(2), seq: 7, load }]);
+    node.handle_message(message(2, Body::Order { seq: 9, order: Order::Leave }, vec![]), at(2));
+    let obey = Effect::Obey { from: NodeId(2), address: address(2), seq: 9, order: Order::Leave };
+    assert_eq!(effects(&mut node), [obey]);
+    node.obeyed(NodeId(2), address(2), 9, load);
+    assert_eq!(sent(&mut node), [(2, Body::Obeyed { seq: 9, load }, vec![])]);
+}
+
+#[test]
+fn a_node_that_is_to_go_says_so_once() {
+    let mut node = node_knowing(&[2]);
+    node.set_draining(true);
+    node.set_draining(true);
+    assert_eq!((node.me().incarnation.word, node.me().duties.is_draining), (1, true));
+    node.set_draining(false);
+    assert_eq!((node.me().incarnation.word, node.me().duties.is_draining), (2, false));
 }

@@ -1,10 +1,11 @@
 //! Halves that meet again, nodes that come back, nodes that leave.
 
 use super::world::{World, address, announcement};
-use crate::{Event, Status};
+use crate::{Config, Event, Status};
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
 use core::time::Duration;
+use std::net::SocketAddr;
 
 #[test]
 fn halves_that_were_cut_for_minutes_or_weeks_become_one_cluster() {
@@ -105,13 +106,41 @@ fn who_leaves_is_not_suspected_and_not_asked_back() {
 }
 
 #[test]
-fn a_dead_member_that_an_operator_forgets_is_asked_no_more() {
+fn a_dead_member_that_an_operator_removes_is_asked_no_more() {
     let mut world = World::cluster(9, 3);
     world.kill(address(3));
     world.run(Duration::from_secs(10));
     assert_eq!(world.nodes[&address(2)].lost(), 1);
-    assert!(world.with(2, |node, now| node.forget(NodeId(3), now)));
-    assert!(!world.with(2, |node, now| node.forget(NodeId(3), now)), "it is forgotten already");
+    assert!(!world.with(2, |node, now| node.remove(NodeId(1), now)), "it lives");
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), now)));
     world.run(Duration::from_secs(5));
     assert!(world.nodes.values().all(|node| node.lost() == 0), "the other one has heard of it");
+}
+
+/// Node 4 stands still while node 3 dies and is removed; when it goes on, everybody else has had time to forget whoever left.
+#[test]
+fn who_was_removed_is_not_brought_back_by_old_news_but_may_come_back_itself() {
+    let config = Config { departure_memory: Duration::from_secs(20), ..Config::default() };
+    let mut world = World::cluster_with(10, 4, config);
+    world.stopped.insert(address(4));
+    world.kill(address(3));
+    world.run(Duration::from_secs(10));
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), now)));
+    world.run(Duration::from_secs(60));
+    world.events.clear();
+    world.stopped.remove(&address(4));
+    world.start(announcement(5, 1, 5), &[address(4)]);
+    let is_removed = |world: &World, id: u64| {
+        let member = world.nodes[&address(id)].member(NodeId(3));
+        member.is_some_and(|member| member.status == Status::Removed)
+    };
+    world.run_until(Duration::from_secs(60), "all know of it", |world| {
+        [1, 2, 4, 5].iter().all(|&id| is_removed(world, id))
+    });
+    let came_back = |from: SocketAddr| {
+        move |(_, at, event): &(_, SocketAddr, Event)| *at == from && *event == Event::Joined(NodeId(3))
+    };
+    assert!(!world.events.iter().any(came_back(address(1))) && !world.events.iter().any(came_back(address(2))));
+    world.start(announcement(3, 2, 33), &[address(1)]);
+    world.run_until(Duration::from_secs(5), "it is back", World::is_whole);
 }

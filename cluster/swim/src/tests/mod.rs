@@ -6,7 +6,7 @@ mod healing;
 mod identity;
 mod world;
 
-use crate::{Body, Message, Report, Rumour, Status, limits, wire};
+use crate::{Body, Load, Message, Order, Report, Rumour, Status, limits, wire};
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
@@ -31,6 +31,11 @@ fn no_message_with_rumours_is_larger_than_a_datagram() {
         Body::Ack { seq: u64::MAX },
         Body::Nack { seq: u64::MAX },
         Body::Gossip,
+        Body::Order { seq: u64::MAX, order: Order::Drain(true) },
+        Body::Obeyed {
+            seq: u64::MAX,
+            load: Load { connections: u32::MAX, replicas: u16::MAX, led: 0, is_draining: true },
+        },
     ];
     for body in bodies {
         let message =
@@ -44,7 +49,7 @@ fn no_message_with_rumours_is_larger_than_a_datagram() {
 #[test]
 fn what_is_no_message_is_refused_and_a_message_survives_the_wire() {
     let announcement = long_announcement();
-    let statuses = [Status::Alive, Status::Suspect, Status::Dead, Status::Left];
+    let statuses = [Status::Alive, Status::Suspect, Status::Dead, Status::Left, Status::Removed];
     let reports: Vec<Report> =
         statuses.iter().map(|&status| Report { announcement: announcement.clone(), status }).collect();
     let body = Body::Table { reports, answer: true };

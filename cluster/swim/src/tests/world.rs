@@ -5,6 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
 use bifro_core::rng::Prng;
+use bifro_core::roles::Duties;
 use bifro_core::time::Instant;
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -24,6 +25,7 @@ pub(super) fn announcement(id: u64, start: u32, nonce: u64) -> Announcement {
         address: address(id),
         shards: 2,
         health: Health::Well,
+        duties: Duties::default(),
     }
 }
 
@@ -254,6 +256,8 @@ impl World {
             match effect {
                 Effect::Send { address, message } => self.send(at, address, &message),
                 Effect::Event(event) => self.events.push((self.now, at, event)),
+                // Nobody gives orders here.
+                Effect::Obey { .. } | Effect::Obeyed { .. } => {}
             }
         }
     }

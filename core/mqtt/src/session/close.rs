@@ -134,7 +134,10 @@ impl Session {
             _ => EventKind::ByServer,
         };
         self.event(kind, &format!("{reason}"), out);
-        let publishes_will = !(reason == Reason::SERVER_SHUTTING_DOWN && cx.tenant.settings.no_will_at_shutdown);
+        // Only a node that is to go itself cannot say where to.
+        let is_node_going = reason == Reason::SERVER_SHUTTING_DOWN
+            || reason == Reason::USE_ANOTHER_SERVER && server_reference.is_none();
+        let publishes_will = !(is_node_going && cx.tenant.settings.no_will_at_shutdown);
         self.end(cx, Ending { closed: Closed::Server(reason), publishes_will }, out);
     }
 

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::stage::websocket::WsConfig;
+use bifro_core::nodes::{Member, Nodes};
+use bifro_core::roles::Duties;
 
 fn leaves_nothing(node: &Node) {
     for broker in &node.brokers {
@@ -151,4 +153,39 @@ fn draining_ends_at_the_deadline_whatever_clients_do() {
     assert!(!node.drained[0]);
     node.advance(Duration::from_millis(200));
     assert!(node.drained[0]);
+}
+
+/// What the shards hear when an operator drains their node, or does not want that any more.
+fn drain(node: &mut Node, is_draining: bool) {
+    let duties = Duties { is_draining, ..Duties::default() };
+    let members = vec![Member { id: NodeId(1), duties }];
+    let nodes = Arc::new(Nodes { me: NodeId(1), others: Vec::new(), members });
+    node.command(|| Command::Nodes(nodes.clone()));
+}
+
+#[test]
+fn a_node_that_is_to_go_sends_its_clients_elsewhere_at_a_rate_and_takes_no_new_ones() {
+    let mut node = Node::new(Setup::default());
+    let clients: Vec<_> = (0..50).map(|n| node.client(0, &format!("c{n}"))).collect();
+    drain(&mut node, true);
+    node.advance(Duration::from_millis(200));
+    let is_open = |node: &Node| clients.iter().filter(|client| node.is_open(**client)).count();
+    assert!((25..35).contains(&is_open(&node)), "{} of 50 are left after 0.2 s at 100 a second", is_open(&node));
+    node.advance(Duration::from_millis(400));
+    for client in clients.clone() {
+        assert_eq!(node.hear(client), ["DISCONNECT 0x9c USE_ANOTHER_SERVER"]);
+        assert_eq!(node.peers[client].end, Some(End::Closed));
+    }
+    for (version, answer) in [(Version::V5, 0x9c), (Version::V311, 3)] {
+        let late = node.accept(0, version);
+        node.send(late, &connect(version, "late", &[], 0));
+        node.settle();
+        assert_eq!(node.peers[late].received[..4], [0x20, if answer == 3 { 2 } else { 3 }, 0, answer]);
+        assert_eq!(node.peers[late].end, Some(End::Closed));
+    }
+    assert_eq!(node.metrics(0).drained.read(), 50);
+    drain(&mut node, false);
+    let welcome = node.client(0, "welcome");
+    node.advance(Duration::from_secs(1));
+    assert!(node.is_open(welcome));
 }

@@ -148,7 +148,9 @@ impl Node {
             publish_deadline: Duration::from_secs(5),
             shard_budget_bytes: setup.budget_bytes,
             turn_bytes_per_conn: 64 << 10,
+            drain_per_s: 100,
             seed: SEED,
+            nonce: SEED,
         });
         let registry = Arc::new(TenantRegistry::new(Arc::new(OnePolicy(setup.tenant))));
         let now = Instant::from_micros(1_700_000_000_000_000);

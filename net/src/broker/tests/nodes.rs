@@ -2,8 +2,9 @@
 
 use super::*;
 use bifro_core::ids::NodeIdx;
-use bifro_core::nodes::{Node as Member, Nodes};
+use bifro_core::nodes::{Member as Belonging, Node as Member, Nodes};
 use bifro_core::ports::Via;
+use bifro_core::roles::Duties;
 
 /// Node i is counted as i + 1 by the others, and has i + 1 shards.
 struct Cluster {
@@ -38,10 +39,13 @@ impl Cluster {
             nonce: 0,
             address: ([127, 0, 0, 1], 1).into(),
             shards: node as u16 + 1,
+            duties: Duties::default(),
         };
+        let belongs = |node: usize| Belonging { id: NodeId(node as u64), duties: Duties::default() };
         for me in 0..self.nodes.len() {
             let others = (0..self.nodes.len()).filter(|&node| node != me && self.lives[node]).map(member).collect();
-            let nodes = Arc::new(Nodes { me: NodeId(me as u64), others, members: Vec::new() });
+            let members = (0..self.nodes.len()).map(belongs).collect();
+            let nodes = Arc::new(Nodes { me: NodeId(me as u64), others, members });
             self.nodes[me].command(|| Command::Nodes(nodes.clone()));
         }
     }

@@ -32,7 +32,7 @@ pub struct Version {
 
 impl Version {
     /// Older than all others.
-    pub(super) const OLDEST: Self = Self { at: 0, node: NodeId(0) };
+    pub const OLDEST: Self = Self { at: 0, node: NodeId(0) };
 
     pub(super) fn write(self, writer: &mut Writer<'_>) {
         writer.u64(self.at);

@@ -1,12 +1,14 @@
 //! Several nodes: links that come and go, nodes that die, and what must hold all the while.
 
 mod replicas;
+mod roles;
 
 use super::*;
 use bifro_core::ids::NodeId;
 use bifro_core::limits::LINK_LEASE;
-use bifro_core::nodes::Node;
+use bifro_core::nodes::{Member, Node};
 use bifro_core::ports::{Dist, GroupName, Receiver, SessionDict};
+use bifro_core::roles::Duties;
 use bifro_mqtt::topic::filter_matches;
 
 const TOPICS: [&str; 4] = ["a/1", "a/2", "b", "c/d"];
@@ -27,6 +29,7 @@ type Key = (usize, u16, usize);
 struct Cluster {
     nodes: Vec<Sim>,
     lives: Vec<bool>,
+    duties: Vec<Duties>,
     links: BTreeMap<Key, Link>,
     rng: Prng,
 }
@@ -51,6 +54,7 @@ impl Cluster {
         let mut cluster = Self {
             nodes: (0..nodes).map(sim).collect(),
             lives: vec![true; nodes],
+            duties: vec![Duties::default(); nodes],
             links: BTreeMap::new(),
             rng: Prng::new(seed),
         };
@@ -141,8 +145,10 @@ impl Cluster {
                 nonce: 1,
                 address: ([127, 0, 0, 1], 1).into(),
                 shards: self.nodes[node].shards.len() as u16,
+                duties: self.duties[node],
             });
-            let members = (0..self.nodes.len()).map(|node| NodeId(node as u64 + 100)).collect();
+            let member = |node: usize| Member { id: NodeId(node as u64 + 100), duties: self.duties[node] };
+            let members = (0..self.nodes.len()).map(member).collect();
             let nodes = Arc::new(Nodes { me: NodeId(me as u64 + 100), others: others.collect(), members });
             for shard in 0..self.nodes[me].shards.len() as u16 {
                 self.call(me, ShardId(shard), |services, now, _| services.set_nodes(now, &nodes));

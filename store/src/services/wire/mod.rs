@@ -60,6 +60,41 @@ pub(super) enum Remote {
         /// The topics.
         topics: Vec<String>,
     },
+    /// The sender has no copies of retained messages: set, or clear, a topic's for it.
+    SetRetained {
+        /// Answered by `RetainedSet`.
+        req: u64,
+        /// A [`bifro_range::retain::Replica`] without a version of its own.
+        replica: Vec<u8>,
+    },
+    /// Back: all nodes with copies have it safe, or it was refused.
+    RetainedSet {
+        /// From `SetRetained`.
+        req: u64,
+        /// A quota is used up.
+        is_refused: bool,
+    },
+    /// The sender has no copies of retained messages: find those whose topics match.
+    FindRetained {
+        /// Answered by `FoundRetained`.
+        req: u64,
+        /// The filter.
+        filter: String,
+    },
+    /// Back: the next of those.
+    FoundRetained {
+        /// From `FindRetained`.
+        req: u64,
+        /// Where there are more, to be asked for by `FindOn`.
+        more: Option<u64>,
+        /// As in `SetRetained`.
+        replicas: Vec<Vec<u8>>,
+    },
+    /// The sender has taken in what came of `FoundRetained`.
+    FindOn {
+        /// From there.
+        guest: u64,
+    },
     /// What replicas of ranges tell each other: a frame of their hosts.
     Raft {
         /// The frame.
@@ -121,6 +156,22 @@ pub(super) enum Remote {
 impl Remote {
     pub(super) fn encode(&self) -> Vec<u8> {
         rkyv::to_bytes::<Error>(self).expect("plain values can be archived").into_vec()
+    }
+
+    /// Whether it is about retained messages.
+    pub(super) const fn is_of_retain(&self) -> bool {
+        matches!(
+            self,
+            Self::Retain { .. }
+                | Self::Retained { .. }
+                | Self::Offer { .. }
+                | Self::Want { .. }
+                | Self::SetRetained { .. }
+                | Self::RetainedSet { .. }
+                | Self::FindRetained { .. }
+                | Self::FoundRetained { .. }
+                | Self::FindOn { .. }
+        )
     }
 
     /// None if the bytes are no message.

@@ -58,6 +58,16 @@ fn a_server_that_shuts_down_publishes_no_wills_unless_it_is_told_to() {
     assert_eq!(rig.close(Reason::SERVER_SHUTTING_DOWN)[1], "will w q1");
 }
 
+/// A node that is drained cannot say where else to go; a tenant that is redirected is told, and its clients' wills are due.
+#[test]
+fn a_server_that_is_drained_publishes_no_wills_either() {
+    let mut rig = with_will(TenantSettings::default());
+    assert_eq!(rig.close(Reason::USE_ANOTHER_SERVER)[1..], ["unregister", "close Server(Reason(156))"]);
+    let mut rig = with_will(TenantSettings::default());
+    let ((), lines) = rig.step(|session, cx, out| session.close(cx, Reason::USE_ANOTHER_SERVER, Some("b:1883"), out));
+    assert_eq!(lines[1], "will w q1");
+}
+
 /// [MQTT5-3.1.3-9] [MQTT5-3.1.2-8]
 #[test]
 fn a_delayed_will_waits_with_the_inbox_until_its_delay_or_the_session_is_over() {

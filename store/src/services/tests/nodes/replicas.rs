@@ -4,7 +4,7 @@ use super::*;
 use bifro_core::ports::Retain;
 
 impl Cluster {
-    fn retain(&mut self, node: usize, shard: u16, topic: &str, payload: &str) -> ReqId {
+    pub(super) fn retain(&mut self, node: usize, shard: u16, topic: &str, payload: &str) -> ReqId {
         let (req, message) = (self.nodes[node].req(), message(topic, payload, QoS::AtLeastOnce));
         self.call(node, ShardId(shard), |services, now, tenant| {
             services.set(now, req, tenant, &client("publisher"), &message);
@@ -13,20 +13,30 @@ impl Cluster {
     }
 
     /// Topics and payloads, as a subscriber on the node finds them.
-    fn retained(&mut self, node: usize) -> Vec<String> {
+    pub(super) fn retained(&mut self, node: usize) -> Vec<String> {
+        let req = self.find(node);
+        self.settle();
+        self.found(node, req).expect("an answer")
+    }
+
+    pub(super) fn find(&mut self, node: usize) -> ReqId {
         let req = self.nodes[node].req();
         self.call(node, ShardId(0), |services, now, tenant| services.find(now, req, tenant, "#"));
-        self.settle();
+        req
+    }
+
+    /// The answer to a search, if there is one.
+    pub(super) fn found(&mut self, node: usize, req: ReqId) -> Option<Vec<String>> {
         let found = self.heard(node).into_iter().find_map(|completion| match completion {
             Completion::Retained { req: of, messages } if of == req => Some(messages),
             _ => None,
         });
-        let found = found.expect("an answer").into_iter();
-        found.map(|retained| format!("{}={}", retained.message.topic(), text(&retained.message))).collect()
+        let found = found?.into_iter();
+        Some(found.map(|retained| format!("{}={}", retained.message.topic(), text(&retained.message))).collect())
     }
 }
 
-fn set(req: ReqId) -> impl Fn(&Completion) -> bool {
+pub(super) fn set(req: ReqId) -> impl Fn(&Completion) -> bool {
     move |completion| matches!(completion, Completion::RetainSet { req: of, result: Ok(()) } if *of == req)
 }
 
