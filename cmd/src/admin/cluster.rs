@@ -183,8 +183,8 @@ pub(super) async fn drain(cell: &ClusterCell, node: &str, is_draining: bool) -> 
     let text = match (is_draining, hosts) {
         (false, _) => format!("{id} is a node like any other again\n"),
         (true, Some(hosts)) if hosts < REPLICAS => format!(
-            "{id} is draining: {} replicas and {} connections are left. Only {hosts} other nodes may hold replicas, so there will be no \
-             more than {hosts} of each range\n",
+            "{id} is draining: {} replicas and {} connections are left. Of other nodes {hosts} may hold replicas, so there will be no more \
+             than {hosts} of each range\n",
             load.replicas, load.connections
         ),
         (true, _) => {

@@ -101,8 +101,8 @@ fn watch(console: &mut Console<'_>, admin: &str, id: &str) -> Result<(), CtlErro
         if !node.draining {
             return Err(CtlError::Usage(format!("{id} is not to be drained any more")));
         }
-        if let Some(load) = node.load.filter(|load| shown.replace(*load) != Some(*load)) {
-            let (replicas, connections) = (load.replicas, load.connections);
+        let left = node.load.map(|load| (load.replicas, load.connections));
+        if let Some((replicas, connections)) = left.filter(|left| shown.replace(*left) != Some(*left)) {
             if (replicas, connections) == (0, 0) {
                 return print(console, &format!("{id} is drained: it can be stopped, or removed\n"));
             }

@@ -54,7 +54,8 @@ pub(super) fn founding(range: RangeId, founders: &[NodeId]) -> Membership {
 /// What `me`, which leads, does next: nothing if all is as it should be, or a change is under way. `wanted` is what
 /// [`wanted`] says; `lag` is how many entries a live node lacks, none if it does not live.
 ///
-/// A replica is added as one that only learns, and votes once it has nearly everything. Nobody is let go before that.
+/// A replica is added as one that only learns, and votes once it has nearly everything. Nobody is let go before that, nor while a majority
+/// of those who would be left does not live: a voter that is to go is worth more than one that is dead.
 pub(super) fn next_step(
     me: NodeId,
     current: &Membership,
@@ -64,6 +65,21 @@ pub(super) fn next_step(
     if current.is_joint() || wanted.is_empty() {
         return None;
     }
+    let lives = |node: NodeId| node == me || lag(node).is_some();
+    let can_decide = |step: &Step| match step {
+        Step::Change(target) => 2 * target.voters.iter().filter(|node| lives(**node)).count() > target.voters.len(),
+        Step::Transfer(_) => true,
+    };
+    step_towards(me, current, wanted, &lag).filter(can_decide)
+}
+
+/// As [`next_step`], whether or not those who would be left can decide anything.
+fn step_towards(
+    me: NodeId,
+    current: &Membership,
+    wanted: &[NodeId],
+    lag: &impl Fn(NodeId) -> Option<u64>,
+) -> Option<Step> {
     let lives = |node: NodeId| node == me || lag(node).is_some();
     let ready: Vec<NodeId> = (current.learners.iter().copied())
         .filter(|node| wanted.contains(node) && lag(*node).is_some_and(|lag| lag <= LAG_MAX))
@@ -174,6 +190,20 @@ mod tests {
         let (members, _) = settled(Membership::new(nodes(1..=3), []), &left, &[]);
         assert_eq!(members, Membership::new(left, []), "of three, two remain");
         assert_eq!(next_step(NodeId(1), &members, &[], |_| Some(0)), None, "there is nobody else");
+    }
+
+    /// Else the range could do nothing until the dead one is back.
+    #[test]
+    fn a_node_that_is_to_go_stays_while_it_is_needed_for_a_majority() {
+        let members = Membership::new(nodes(1..=3), []);
+        let lag = |node: NodeId| (node != NodeId(3)).then_some(0);
+        assert_eq!(next_step(NodeId(1), &members, &nodes([2, 3]), lag), Some(Step::Transfer(NodeId(2))));
+        assert_eq!(next_step(NodeId(2), &members, &nodes([2, 3]), lag), None, "2 alone is no majority of two");
+        let step = next_step(NodeId(2), &members, &nodes([2]), lag);
+        assert_eq!(step, Some(Step::Change(Membership::new(nodes([2]), []))), "3 has been removed");
+        let four = Membership::new(nodes(1..=3), nodes([4]));
+        let step = next_step(NodeId(2), &four, &nodes([2, 3, 4]), lag);
+        assert_eq!(step, Some(Step::Change(Membership::new(nodes([2, 3, 4]), []))), "two of three live");
     }
 
     #[test]
