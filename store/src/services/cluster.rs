@@ -9,12 +9,12 @@
 //! sent every message, and finds out itself who listens. A subscriber waits for every live node, but for those whose link has been down for
 //! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard.
 
-use super::RangeServices;
 use super::dist::Origin;
 use super::message::{Dict, Dist, Message};
 use super::registrations::Mine;
 use super::telling::Telling;
 use super::wire::{Remote, Route};
+use super::{RangeServices, repeat_order};
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
 use bifro_core::nodes::{Node, Nodes};
@@ -27,6 +27,12 @@ use std::sync::Arc;
 
 /// A route as a node announces it.
 pub(super) type Announced = (TenantIdx, Arc<RouteFilter>);
+
+/// Tells any two apart.
+pub(super) fn order((tenant, route): &Announced) -> (u32, Box<str>, Option<(Box<str>, bool)>) {
+    let group = route.group.as_ref().map(|group| (group.name.clone(), group.ordered));
+    (tenant.0, route.filter.clone(), group)
+}
 
 /// The link of this shard to a live node.
 #[derive(Clone, Copy, Debug)]
@@ -257,9 +263,12 @@ impl RangeServices {
     /// What a node that has died listened to is forgotten.
     pub(super) fn remove_node(&mut self, node: NodeIdx) {
         let Some(cluster) = &mut self.cluster else { return };
-        let heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
+        let mut heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
+        repeat_order(&mut heard, |((_, shard), _)| *shard);
         for ((_, shard), heard) in heard {
-            for ((tenant, route), nth) in heard.routes.into_keys() {
+            let mut routes: Vec<_> = heard.routes.into_keys().collect();
+            repeat_order(&mut routes, |(announced, nth)| (order(announced), *nth));
+            for ((tenant, route), nth) in routes {
                 self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
             }
         }
@@ -474,7 +483,9 @@ impl RangeServices {
         let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
         let Some(heard) = heard.filter(|heard| heard.told && heard.adding == 0) else { return };
         let session = heard.session;
-        let stale: Vec<_> = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route).collect();
+        let stale = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route);
+        let mut stale: Vec<_> = stale.collect();
+        repeat_order(&mut stale, |(announced, nth)| (order(announced), *nth));
         for ((tenant, route), nth) in stale {
             self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
         }

@@ -9,10 +9,10 @@
 //! The machine is made anew for each reign, of what is committed: what an earlier one had in memory counts for nothing. It is as with a node
 //! that starts, and so sessions go on as if their connections had broken.
 
-use super::RangeServices;
 use super::message::Asked;
 use super::placement::{Step, heir, is_placed, next_step, wanted};
 use super::ranges::{Service, range_id};
+use super::{RangeServices, repeat_order};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, RangeId, RangeIdx, Slot};
@@ -156,7 +156,9 @@ impl RangeServices {
         if let State::Loading { loader, .. } = std::mem::replace(&mut self.states[at], State::Following) {
             self.states[at] = State::Loaded { term, loader };
         }
-        for tenant in tenants.into_values() {
+        let mut tenants: Vec<_> = tenants.into_values().collect();
+        repeat_order(&mut tenants, |tenant| tenant.idx.0);
+        for tenant in tenants {
             // The driver tells all shards, before anything that this shard has for them in a later turn.
             self.complete(Completion::TenantFound { name: tenant.name.clone() });
         }

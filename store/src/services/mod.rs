@@ -152,6 +152,13 @@ impl Placement {
     }
 }
 
+/// What comes out of a hash table comes in an order that its secret decides. None of them matters, but runs of the simulator are to be equal.
+fn repeat_order<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
+    if cfg!(feature = "simulation") {
+        items.sort_by_cached_key(key);
+    }
+}
+
 impl RangeServices {
     /// Services that keep nothing. `seed` is the same on all shards of the process, and secret.
     ///
@@ -185,13 +192,13 @@ impl RangeServices {
         let alone =
             |range| [Service::Inbox, Service::Retain].map(|of| (range_id(of, range), Membership::single(genesis.node)));
         let mut host = Host::open(node, here.clone().flat_map(alone), wake, fatal, now)?;
-        host.recover(now);
+        host.recover(node, now);
         // All of them are led here, by now and as long as this process lives.
         drop(host.take_changes());
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
-            services.load_retained(&mut host, range, now, tenant)?;
-            services.load_inboxes(&mut host, range, now, tenant)?;
+            services.load_retained((node, &mut host), range, now, tenant)?;
+            services.load_inboxes((node, &mut host), range, now, tenant)?;
         }
         services.host = Some(host);
         Ok(services)
@@ -221,10 +228,10 @@ impl RangeServices {
             [(inboxes, placement::founding(inboxes, &genesis.founders)), retained]
         };
         let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal.clone(), now)?;
-        host.recover(now);
+        host.recover(node, now);
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
-            services.load_retained(&mut host, range, now, &*tenant)?;
+            services.load_retained((node, &mut host), range, now, &*tenant)?;
             services.states.push(State::Following);
         }
         services.host = Some(host);
@@ -236,7 +243,7 @@ impl RangeServices {
 
     fn load_retained(
         &mut self,
-        host: &mut Host,
+        (node, host): (&Node, &mut Host),
         range: RangeIdx,
         now: Instant,
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
@@ -244,19 +251,19 @@ impl RangeServices {
         let at = self.local(range);
         let retained = &mut self.retained[at].machine;
         *retained = RetainTable::durable();
-        host.for_each(now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
+        host.for_each(node, now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
     }
 
     fn load_inboxes(
         &mut self,
-        host: &mut Host,
+        (node, host): (&Node, &mut Host),
         range: RangeIdx,
         now: Instant,
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
     ) -> Result<(), HostError> {
         let at = self.local(range);
         let mut loader = Loader::new(InboxTable::durable(range, self.seed));
-        host.for_each(now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
+        host.for_each(node, now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
         let mut effects = Vec::new();
         self.inboxes[at].machine = loader.finish(now, &mut effects);
         self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));

@@ -23,11 +23,11 @@
 //! term: so it is carried out at most once by each leader, and by the last for good. Connections whose inbox is in a range that changes
 //! its leader have to go, and attach again.
 
-use super::RangeServices;
 use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
 use super::wire::{Remote, RemoteInbox};
+use super::{RangeServices, repeat_order};
 use crate::fatal::Fatal;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
@@ -229,7 +229,8 @@ impl RangeServices {
 
     fn lose_inboxes(&mut self, range: RangeIdx) {
         let Some(reigns) = &mut self.reigns else { return };
-        let lost: Vec<_> = reigns.attached.extract_if(|_, of| *of == range).collect();
+        let mut lost: Vec<_> = reigns.attached.extract_if(|_, of| *of == range).collect();
+        repeat_order(&mut lost, |(slot, _)| *slot);
         for (slot, _) in lost {
             self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard: self.shard, slot } });
         }

@@ -1,0 +1,114 @@
+//! What a publisher was told is safe reaches every session that had subscribed before it was published, and each session sees the messages of one publisher
+//! to one topic for the first time in the order in which they were published. The rules are those of bifro-tests' history checker for QoS 1.
+
+use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
+use crate::queue::Moment;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A message on its way.
+#[derive(Debug)]
+struct Sent {
+    at: Moment,
+    /// Sessions that are to have it.
+    owed: BTreeSet<usize>,
+    is_acknowledged: bool,
+}
+
+/// What is known of one session.
+#[derive(Debug, Default)]
+struct Session {
+    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed.
+    filters: BTreeSet<usize>,
+    /// By publisher and topic.
+    seen: BTreeMap<(u32, u32), BTreeSet<u32>>,
+}
+
+impl Session {
+    fn wants(&self, topic: u32) -> bool {
+        self.filters.iter().any(|filter| is_for(topic, *filter))
+    }
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    sent: BTreeMap<Mark, Sent>,
+    sessions: Vec<Session>,
+}
+
+impl Delivery {
+    pub(crate) fn new(sessions: usize) -> Self {
+        Self { sent: BTreeMap::new(), sessions: (0..sessions).map(|_| Session::default()).collect() }
+    }
+
+    /// Its SUBACK has arrived.
+    pub(crate) fn subscribed(&mut self, session: usize, filter: usize) {
+        self.sessions[session].filters.insert(filter);
+    }
+
+    /// It asks to be unsubscribed: from now on nothing is promised.
+    pub(crate) fn unsubscribes(&mut self, session: usize, filter: usize) {
+        self.sessions[session].filters.remove(&filter);
+        let session_now = &self.sessions[session];
+        for (mark, sent) in &mut self.sent {
+            if !session_now.wants(mark.topic) {
+                sent.owed.remove(&session);
+            }
+        }
+    }
+
+    /// A message is published for the first time.
+    pub(crate) fn published(&mut self, mark: Mark, at: Moment) {
+        let owed = (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic)).collect();
+        self.sent.insert(mark, Sent { at, owed, is_acknowledged: false });
+    }
+
+    /// When it was.
+    pub(crate) fn published_at(&self, mark: Mark) -> Option<Moment> {
+        self.sent.get(&mark).map(|sent| sent.at)
+    }
+
+    pub(crate) fn acknowledged(&mut self, mark: Mark) {
+        if let Some(sent) = self.sent.get_mut(&mark) {
+            sent.is_acknowledged = true;
+        }
+    }
+
+    /// Nobody needs to have it.
+    pub(crate) fn refused(&mut self, mark: Mark) {
+        if let Some(sent) = self.sent.get_mut(&mark) {
+            sent.owed.clear();
+        }
+    }
+
+    /// A session has it.
+    pub(crate) fn received(&mut self, session: usize, mark: Mark) {
+        let Some(sent) = self.sent.get_mut(&mark) else { panic!("{mark:?} was never published") };
+        sent.owed.remove(&session);
+        let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
+        let last = seen.last().copied();
+        if seen.insert(mark.seq)
+            && let Some(last) = last
+        {
+            assert!(last < mark.seq, "subscriber {session} sees {mark:?} for the first time after {last}");
+        }
+    }
+
+    /// Whether nobody misses anything.
+    pub(crate) fn is_all_received(&self) -> bool {
+        self.sent.values().all(|sent| !sent.is_acknowledged || sent.owed.is_empty())
+    }
+
+    /// After everything has had its time: who misses what.
+    pub(crate) fn check_all_received(&self) {
+        for (mark, sent) in self.sent.iter().filter(|(_, sent)| sent.is_acknowledged && !sent.owed.is_empty()) {
+            let session = *sent.owed.first().expect("just seen");
+            let filters: Vec<_> = self.sessions[session].filters.iter().map(|filter| FILTERS[*filter]).collect();
+            let topic = TOPICS[mark.topic as usize];
+            panic!(
+                "{mark:?} to {topic}, published at {} and acknowledged, never came to subscribers {:?}; {session} has {filters:?}",
+                sent.at, sent.owed
+            );
+        }
+    }
+}
