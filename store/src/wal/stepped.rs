@@ -141,7 +141,7 @@ impl Wal {
 
     /// This many batches of the write under way reach the disk, and nobody hears of it: the process is about to end.
     pub fn cut_write(&self, kept: usize) {
-        for steps in &self.steps {
+        if let Some(steps) = &self.steps {
             locked(&steps.under_way).iter().take(kept).for_each(|taken| steps.disk.write(&taken.batch));
         }
     }

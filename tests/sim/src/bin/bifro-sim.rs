@@ -110,7 +110,7 @@ fn run_raft(Raft { seeds, minutes, nodes, without }: Raft) -> ExitCode {
                 traces = traces.rotate_left(1) ^ passed.trace;
             }
             Err(failure) => {
-                tell(&failure, options.narrate_from.is_none().then(|| minimise(&failure)));
+                tell(&*failure, options.narrate_from.is_none().then(|| minimise(&failure)));
                 return ExitCode::FAILURE;
             }
         }
@@ -137,7 +137,7 @@ fn run_services(Services { seeds, episodes, nodes, without, go_on }: Services) -
                 println!("{failure}");
             }
             Err(failure) => {
-                tell(&failure, options.narrate_from.is_none().then(|| services::minimise(&failure)));
+                tell(&*failure, options.narrate_from.is_none().then(|| services::minimise(&failure)));
                 return ExitCode::FAILURE;
             }
         }

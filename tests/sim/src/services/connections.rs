@@ -42,13 +42,6 @@ pub(super) struct Conns {
     last: u32,
 }
 
-impl Conns {
-    /// Connections whose client has a session.
-    pub(super) fn sessions(&self) -> usize {
-        self.conns.values().filter(|conn| matches!(conn.phase, Phase::Live { .. })).count()
-    }
-}
-
 /// A client of that name.
 pub(crate) fn client(id: String) -> Client {
     Arc::new(ClientInfo {

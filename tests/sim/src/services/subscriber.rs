@@ -48,10 +48,6 @@ impl Subscriber {
     pub(crate) const fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live(_))
     }
-
-    pub(crate) const fn client(&self) -> &Client {
-        &self.client
-    }
 }
 
 impl Simulation {
