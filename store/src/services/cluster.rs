@@ -111,6 +111,12 @@ impl Cluster {
         matches!(self.links.get(&node), Some(Link::Up))
     }
 
+    /// What this shard thinks of its links and what it has heard.
+    #[cfg(feature = "simulation")]
+    pub(super) fn standing(&self) -> String {
+        format!("links {:?}, complete {:?}, tellings {}", self.links, self.complete, self.tellings.len())
+    }
+
     /// Nodes that a subscriber has to wait for: which rely on what this shard told them.
     fn relying(&self) -> Unanswered {
         self.links.iter().filter(|(_, link)| !matches!(link, Link::Lapsed)).map(|(&node, _)| node).collect()
@@ -227,8 +233,12 @@ impl RangeServices {
         if let Some(reigns) = &mut self.reigns {
             reigns.place_at = now;
         }
+        let mut come = Vec::new();
         for node in &nodes.others {
-            cluster.links.entry(node.idx).or_insert(Link::Down { since: now });
+            cluster.links.entry(node.idx).or_insert_with(|| {
+                come.push(node.idx);
+                Link::Down { since: now }
+            });
         }
         for gone in old.others.iter().filter(|node| nodes.get(node.idx).is_none()) {
             self.forget_node(now, *gone);
@@ -237,7 +247,29 @@ impl RangeServices {
             cluster.find_unheard();
         }
         self.move_registrations();
+        self.ask_who_has_heard(&come);
         self.settle(now);
+    }
+
+    /// Each shard hears by itself who comes and goes. Of a node that has come back another one may have heard everything before this one has
+    /// even forgotten the time before.
+    fn ask_who_has_heard(&mut self, nodes: &[NodeIdx]) {
+        for &node in nodes {
+            for to in self.all_shards() {
+                self.send(to, Message::Dist(Dist::WhoHasHeard { node }));
+            }
+        }
+    }
+
+    /// Tells a shard here which shards of a node this one has heard everything of.
+    pub(super) fn tell_heard(&mut self, to: ShardId, node: NodeIdx) {
+        let heard = self.cluster.iter().flat_map(|cluster| &cluster.heard);
+        let complete = heard.filter(|((of, _), heard)| *of == node && heard.told && heard.adding == 0);
+        let mut complete: Vec<ShardId> = complete.map(|((_, shard), _)| *shard).collect();
+        complete.sort_unstable();
+        for shard in complete {
+            self.send(to, Message::Dist(Dist::Heard { node, shard, complete: true }));
+        }
     }
 
     /// A node has died, or left: its connections have gone with it, and nobody there listens any more.
@@ -254,16 +286,25 @@ impl RangeServices {
             host.node_down(now, gone.id);
         }
         if !self.forget_claims(node) {
-            self.remove_node(node);
+            self.remove_node(node, None);
         }
         self.release_additions(|waits_for| waits_for == node);
         self.release_replications(|waits_for| waits_for == node);
     }
 
-    /// What a node that has died listened to is forgotten.
-    pub(super) fn remove_node(&mut self, node: NodeIdx) {
+    /// The links over which a node has told what it listens to.
+    pub(super) fn sessions_of(&self, node: NodeIdx) -> BTreeMap<ShardId, u32> {
+        let heard = self.cluster.iter().flat_map(|cluster| &cluster.heard).filter(|((of, _), _)| *of == node);
+        heard.map(|((_, shard), heard)| (*shard, heard.session)).collect()
+    }
+
+    /// What a node that has died listened to is forgotten; if `sessions` are given, only as far as it has been told over no later links: it may have
+    /// been taken for dead and be back by now.
+    pub(super) fn remove_node(&mut self, node: NodeIdx, sessions: Option<&BTreeMap<ShardId, u32>>) {
         let Some(cluster) = &mut self.cluster else { return };
-        let mut heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
+        let is_of_then = |shard: &ShardId, heard: &Heard| sessions.is_none_or(|of| of.get(shard) == Some(&heard.session));
+        let heard = cluster.heard.extract_if(|(of, shard), heard| *of == node && is_of_then(shard, heard));
+        let mut heard = heard.collect::<Vec<_>>();
         repeat_order(&mut heard, |((_, shard), _)| *shard);
         for ((_, shard), heard) in heard {
             let mut routes: Vec<_> = heard.routes.into_keys().collect();

@@ -307,6 +307,20 @@ impl RangeServices {
         }
     }
 
+    /// Where this shard stands, for whoever looks for the reason that something is not as it should be.
+    #[cfg(feature = "simulation")]
+    pub fn standing(&self) -> String {
+        let unclaimed: Vec<_> = self.reigns.iter().flat_map(|reigns| reigns.unclaimed()).collect();
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.standing()).unwrap_or_default();
+        let additions: Vec<_> = self.additions.iter().take(4).map(|(_, addition)| addition).collect();
+        let held: Vec<_> = self.inboxes.iter().map(|range| (range.idx, range.held())).collect();
+        format!(
+            "unclaimed {unclaimed:?}; states {:?}; {cluster}; additions {}, as {additions:?}; held {held:?}",
+            self.states,
+            self.additions.len()
+        )
+    }
+
     /// The shard that has the routes that begin with `level`; the same whichever shard asks.
     fn place(&self, tenant: TenantIdx, level: &str) -> ShardId {
         if self.shards == 1 {

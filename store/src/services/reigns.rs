@@ -60,6 +60,15 @@ struct Withdrawal {
     routes: Vec<(Announced, Receiver)>,
 }
 
+/// A node that has died, if not for good.
+#[derive(Debug, Default)]
+struct Forgetting {
+    /// Answers to come from shards that may still count on its claims.
+    unanswered: usize,
+    /// The links over which it has told its routes until then.
+    sessions: BTreeMap<ShardId, u32>,
+}
+
 /// See the module's page.
 pub(super) struct Reigns {
     /// By range.
@@ -79,8 +88,8 @@ pub(super) struct Reigns {
     withdrawals: Vec<Withdrawal>,
     /// When it is looked again whether replicas are where they belong.
     pub(super) place_at: Instant,
-    /// Nodes that have died, and how many shards still count on their claims.
-    forgetting: BTreeMap<NodeIdx, usize>,
+    /// Nodes that have died.
+    forgetting: BTreeMap<NodeIdx, Forgetting>,
     /// For what is loaded when a reign begins.
     pub(super) find_tenant: FindTenant,
     pub(super) fatal: Fatal,
@@ -119,6 +128,12 @@ impl Reigns {
     /// The newest claim counts.
     fn leader(&self, range: RangeIdx) -> Option<Claim> {
         self.claims.get(range.0 as usize)?.iter().max().copied()
+    }
+
+    /// Ranges that nobody leads.
+    #[cfg(feature = "simulation")]
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = RangeIdx> {
+        (0..).map(RangeIdx).zip(&self.claims).filter(|(_, claims)| claims.is_empty()).map(|(range, _)| range)
     }
 
     /// Ranges this node leads.
@@ -365,8 +380,12 @@ impl RangeServices {
 
     /// A node has died: its routes may go when nobody here counts on its claims. False if they may go at once.
     pub(super) fn forget_claims(&mut self, node: NodeIdx) -> bool {
+        let sessions = self.sessions_of(node);
         let Some(reigns) = &mut self.reigns else { return false };
-        reigns.forgetting.insert(node, usize::from(self.shards));
+        let forgetting = reigns.forgetting.entry(node).or_default();
+        // It may have died before, and been back, since the last of them has answered.
+        forgetting.unanswered += usize::from(self.shards);
+        forgetting.sessions = sessions;
         reigns.peers.retain(|(of, _)| *of != node);
         for peers in reigns.unconfirmed.values_mut() {
             peers.retain(|(of, _)| *of != node);
@@ -382,11 +401,12 @@ impl RangeServices {
 
     fn handle_forgotten(&mut self, node: NodeIdx) {
         let Some(reigns) = &mut self.reigns else { return };
-        let Some(unanswered) = reigns.forgetting.get_mut(&node) else { return };
-        *unanswered -= 1;
-        if *unanswered == 0 {
-            reigns.forgetting.remove(&node);
-            self.remove_node(node);
+        let Some(forgetting) = reigns.forgetting.get_mut(&node) else { return };
+        forgetting.unanswered -= 1;
+        if forgetting.unanswered == 0
+            && let Some(forgetting) = reigns.forgetting.remove(&node)
+        {
+            self.remove_node(node, Some(&forgetting.sessions));
         }
     }
 

@@ -121,6 +121,10 @@ fn run_raft(Raft { seeds, minutes, nodes, without }: Raft) -> ExitCode {
 }
 
 fn run_services(Services { seeds, episodes, nodes, without, go_on }: Services) -> ExitCode {
+    if seeds.narrate_from.is_some() {
+        // What the services have to say stands between what happens.
+        tracing_subscriber::fmt().with_env_filter("debug").without_time().with_writer(std::io::stderr).init();
+    }
     let mut options = services::Options::new(nodes as usize, episodes);
     (options.without, options.narrate_from) = (without, seeds.narrate_from);
     let (begin, mut total, mut traces) = (Instant::now(), services::Report::default(), 0_u64);

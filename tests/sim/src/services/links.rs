@@ -38,6 +38,9 @@ impl Simulation {
     /// Carries out what a shard wants of links.
     pub(super) fn carry(&mut self, from: Place, outputs: Vec<LinkOutput>) {
         for output in outputs {
+            if let LinkOutput::Dial { .. } | LinkOutput::Over(_) | LinkOutput::Note(_, Note::Close) = output {
+                self.world.tell(|| format!("shard {} of n{}: {output:?}", from.shard, from.node));
+            }
             match output {
                 LinkOutput::Dial { link, node, shard } => {
                     let to = (node.0 - 100) as usize;
@@ -141,6 +144,9 @@ impl Simulation {
     }
 
     fn bring(&mut self, to: Place, input: LinkInput) {
+        if let LinkInput::Called(_) | LinkInput::Parcel(_, Parcel::Answer | Parcel::Greet(_)) | LinkInput::Note(_, Note::Close) = input {
+            self.world.tell(|| format!("to shard {} of n{}: {input:?}", to.shard, to.node));
+        }
         if let Some(shard) = self.shard_mut(to) {
             shard.inputs.links.push_back(input);
             self.wake(to.node, to.shard);

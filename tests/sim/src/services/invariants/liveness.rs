@@ -33,6 +33,9 @@ impl Simulation {
         if seen.members && !seen.led {
             let lacking = self.lacking_leaders();
             seen.led = lacking.is_none();
+            if !seen.led && since >= LED_WITHIN {
+                self.tell_standings();
+            }
             assert!(seen.led || since < LED_WITHIN, "{} after {LED_WITHIN:?}", lacking.unwrap_or_default());
         }
         if seen.led && !self.clients_begin && !seen.drained {
@@ -75,17 +78,26 @@ impl Simulation {
         for (at, process) in self.processes() {
             for (index, shard) in process.shards.iter().enumerate() {
                 if !shard.services.is_complete() {
-                    return Some(format!("shard {index} of n{at} misses claims for some range"));
+                    return Some(format!("shard {index} of n{at} misses claims: {}", shard.services.standing()));
                 }
                 let unheard = shard.services.unheard_nodes();
                 if !unheard.is_empty() {
-                    return Some(format!("shard {index} of n{at} has not heard {unheard:?}"));
+                    let standing = shard.services.standing();
+                    return Some(format!("shard {index} of n{at} has not heard {unheard:?}: {standing}"));
                 }
             }
             led += process.metrics.iter().map(|metrics| metrics.ranges_led.read()).sum::<u64>();
         }
         let ranges = u64::from(self.world.settings.ranges);
         (led != ranges).then(|| format!("{led} leaders for {ranges} ranges"))
+    }
+
+    fn tell_standings(&self) {
+        for (at, process) in self.processes() {
+            for (index, shard) in process.shards.iter().enumerate() {
+                self.world.tell(|| format!("shard {index} of n{at}: {}", shard.services.standing()));
+            }
+        }
     }
 
     fn queued(&self) -> u64 {
