@@ -218,9 +218,13 @@ impl RangeServices {
         let at = self.local(range);
         let Some(term) = std::mem::replace(&mut self.states[at], State::Following).reign() else { return };
         tracing::info!(range = range.0, term, "does not lead any more");
+        let mut routes = Vec::new();
         for effect in self.inboxes[at].drop_held().collect::<Vec<_>>() {
-            if let InboxEffect::Inserted { to, .. } = effect {
-                self.refuse_insertion(to);
+            match effect {
+                InboxEffect::Inserted { to, .. } => self.refuse_insertion(to),
+                // The machine has forgotten the subscription already, and nobody else will take its route away.
+                InboxEffect::RemoveRoute { tenant, route, receiver } => routes.push(((tenant, route), receiver)),
+                _ => {}
             }
         }
         self.tell_metrics();
@@ -230,11 +234,11 @@ impl RangeServices {
         let table = std::mem::replace(&mut self.inboxes[at].machine, InboxTable::new(range, self.seed));
         let mut effects = Vec::new();
         table.retire(&mut effects);
-        let routes = effects.into_iter().filter_map(|effect| match effect {
+        routes.extend(effects.into_iter().filter_map(|effect| match effect {
             InboxEffect::RemoveRoute { tenant, route, receiver } => Some(((tenant, route), receiver)),
             _ => None,
-        });
-        self.abdicate(now, range, term, routes.collect());
+        }));
+        self.abdicate(now, range, term, routes);
     }
 
     /// Whether requests of this term are for the machine here.

@@ -9,7 +9,7 @@ use super::publisher::Publisher;
 use super::report::Report;
 use super::shard::{Outputs, Shard};
 use super::subscriber::Subscriber;
-use super::talk::{ConnId, LinkId, LinkOutput, Note, Parcel, ToClient, ToServer};
+use super::talk::{ConnId, Frame, LinkId, LinkOutput, Note, Parcel, ToClient, ToServer};
 use crate::clock::Clock;
 use crate::network::Network;
 use crate::options::{around, within};
@@ -302,6 +302,11 @@ impl Simulation {
         for output in &links {
             if let LinkOutput::Parcel(link, Parcel::Batch(frames)) = output {
                 self.world.report.batches += 1;
+                for frame in frames {
+                    if let Frame::Refused { .. } | Frame::Deliver { .. } | Frame::Taken(_) = frame {
+                        self.world.tell(|| format!("shard {} of n{} over {link:?}: {frame:?}", place.shard, place.node));
+                    }
+                }
                 self.world.trace.note(&[link.0, frames.len() as u64]);
             }
         }

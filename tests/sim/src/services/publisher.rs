@@ -87,6 +87,9 @@ impl Simulation {
                     self.checks.delivery.acknowledged(*mark);
                 } else {
                     self.world.report.refused += 1;
+                    let at = self.checks.delivery.published_at(*mark);
+                    let since = self.seen.led_since.filter(|since| at > Some(*since));
+                    assert!(since.is_none(), "{mark:?}, published at {at:?}, is refused, and all is well since {since:?}");
                     self.checks.delivery.refused(*mark);
                 }
             }

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Seen {
     members: bool,
     led: bool,
+    /// Since when at the latest, as far as it was looked.
+    pub(crate) led_since: Option<Moment>,
     drained: bool,
     /// Everything is as it should be.
     pub(crate) all: bool,
@@ -33,6 +35,7 @@ impl Simulation {
         if seen.members && !seen.led {
             let lacking = self.lacking_leaders();
             seen.led = lacking.is_none();
+            seen.led_since = seen.led.then(|| self.now());
             if !seen.led && since >= LED_WITHIN {
                 self.tell_standings();
             }
@@ -115,6 +118,7 @@ impl Simulation {
         self.checks.delivery.check_all_received();
         let unanswered: Vec<Mark> = self.publishers.iter().flat_map(|publisher| publisher.waits_for()).collect();
         let away = self.subscribers.iter().filter(|subscriber| !subscriber.is_live()).count();
+        self.tell_standings();
         format!("{unanswered:?} not answered, {away} subscribers away, {} messages queued", self.queued())
     }
 
