@@ -146,7 +146,8 @@ impl Simulation {
                 if granted {
                     self.checks.owners.served(index, conn, asked);
                     self.subscribers[index].filters.insert(filter);
-                    self.checks.delivery.subscribed(index, filter);
+                    let since = now + self.doubt;
+                    self.checks.delivery.subscribed(index, filter, since);
                 }
             }
             ToClient::Unsubscribed(filter) if is_current => {

@@ -9,6 +9,7 @@ use crate::queue::Moment;
 use bifro_core::ports::Services;
 use bifro_swim::Status;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What has been seen to be true since the episode was healed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -35,7 +36,9 @@ impl Simulation {
         if seen.members && !seen.led {
             let lacking = self.lacking_leaders();
             seen.led = lacking.is_none();
-            seen.led_since = seen.led.then(|| self.now());
+            if seen.led {
+                (seen.led_since, self.doubt) = (Some(self.now()), Duration::ZERO);
+            }
             if !seen.led && since >= LED_WITHIN {
                 self.tell_standings();
             }
