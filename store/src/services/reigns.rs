@@ -309,7 +309,12 @@ impl RangeServices {
                 }
             }
             Reign::Forget { node } => {
-                self.drop_claims(now, node);
+                let is_back = self.cluster.as_ref().is_some_and(|cluster| cluster.is_up(node));
+                // Another shard may hear late of a death that was none. What the node has claimed since it is back would not be said again. Should
+                // this shard be the late one, it is to hear next that nobody has heard the node, and sends it everything.
+                if from == self.shard || !is_back {
+                    self.drop_claims(now, node);
+                }
                 self.send(from, Message::Reign(Reign::Forgotten { node }));
             }
             Reign::Forgotten { node } => self.handle_forgotten(node),

@@ -153,7 +153,7 @@ impl Simulation {
             settings,
             options,
         };
-        let Settings { subscribers, publishers, ranges, .. } = world.settings;
+        let Settings { subscribers, publishers, ranges, window, .. } = world.settings;
         (0..world.options.nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
         (0..subscribers).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
         (0..publishers).for_each(|index| world.queue.at(Moment(2), Event::Publisher { index }));
@@ -165,7 +165,7 @@ impl Simulation {
             conns: BTreeMap::new(),
             subscribers: (0..subscribers).map(Subscriber::new).collect(),
             publishers: (0..publishers).map(|_| Publisher::default()).collect(),
-            checks: Checks::new(subscribers),
+            checks: Checks::new(subscribers, window == 1),
             boots: 0,
             faulty: false,
             heals_at: Moment(0),
@@ -201,6 +201,7 @@ impl Simulation {
         }
         assert!(self.seen.all, "what had to be true was looked at");
         self.world.report.episodes += 1;
+        self.world.report.overtaken += std::mem::take(&mut self.checks.delivery.overtaken);
     }
 
     /// The virtual time.

@@ -9,7 +9,7 @@ use bifro_core::ids::{NodeIdx, ReqId, ShardId};
 use bifro_core::message::Message;
 use bifro_core::ports::{Dist, Inbox, Matches, PortError, Retain, Services};
 use bifro_core::time::{Instant, earlier};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +45,6 @@ struct Waiting {
     failed: Option<PortError>,
     /// For another try.
     again: Option<Arc<Message>>,
-    /// The topic that it holds, as it is to be tried again before anything later.
-    holds: Option<Arc<str>>,
 }
 
 /// A message whose topic's receivers are being asked for.
@@ -63,15 +61,12 @@ pub(super) struct Publishes {
     waiting: BTreeMap<ReqId, Waiting>,
     deadlines: VecDeque<(Instant, ReqId)>,
     unmatched: BTreeMap<Arc<str>, VecDeque<Unmatched>>,
-    /// Topics whose messages wait for publishes that are to be tried again, those in their order.
-    held: BTreeMap<Arc<str>, BTreeSet<ReqId>>,
-    /// When held topics go on.
-    retries: VecDeque<(Instant, Arc<str>)>,
+    retries: VecDeque<(Instant, ReqId, Arc<Message>)>,
 }
 
 impl Publishes {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let retry = self.retries.front().map(|(at, _)| *at);
+        let retry = self.retries.front().map(|(at, ..)| *at);
         earlier(self.deadlines.front().map(|(at, _)| *at), retry)
     }
 
@@ -79,14 +74,6 @@ impl Publishes {
     pub(super) fn give_up_tries(&mut self, publish: ReqId) {
         if let Some(waiting) = self.waiting.get_mut(&publish) {
             waiting.again = None;
-        }
-    }
-
-    /// A topic goes on after a pause, once all that hold it can be tried again.
-    fn pause(&mut self, now: Instant, topic: &Arc<str>) {
-        let is_open = |publish: &ReqId| self.waiting.get(publish).is_some_and(|waiting| waiting.parts > 0);
-        if self.held.get(topic).is_some_and(|publishes| !publishes.iter().any(is_open)) {
-            self.retries.push_back((now + PAUSE, topic.clone()));
         }
     }
 
@@ -113,8 +100,7 @@ impl Shard {
     /// Enters a publish, whose match is its first part.
     pub(super) fn enter_publish(&mut self, waiter: Waiter) -> ReqId {
         let publish = self.next_req();
-        let waiting = Waiting { waiter, parts: 1, failed: None, again: None, holds: None };
-        self.publishes.waiting.insert(publish, waiting);
+        self.publishes.waiting.insert(publish, Waiting { waiter, parts: 1, failed: None, again: None });
         self.publishes.deadlines.push_back((self.now + PUBLISH_DEADLINE, publish));
         publish
     }
@@ -127,8 +113,7 @@ impl Shard {
 
     pub(super) fn route(&mut self, message: Arc<Message>, publish: ReqId, scope: Scope) {
         let topic: Arc<str> = message.topic().into();
-        let is_held = self.publishes.held.contains_key(&topic);
-        let waits_behind = is_held || self.publishes.unmatched.contains_key(&topic);
+        let waits_behind = self.publishes.unmatched.contains_key(&topic);
         let is_known = scope == Scope::Here || self.services.is_complete();
         if is_known
             && !waits_behind
@@ -139,17 +124,13 @@ impl Shard {
         }
         let queue = self.publishes.unmatched.entry(topic.clone()).or_default();
         queue.push_back(Unmatched { message, publish, scope });
-        if queue.len() == 1 && !is_held {
+        if queue.len() == 1 {
             self.ask_for_matches(&topic);
         }
     }
 
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, topic: Arc<str>, matches: &Rc<Matches>) {
-        if self.publishes.held.contains_key(&topic) {
-            // Asked for again when the topic goes on.
-            return;
-        }
         if !self.services.is_complete() {
             // Since this was asked a range has lost its leader, whose sessions the answer may lack.
             return self.ask_for_matches(&topic);
@@ -182,29 +163,18 @@ impl Shard {
         let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
         waiting.parts -= 1;
         waiting.failed = waiting.failed.or(result.err());
-        let again = waiting.again.as_ref().filter(|_| waiting.failed == Some(PortError::Unavailable));
-        let topic: Option<Arc<str>> = again.map(|message| message.topic().into());
-        let is_open = waiting.parts > 0;
-        if let Some(topic) = topic {
-            waiting.holds = Some(topic.clone());
-            self.publishes.held.entry(topic.clone()).or_default().insert(publish);
-            if !is_open {
-                self.publishes.pause(self.now, &topic);
-            }
+        if waiting.parts > 0 {
             return;
         }
-        if !is_open {
-            self.decide(publish, None);
+        if waiting.failed == Some(PortError::Unavailable)
+            && let Some(message) = waiting.again.take()
+        {
+            (waiting.failed, waiting.parts) = (None, 1);
+            return self.publishes.retries.push_back((self.now + PAUSE, publish, message));
         }
-    }
-
-    /// A publish is not waited for any more. It has failed, or its parts say how it went.
-    fn decide(&mut self, publish: ReqId, error: Option<PortError>) {
-        let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };
-        if let Some(topic) = &waiting.holds {
-            self.publishes.pause(self.now, topic);
+        if let Some(Waiting { waiter, failed, .. }) = self.publishes.waiting.remove(&publish) {
+            self.publish_decided(waiter, failed.map_or(Ok(()), Err));
         }
-        self.publish_decided(waiting.waiter, error.or(waiting.failed).map_or(Ok(()), Err));
     }
 
     fn publish_decided(&mut self, waiter: Waiter, result: Result<(), PortError>) {
@@ -221,30 +191,18 @@ impl Shard {
                 break;
             }
             self.publishes.deadlines.pop_front();
-            self.decide(publish, Some(PortError::Unavailable));
+            if let Some(waiting) = self.publishes.waiting.remove(&publish) {
+                self.publish_decided(waiting.waiter, Err(PortError::Unavailable));
+            }
         }
     }
 
-    /// Topics whose time has come go on: first what is to be tried again and is still waited for, then what came later.
+    /// Routes those once more whose time has come, if their publishers still wait.
     pub(super) fn try_again(&mut self) {
         let now = self.now;
-        while let Some((_, topic)) = self.publishes.retries.pop_front_if(|(at, _)| *at <= now) {
-            let is_open = |publish: &ReqId| self.publishes.waiting.get(publish).is_some_and(|waiting| waiting.parts > 0);
-            if self.publishes.held.get(&topic).is_none_or(|publishes| publishes.iter().any(is_open)) {
-                continue;
-            }
-            let publishes = self.publishes.held.remove(&topic).unwrap_or_default();
-            let mut queue = VecDeque::new();
-            for publish in publishes {
-                let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { continue };
-                let Some(message) = waiting.again.take() else { continue };
-                (waiting.failed, waiting.parts, waiting.holds) = (None, 1, None);
-                queue.push_back(Unmatched { message, publish, scope: Scope::Everywhere });
-            }
-            queue.extend(self.publishes.unmatched.remove(&topic).unwrap_or_default());
-            if !queue.is_empty() {
-                self.publishes.unmatched.insert(topic.clone(), queue);
-                self.ask_for_matches(&topic);
+        while let Some((_, publish, message)) = self.publishes.retries.pop_front_if(|(at, ..)| *at <= now) {
+            if self.publishes.waiting.contains_key(&publish) {
+                self.route(message, publish, Scope::Everywhere);
                 self.settle();
             }
         }
