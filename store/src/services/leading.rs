@@ -214,7 +214,7 @@ impl RangeServices {
         }
     }
 
-    fn end_reign(&mut self, now: Instant, range: RangeIdx) {
+    pub(super) fn end_reign(&mut self, now: Instant, range: RangeIdx) {
         let at = self.local(range);
         let Some(term) = std::mem::replace(&mut self.states[at], State::Following).reign() else { return };
         tracing::info!(range = range.0, term, "does not lead any more");
