@@ -12,6 +12,7 @@
 use super::dist::Origin;
 use super::message::{Dict, Dist, Message};
 use super::registrations::Mine;
+use super::mutation::Mutation;
 use super::telling::Telling;
 use super::wire::{Remote, Route};
 use super::{RangeServices, repeat_order};
@@ -203,7 +204,7 @@ impl RangeServices {
         let (unanswered, linked) = (cluster.relying(), cluster.linked());
         let message = Remote::Add { token: Some(token), route: Route::from(&**route), nth };
         self.send_to_nodes(&linked, tenant, &message);
-        unanswered
+        if self.is_planted(Mutation::SubscribeAlone) { Unanswered::new() } else { unanswered }
     }
 
     /// A subscriber has gone, or never came to be.
@@ -384,7 +385,9 @@ impl RangeServices {
                 }
                 cluster.find_unheard();
                 self.stop_telling(node);
-                self.drop_claims(now, node);
+                if !self.is_planted(Mutation::KeepClaims) {
+                    self.drop_claims(now, node);
+                }
             }
             Via::From(node, shard) => {
                 self.lose_peer(node, shard);
@@ -392,7 +395,9 @@ impl RangeServices {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
                 }
-                self.tell_shards_heard(node, shard, false);
+                if !self.is_planted(Mutation::TrustUnheard) {
+                    self.tell_shards_heard(node, shard, false);
+                }
             }
         }
         self.settle(now);

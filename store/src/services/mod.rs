@@ -25,6 +25,7 @@ mod dist;
 mod inbox;
 mod leading;
 pub mod message;
+mod mutation;
 mod placement;
 mod ranges;
 mod registrations;
@@ -38,6 +39,10 @@ mod wire;
 
 pub use leading::FindTenant;
 pub use message::Message;
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
+#[cfg(not(feature = "mutations"))]
+use mutation::Mutation;
 
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
@@ -114,6 +119,8 @@ pub struct RangeServices {
     retain_effects: Vec<RetainEffect>,
     /// What the metrics have been told of dropped messages: by full queues, by expiry.
     dropped_told: (u64, u64),
+    #[cfg(feature = "mutations")]
+    mutation: Option<Mutation>,
 }
 
 /// Tenants by their numbers.
@@ -304,6 +311,8 @@ impl RangeServices {
             inbox_effects: Vec::new(),
             retain_effects: Vec::new(),
             dropped_told: (0, 0),
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
     }
 
@@ -395,8 +404,11 @@ impl RangeServices {
         let at = self.local(range);
         let mut effects = std::mem::take(&mut self.inbox_effects);
         call(&mut self.inboxes[at].machine, &self.tenants, &mut effects);
+        let answers_at_once = self.is_planted(Mutation::AnswerAtOnce);
         if let Some(host) = &mut self.host {
-            self.inboxes[at].gate(host, &mut effects);
+            if !answers_at_once {
+                self.inboxes[at].gate(host, &mut effects);
+            }
             self.inboxes[at].record_many(host);
         }
         self.carry_out_inbox(range, &mut effects);
@@ -574,7 +586,7 @@ impl Services for RangeServices {
     }
 
     fn is_complete(&self) -> bool {
-        self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete())
+        self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete()) || self.is_planted(Mutation::RouteUnled)
     }
 
     fn is_replicated(&self) -> bool {

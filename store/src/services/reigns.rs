@@ -26,6 +26,7 @@
 use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
+use super::mutation::Mutation;
 use super::wire::{Remote, RemoteInbox};
 use super::{RangeServices, repeat_order};
 use crate::fatal::Fatal;
@@ -198,7 +199,8 @@ impl RangeServices {
 
     /// True if the topic is asked for later.
     pub(super) fn puts_off(&mut self, req: ReqId, tenant: TenantIdx, topic: &str) -> bool {
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| !reigns.is_complete()) else { return false };
+        let waits = !self.is_planted(Mutation::RouteUnled);
+        let Some(reigns) = self.reigns.as_mut().filter(|reigns| waits && !reigns.is_complete()) else { return false };
         reigns.topics.push((req, tenant, topic.into()));
         true
     }

@@ -366,6 +366,10 @@ impl Simulation {
         let (at, boot) = (self.world.queue.now(), self.boots);
         let rng = self.world.rng.derive(boot);
         self.nodes[node].start(boot, &self.genesis, &self.world.settings, at, &rng);
+        #[cfg(feature = "mutations")]
+        if let (Some(mutation), Some(process)) = (self.world.options.mutation, &mut self.nodes[node].process) {
+            process.shards.iter_mut().for_each(|shard| shard.services.plant(mutation));
+        }
         self.world.tell(|| format!("n{node} starts, as process {boot}"));
         (0..self.nodes[node].shards).for_each(|shard| self.wake(node, shard));
         self.follow_membership(node);

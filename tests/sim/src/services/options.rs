@@ -38,12 +38,22 @@ pub struct Options {
     pub without: Vec<Kind>,
     /// From this virtual second on, everything that happens is told on standard error.
     pub narrate_from: Option<u64>,
+    /// A mistake to plant on every shard.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<bifro_store::services::Mutation>,
 }
 
 impl Options {
     /// Everything, on so many nodes and for so long.
     pub const fn new(nodes: usize, episodes: u64) -> Self {
-        Self { nodes, episodes, without: Vec::new(), narrate_from: None }
+        Self {
+            nodes,
+            episodes,
+            without: Vec::new(),
+            narrate_from: None,
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
     }
 }
 
