@@ -264,11 +264,9 @@ impl RangeServices {
 
     /// Tells a shard here which shards of a node this one has heard everything of.
     pub(super) fn tell_heard(&mut self, to: ShardId, node: NodeIdx) {
-        let heard = self.cluster.iter().flat_map(|cluster| &cluster.heard);
-        let complete = heard.filter(|((of, _), heard)| *of == node && heard.told && heard.adding == 0);
-        let mut complete: Vec<ShardId> = complete.map(|((_, shard), _)| *shard).collect();
-        complete.sort_unstable();
-        for shard in complete {
+        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
+        let here = complete.into_iter().flatten().filter(|(_, at)| **at == self.shard);
+        for shard in here.map(|(&shard, _)| shard).collect::<Vec<_>>() {
             self.send(to, Message::Dist(Dist::Heard { node, shard, complete: true }));
         }
     }
