@@ -11,8 +11,8 @@
 
 use super::dist::Origin;
 use super::message::{Dict, Dist, Message};
-use super::registrations::Mine;
 use super::mutation::Mutation;
+use super::registrations::Mine;
 use super::telling::Telling;
 use super::wire::{Remote, Route};
 use super::{RangeServices, repeat_order};
@@ -29,8 +29,10 @@ use std::sync::Arc;
 /// A route as a node announces it.
 pub(super) type Announced = (TenantIdx, Arc<RouteFilter>);
 
-/// Tells any two apart.
-pub(super) fn order((tenant, route): &Announced) -> (u32, Box<str>, Option<(Box<str>, bool)>) {
+/// What tells any two of them apart, in some order.
+type Order = (u32, Box<str>, Option<(Box<str>, bool)>);
+
+pub(super) fn order((tenant, route): &Announced) -> Order {
     let group = route.group.as_ref().map(|group| (group.name.clone(), group.ordered));
     (tenant.0, route.filter.clone(), group)
 }
@@ -301,7 +303,8 @@ impl RangeServices {
     /// been taken for dead and be back by now.
     pub(super) fn remove_node(&mut self, node: NodeIdx, sessions: Option<&BTreeMap<ShardId, u32>>) {
         let Some(cluster) = &mut self.cluster else { return };
-        let is_of_then = |shard: &ShardId, heard: &Heard| sessions.is_none_or(|of| of.get(shard) == Some(&heard.session));
+        let is_of_then =
+            |shard: &ShardId, heard: &Heard| sessions.is_none_or(|of| of.get(shard) == Some(&heard.session));
         let heard = cluster.heard.extract_if(|(of, shard), heard| *of == node && is_of_then(shard, heard));
         let mut heard = heard.collect::<Vec<_>>();
         repeat_order(&mut heard, |((_, shard), _)| *shard);

@@ -2,8 +2,8 @@
 
 use super::RangeServices;
 use super::dist::Origin as RouteOrigin;
-use super::mutation::Mutation;
 use super::message::{Asked, AskedAs, Inbox as InboxRequest, Message, Step};
+use super::mutation::Mutation;
 use super::ranges::{Machine, Service};
 use super::wire::{Remote, RemoteInbox};
 use bifro_core::client::Client;
@@ -351,7 +351,8 @@ impl RangeServices {
 
     /// A message was to be stored in a range that is not led here any more.
     pub(super) fn refuse_insertion(&mut self, to: ReplyTo) {
-        let result = if self.is_planted(Mutation::ConfirmLostInsertions) { Ok(()) } else { Err(PortError::Unavailable) };
+        let result =
+            if self.is_planted(Mutation::ConfirmLostInsertions) { Ok(()) } else { Err(PortError::Unavailable) };
         self.answer(to, |req| InboxRequest::Inserted { req, result });
     }
 

@@ -5,7 +5,7 @@ use super::RangeServices;
 
 /// One mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "mutations"), expect(unreachable_pub, dead_code, reason = "public and made with the feature only"))]
+#[cfg_attr(not(feature = "mutations"), expect(unreachable_pub, reason = "public and made with the feature only"))]
 pub enum Mutation {
     /// A claim outlives the link it came by.
     KeepClaims,

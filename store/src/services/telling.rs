@@ -1,8 +1,8 @@
 //! Telling another node everything that this shard has for it, when its link has come up: a few at a time, so that turns stay short.
 
 use super::cluster::{Announced, order};
-use super::{RangeServices, repeat_order};
 use super::wire::{Offer, Remote, Route};
+use super::{RangeServices, repeat_order};
 use bifro_core::ids::{NodeIdx, Slot, TenantIdx};
 use bifro_core::ports::Via;
 use bifro_range::retain::Version;

@@ -87,9 +87,8 @@ fn attempt(
         return Err(WalError::NotFound);
     }
     let mut stored = Vec::new();
-    let mut fetch = |log: &Log| {
-        log.fetch_entries_to::<Framing>(group.0, range.start, end, Some(bytes_max), &mut stored)
-    };
+    let mut fetch =
+        |log: &Log| log.fetch_entries_to::<Framing>(group.0, range.start, end, Some(bytes_max), &mut stored);
     // The engine verifies the checksum of every block it reads, and panics on an entry with a foreign index inside an intact one.
     let fetched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fetch(log)));
     match fetched {

@@ -132,7 +132,9 @@ impl Wal {
     /// The write under way is on the disk, and those who wait are told.
     pub fn finish_write(&self) {
         self.cut_write(usize::MAX);
-        for Taken { lane, token, batch } in self.steps.iter().flat_map(|steps| std::mem::take(&mut *locked(&steps.under_way))) {
+        for Taken { lane, token, batch } in
+            self.steps.iter().flat_map(|steps| std::mem::take(&mut *locked(&steps.under_way)))
+        {
             lane.submitted_bytes.fetch_sub(batch.bytes(), Ordering::Relaxed);
             lane.durable.store(token.0, Ordering::Release);
             (lane.wake)();

@@ -36,28 +36,67 @@ pub(crate) enum Event {
     /// A shard turns.
     Turn(Place),
     /// A write to a node's log is done.
-    Written { node: usize, boot: u64 },
+    Written {
+        node: usize,
+        boot: u64,
+    },
     /// A job of a node's engine is done.
-    Job { node: usize, boot: u64 },
+    Job {
+        node: usize,
+        boot: u64,
+    },
     /// A node's underlay looks at the clock.
-    Membership { node: usize, boot: u64 },
+    Membership {
+        node: usize,
+        boot: u64,
+    },
     /// A message of the underlay arrives.
-    Heard { to: usize, message: Box<Membership> },
+    Heard {
+        to: usize,
+        message: Box<Membership>,
+    },
     /// See [`super::links`].
-    Call { link: LinkId, from: Place, to: usize, shard: u16 },
-    Parcel { link: LinkId, way: usize },
-    Note { link: LinkId, way: usize, note: Note },
+    Call {
+        link: LinkId,
+        from: Place,
+        to: usize,
+        shard: u16,
+    },
+    Parcel {
+        link: LinkId,
+        way: usize,
+    },
+    Note {
+        link: LinkId,
+        way: usize,
+        note: Note,
+    },
     /// A client's words arrive.
-    ToServer { conn: ConnId, what: ToServer },
+    ToServer {
+        conn: ConnId,
+        what: ToServer,
+    },
     /// Words for a client arrive.
-    ToClient { conn: ConnId, what: ToClient },
+    ToClient {
+        conn: ConnId,
+        what: ToClient,
+    },
     /// A client acknowledges a message.
-    Acknowledge { conn: ConnId, seq: InboxSeq },
+    Acknowledge {
+        conn: ConnId,
+        seq: InboxSeq,
+    },
     /// A client does the next thing.
-    Subscriber { index: usize },
-    Publisher { index: usize },
+    Subscriber {
+        index: usize,
+    },
+    Publisher {
+        index: usize,
+    },
     /// A node starts.
-    Start { node: usize },
+    Start {
+        node: usize,
+    },
     /// The next fault, and the next of several cuts.
     Fault,
     Flap,
@@ -66,7 +105,9 @@ pub(crate) enum Event {
     /// Clients begin nothing new.
     Settle,
     /// It is looked whether everything is well again.
-    Look { healed: Moment },
+    Look {
+        healed: Moment,
+    },
 }
 
 /// Whose connection it is.
@@ -222,7 +263,7 @@ impl Simulation {
             Event::Note { link, way, note } => self.note_arrives(link, way, note),
             Event::ToServer { conn, what } => self.client_says(conn, what),
             Event::ToClient { conn, what } => self.client_hears(conn, what),
-            Event::Acknowledge { conn, seq } => self.to_server(conn, ToServer::Acknowledge(seq)),
+            Event::Acknowledge { conn, seq } => self.tell_server(conn, ToServer::Acknowledge(seq)),
             Event::Subscriber { index } => self.subscriber_acts(index),
             Event::Publisher { index } => self.publisher_acts(index),
             Event::Start { node } => self.start(node),
@@ -309,7 +350,8 @@ impl Simulation {
                 self.world.report.batches += 1;
                 for frame in frames {
                     if let Frame::Refused { .. } | Frame::Deliver { .. } | Frame::Taken(_) = frame {
-                        self.world.tell(|| format!("shard {} of n{} over {link:?}: {frame:?}", place.shard, place.node));
+                        self.world
+                            .tell(|| format!("shard {} of n{} over {link:?}: {frame:?}", place.shard, place.node));
                     }
                 }
                 self.world.trace.note(&[link.0, frames.len() as u64]);
@@ -317,7 +359,7 @@ impl Simulation {
         }
         self.carry(place, links);
         for (conn, what) in clients {
-            self.to_client(conn, what);
+            self.tell_client(conn, what);
         }
     }
 
@@ -389,7 +431,7 @@ impl Simulation {
         self.world.queue.after(down, Event::Start { node });
         let open = self.conns.iter().filter(|(_, conn)| conn.is_open && conn.place.boot == boot);
         for conn in open.map(|(&id, _)| id).collect::<Vec<_>>() {
-            self.to_client(conn, ToClient::Closed);
+            self.tell_client(conn, ToClient::Closed);
         }
     }
 
@@ -502,7 +544,7 @@ impl Simulation {
     }
 
     /// A client says something.
-    pub(super) fn to_server(&mut self, id: ConnId, what: ToServer) {
+    pub(super) fn tell_server(&mut self, id: ConnId, what: ToServer) {
         let (now, delay) = (self.world.queue.now(), within(&mut self.world.rng, self.world.weather.client));
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.is_left) else { return };
         conn.is_left = matches!(what, ToServer::Disconnect | ToServer::Broken);
@@ -519,11 +561,11 @@ impl Simulation {
                 shard.inputs.clients.push_back((id, what));
                 self.wake(place.node, place.shard);
             }
-            None => self.to_client(id, ToClient::Closed),
+            None => self.tell_client(id, ToClient::Closed),
         }
     }
 
-    fn to_client(&mut self, id: ConnId, what: ToClient) {
+    fn tell_client(&mut self, id: ConnId, what: ToClient) {
         let (now, delay) = (self.world.queue.now(), within(&mut self.world.rng, self.world.weather.client));
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| conn.is_open) else { return };
         conn.is_open = !matches!(what, ToClient::Closed);

@@ -144,7 +144,10 @@ impl Simulation {
     }
 
     fn bring(&mut self, to: Place, input: LinkInput) {
-        if let LinkInput::Called(_) | LinkInput::Parcel(_, Parcel::Answer | Parcel::Greet(_)) | LinkInput::Note(_, Note::Close) = input {
+        if let LinkInput::Called(_)
+        | LinkInput::Parcel(_, Parcel::Answer | Parcel::Greet(_))
+        | LinkInput::Note(_, Note::Close) = input
+        {
             self.world.tell(|| format!("to shard {} of n{}: {input:?}", to.shard, to.node));
         }
         if let Some(shard) = self.shard_mut(to) {

@@ -35,7 +35,7 @@ impl Simulation {
         let Some(conn) = self.publishers[index].conn else { return self.connect_publisher(index) };
         let waits = self.publishers[index].unacknowledged.front().is_some_and(|(_, at)| now.since(*at) > PATIENCE);
         if waits || (self.clients_begin && self.world.rng.below(200) == 0) {
-            self.to_server(conn, ToServer::Broken);
+            self.tell_server(conn, ToServer::Broken);
             self.publishers[index].conn = None;
             return;
         }
@@ -53,7 +53,7 @@ impl Simulation {
         publisher.unacknowledged.push_back((mark, now));
         self.checks.delivery.published(mark, now);
         self.world.report.published += 1;
-        self.to_server(conn, ToServer::Publish(mark));
+        self.tell_server(conn, ToServer::Publish(mark));
     }
 
     fn connect_publisher(&mut self, index: usize) {
@@ -63,10 +63,10 @@ impl Simulation {
         publisher.conn = Some(conn);
         publisher.unacknowledged.iter_mut().for_each(|(_, at)| *at = now);
         let again: Vec<Mark> = publisher.waits_for().collect();
-        self.to_server(conn, ToServer::Open);
+        self.tell_server(conn, ToServer::Open);
         for mark in again {
             self.world.report.published_again += 1;
-            self.to_server(conn, ToServer::Publish(mark));
+            self.tell_server(conn, ToServer::Publish(mark));
         }
     }
 
@@ -89,7 +89,10 @@ impl Simulation {
                     self.world.report.refused += 1;
                     let at = self.checks.delivery.published_at(*mark);
                     let since = self.seen.led_since.filter(|since| at > Some(*since));
-                    assert!(since.is_none(), "{mark:?}, published at {at:?}, is refused, and all is well since {since:?}");
+                    assert!(
+                        since.is_none(),
+                        "{mark:?}, published at {at:?}, is refused, and all is well since {since:?}"
+                    );
                     self.checks.delivery.refused(*mark);
                 }
             }

@@ -91,7 +91,8 @@ impl Shard {
         let (message, publish) = (mark.message(), self.enter_publish(Waiter::Client(conn, mark)));
         if mark.is_retained() {
             self.open_part(publish);
-            let (req, tenant) = (self.await_completion(Awaited::Part { publish, is_retained: true }), self.tenant.clone());
+            let (req, tenant) =
+                (self.await_completion(Awaited::Part { publish, is_retained: true }), self.tenant.clone());
             self.services.set(self.now, req, &tenant, publisher, &message);
         }
         self.route(message, publish, Scope::Everywhere);

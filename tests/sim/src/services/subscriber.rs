@@ -86,7 +86,7 @@ impl Simulation {
             // The first connection stays: somebody has to end it.
             40..=43 => self.connect_subscriber(index),
             44..=47 => {
-                self.to_server(conn, ToServer::Disconnect);
+                self.tell_server(conn, ToServer::Disconnect);
                 self.leaves(index);
             }
             _ => {}
@@ -97,12 +97,12 @@ impl Simulation {
         let now = self.world.queue.now();
         self.subscribers[index].asked.insert(filter, now);
         self.world.report.subscriptions += 1;
-        self.to_server(conn, what);
+        self.tell_server(conn, what);
     }
 
     /// It gives the connection up.
     fn abandon(&mut self, index: usize, conn: ConnId) {
-        self.to_server(conn, ToServer::Broken);
+        self.tell_server(conn, ToServer::Broken);
         self.leaves(index);
     }
 
@@ -118,7 +118,7 @@ impl Simulation {
         self.leaves(index);
         self.subscribers[index].phase = Phase::Connecting(conn, self.world.queue.now());
         self.world.report.connects += 1;
-        self.to_server(conn, ToServer::Attach(client));
+        self.tell_server(conn, ToServer::Attach(client));
     }
 
     /// It hears something over one of its connections.

@@ -32,8 +32,7 @@ pub(crate) struct Mark {
 impl Mark {
     /// The message.
     pub(crate) fn message(self) -> Arc<Message> {
-        let payload: Vec<u8> =
-            [self.publisher, self.topic, self.seq].into_iter().flat_map(u32::to_le_bytes).collect();
+        let payload: Vec<u8> = [self.publisher, self.topic, self.seq].into_iter().flat_map(u32::to_le_bytes).collect();
         let view = MessageView {
             topic: TOPICS[self.topic as usize],
             properties: &[],

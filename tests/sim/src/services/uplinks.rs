@@ -180,7 +180,8 @@ impl Shard {
     fn dialled(&mut self, link: LinkId, peer: Hello) {
         let dial = self.uplinks.dials.iter_mut().find(|(_, dial)| dial.link == Some(link));
         let Some((&node, dial)) = dial else { return self.close_link(link) };
-        let expected = self.uplinks.nodes.get(node).is_some_and(|node| (node.id, node.nonce) == (peer.node, peer.nonce));
+        let expected =
+            self.uplinks.nodes.get(node).is_some_and(|node| (node.id, node.nonce) == (peer.node, peer.nonce));
         if expected {
             dial.delay = DIAL_AGAIN.0;
             self.open_link(link, Via::To(node));

@@ -17,13 +17,7 @@ fn two_nodes(ranges: u16) -> Cluster {
 
 /// A shard of node 1 hears whether node 0 lives.
 fn hear(cluster: &mut Cluster, shard: u16, lives: bool) {
-    let other = Node {
-        idx: idx(0),
-        id: NodeId(100),
-        nonce: 1,
-        address: ([127, 0, 0, 1], 1).into(),
-        shards: 1,
-    };
+    let other = Node { idx: idx(0), id: NodeId(100), nonce: 1, address: ([127, 0, 0, 1], 1).into(), shards: 1 };
     let others = if lives { vec![other] } else { Vec::new() };
     let nodes = Arc::new(Nodes { me: NodeId(101), others, members: vec![NodeId(100), NodeId(101)] });
     cluster.call(1, ShardId(shard), |services, now, _| services.set_nodes(now, &nodes));
@@ -96,9 +90,8 @@ fn what_a_node_claims_after_its_return_is_not_forgotten_with_what_it_claimed_bef
     let mut cluster = two_nodes(1);
     come_back_to_the_first_shard(&mut cluster);
     let claim = Remote::Leads { range: 0, term: 1 }.encode();
-    let read = cluster.call(1, ShardId(0), |services, now, _| {
-        services.receive_remote(now, Via::To(idx(0)), None, &claim)
-    });
+    let read =
+        cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, Via::To(idx(0)), None, &claim));
     assert!(read && cluster.nodes[1].shards[0].is_complete());
     come_back_to_the_second_shard(&mut cluster);
     cluster.settle();

@@ -69,7 +69,8 @@ impl Delivery {
 
     /// A message is published for the first time.
     pub(crate) fn published(&mut self, mark: Mark, at: Moment) {
-        let promised: BTreeSet<usize> = (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic, at)).collect();
+        let promised: BTreeSet<usize> =
+            (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic, at)).collect();
         let owed = promised.clone();
         self.sent.insert(mark, Sent { at, promised, owed, is_acknowledged: false });
     }
@@ -101,10 +102,7 @@ impl Delivery {
         let is_promised = sent.promised.contains(&session);
         let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
         let last = seen.last().copied();
-        if seen.insert(mark.seq)
-            && is_promised
-            && last.is_some_and(|last| last > mark.seq)
-        {
+        if seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq) {
             assert!(!self.is_ordered, "subscriber {session} sees {mark:?} for the first time after {last:?}");
             self.overtaken += 1;
         }
@@ -117,14 +115,14 @@ impl Delivery {
 
     /// After everything has had its time: who misses what.
     pub(crate) fn check_all_received(&self) {
-        for (mark, sent) in self.sent.iter().filter(|(_, sent)| sent.is_acknowledged && !sent.owed.is_empty()) {
-            let session = *sent.owed.first().expect("just seen");
-            let filters: Vec<_> = self.sessions[session].filters.keys().map(|filter| FILTERS[*filter]).collect();
-            let topic = TOPICS[mark.topic as usize];
-            panic!(
-                "{mark:?} to {topic}, published at {} and acknowledged, never came to subscribers {:?}; {session} has {filters:?}",
-                sent.at, sent.owed
-            );
-        }
+        let missed = |(_, sent): &(&Mark, &Sent)| sent.is_acknowledged && !sent.owed.is_empty();
+        let Some((mark, sent)) = self.sent.iter().find(missed) else { return };
+        let filters = |session: &usize| {
+            let filters = self.sessions[*session].filters.keys().map(|filter| FILTERS[*filter]);
+            (*session, filters.collect::<Vec<_>>())
+        };
+        let owed: Vec<_> = sent.owed.iter().map(filters).collect();
+        let (topic, at) = (TOPICS[mark.topic as usize], sent.at);
+        panic!("{mark:?} to {topic}, published at {at} and acknowledged, never came to subscribers {owed:?}");
     }
 }
