@@ -16,20 +16,20 @@ fn run(seeds: std::ops::Range<u64>, options: &Options) -> Report {
 
 #[test]
 fn three_nodes_keep_their_promises_and_everything_that_can_happen_does() {
-    let report = run(0..10, &Options::new(3, 1));
+    let report = run(0..6, &Options::new(3, 1));
     let never: Vec<_> = report.counts().into_iter().filter(|(_, count)| *count == 0).collect();
     assert_eq!(never, [], "the faults and the work that were meant to happen");
-    assert_eq!(report.episodes, 10);
+    assert_eq!(report.episodes, 6);
 }
 
 #[test]
 fn five_nodes_keep_their_promises() {
-    assert_eq!(run(0..3, &Options::new(5, 1)).episodes, 3);
+    assert_eq!(run(0..1, &Options::new(5, 1)).episodes, 1);
 }
 
 #[test]
 fn one_node_keeps_its_promises() {
-    assert_eq!(run(0..3, &Options::new(1, 1)).episodes, 3);
+    assert_eq!(run(0..1, &Options::new(1, 1)).episodes, 1);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn equal_seeds_give_equal_traces_and_others_give_others() {
 #[test]
 fn without_faults_everything_is_acknowledged_and_nothing_overtakes() {
     let without = Kind::ALL.map(|(kind, _)| kind).to_vec();
-    let report = run(0..4, &Options { without, ..Options::new(3, 1) });
+    let report = run(0..1, &Options { without, ..Options::new(3, 1) });
     assert_eq!((report.crashes, report.cuts, report.freezes, report.overtaken, report.refused), (0, 0, 0, 0, 0));
     assert!(report.acknowledged > 0 && report.received > report.acknowledged);
 }
