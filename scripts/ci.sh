@@ -108,9 +108,12 @@ fuzz() {
     done
 }
 
-# `cargo test` runs a few seeds; here it is a hundred of ten virtual minutes, and every planted mistake must be found.
+# `cargo test` runs a few seeds; here it is a hundred of ten virtual minutes of Raft, and a few dozen episodes of the services over it; and every
+# planted mistake must be found.
 simulate() {
     cargo run --release --locked --quiet -p bifro-sim -- --seeds 100 --minutes 10 --nodes 3 &&
+        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 20 --nodes 3 &&
+        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 8 --nodes 5 &&
         cargo test --release --locked --quiet -p bifro-sim --features mutations --test mutations &&
         cargo clippy -p bifro-raft -p bifro-sim --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
 }

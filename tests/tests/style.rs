@@ -51,7 +51,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("bench", &["bifro-core", "bifro-mqtt"]),
     ("tests", &["bifro-core", "bifro-mqtt", "bifro-raft", "bifro-range", "bifro-net", "bifro-store", "bifro-cmd"]),
-    ("tests/sim", &["bifro-core", "bifro-raft"]),
+    ("tests/sim", &["bifro-core", "bifro-genesis", "bifro-mqtt", "bifro-raft", "bifro-store", "bifro-swim"]),
 ];
 
 /// What tests may use besides: the driver's tests drive the real services.

@@ -171,7 +171,9 @@ impl OwnerTable {
             contest.waiting.retain(|claim| claim.conn.node != node);
         }
         let gone = self.owners.iter().filter(|owned| owned.conn.node == node);
-        let gone: Vec<_> = gone.map(|owned| (owned.key().to_key(), owned.conn)).collect();
+        let mut gone: Vec<_> = gone.map(|owned| (owned.key().to_key(), owned.conn)).collect();
+        // Any order will do, but not another one in each run.
+        gone.sort_unstable_by_key(|(_, conn)| *conn);
         for (key, conn) in gone {
             self.unregister(now, TenantKeyRef { tenant: key.tenant, name: &key.name }, conn, effects);
         }

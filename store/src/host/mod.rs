@@ -42,6 +42,8 @@ mod peers;
 mod range;
 mod restore;
 mod shard;
+#[cfg(feature = "simulation")]
+mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +54,8 @@ pub use frame::split as split_frame;
 pub use genesis::{Genesis, LedgerFile, NodeDir, random};
 pub use range::Gate;
 pub use shard::Host;
+#[cfg(feature = "simulation")]
+pub use simulated::Disk;
 
 use crate::fatal::Fatal;
 use crate::kv::{FjallBase, FjallConfig, KvEngine, SpaceLimits};
@@ -116,7 +120,8 @@ pub struct Node {
     cells: Arc<StorageCells>,
     kv: KvEngine,
     wal: Wal,
-    _dir: NodeDir,
+    /// Held as long as the storage is; there is none in the simulator.
+    _dir: Option<NodeDir>,
 }
 
 impl Node {
@@ -131,7 +136,7 @@ impl Node {
         let recovered = groups.into_iter().map(|group| (group.group, group)).collect();
         let (cells, recovered) = (Arc::new(StorageCells::new(wal.metrics())), Mutex::new(recovered));
         let (space, replication) = (config.space, config.replication);
-        Ok(Self { genesis, space, replication, recovered, cells, kv, wal, _dir: dir })
+        Ok(Self { genesis, space, replication, recovered, cells, kv, wal, _dir: Some(dir) })
     }
 
     /// Who the node is.
@@ -142,6 +147,25 @@ impl Node {
     /// Figures of the log and of all shards' spaces.
     pub fn cells(&self) -> Arc<StorageCells> {
         self.cells.clone()
+    }
+
+    /// Waits until the storage may have done something, before the shard runs; then the wake given to [`Host::open`] must unpark this thread.
+    fn wait(&self) {
+        #[cfg(feature = "simulation")]
+        if self.is_simulated() {
+            assert!(self.step(), "whoever waits for the storage has asked it for something");
+            return;
+        }
+        std::thread::park_timeout(shard::RETRY);
+    }
+
+    /// How long it has been waited for since.
+    fn waited(&self, since: std::time::Instant) -> Duration {
+        #[cfg(feature = "simulation")]
+        if self.is_simulated() {
+            return Duration::ZERO;
+        }
+        since.elapsed()
     }
 
     fn take_recovered(&self, range: RangeId) -> Option<RecoveredGroup> {

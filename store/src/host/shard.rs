@@ -156,10 +156,10 @@ impl Host {
 
     /// Waits until everything that the log holds of every range with this node as its only voter is applied. What other ranges are is for
     /// their leaders to say. The wake given to [`Host::open`] must unpark this thread.
-    pub fn recover(&mut self, started_at: Instant) {
+    pub fn recover(&mut self, storage: &Node, started_at: Instant) {
         let (clock, node) = (std::time::Instant::now(), self.genesis.node);
         loop {
-            let now = started_at + clock.elapsed();
+            let now = started_at + storage.waited(clock);
             self.poll(now);
             self.end_turn(now);
             let mut alone = self.multi.groups().filter(|group| group.membership().is_sole_voter(node));
@@ -167,7 +167,7 @@ impl Host {
                 return;
             }
             if self.is_quiet() {
-                std::thread::park_timeout(RETRY);
+                storage.wait();
             }
         }
     }
@@ -181,6 +181,7 @@ impl Host {
     /// If the range is not hosted here.
     pub fn for_each(
         &mut self,
+        storage: &Node,
         now: Instant,
         range: RangeId,
         mut take: impl FnMut(&[u8], &[u8]) -> Result<(), RecordError>,
@@ -188,7 +189,7 @@ impl Host {
         let mut from = Some(Vec::new());
         while let Some(first) = from {
             let (limit, bytes_max) = LOAD_PAGE;
-            let page = self.page(now, range, Scan { from: first, to: None, limit, bytes_max })?;
+            let page = self.page(storage, now, range, Scan { from: first, to: None, limit, bytes_max })?;
             for (key, value) in &page.pairs {
                 take(key, value).map_err(|source| HostError::Record { range, key: key.to_vec(), source })?;
             }
@@ -197,7 +198,7 @@ impl Host {
         Ok(())
     }
 
-    fn page(&mut self, now: Instant, range: RangeId, scan: Scan) -> Result<Page, HostError> {
+    fn page(&mut self, storage: &Node, now: Instant, range: RangeId, scan: Scan) -> Result<Page, HostError> {
         let hosted = self.ranges.get_mut(&range).expect("the range is hosted here");
         if hosted.space.is_all_hot() {
             return Ok(hosted.space.scan_overlay(&scan));
@@ -219,7 +220,7 @@ impl Host {
                 return answer;
             }
             if self.kv.is_quiet() {
-                std::thread::park_timeout(RETRY);
+                storage.wait();
             }
         }
     }

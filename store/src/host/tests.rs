@@ -55,7 +55,7 @@ impl Rig {
         let now = Instant::from_micros(1_000_000);
         let alone = [A, B].map(|range| (range, Membership::single(node.genesis().node)));
         let mut host = Host::open(&node, alone, wake(), hook, now).expect("replicas as they were left");
-        host.recover(now);
+        host.recover(&node, now);
         let leads = host.take_changes().iter().filter(|change| matches!(change, Change::Leads { .. })).count();
         assert_eq!(leads, 2, "a range with one voter is led once it is recovered");
         Self { host, node, fatal, now }
@@ -93,7 +93,7 @@ impl Rig {
 
     fn records(&mut self, range: RangeId) -> Records {
         let mut records = Records::new();
-        let took = self.host.for_each(self.now, range, |key, value| {
+        let took = self.host.for_each(&self.node, self.now, range, |key, value| {
             assert!(records.insert(key.to_vec(), value.to_vec()).is_none(), "each key once");
             Ok(())
         });

@@ -201,6 +201,13 @@ impl JobRunner {
         found
     }
 
+    /// Whether a job waits.
+    #[cfg(feature = "simulation")]
+    pub fn has_jobs(&self) -> bool {
+        let Benches { reads, commits, transfers, .. } = &*self.benches;
+        [reads, commits, transfers].into_iter().any(|bench| !bench.jobs.is_empty())
+    }
+
     /// Runs the oldest waiting commit or drop, past reads that wait. False if there is none.
     pub fn step_commit(&self) -> bool {
         let job = self.benches.commits.jobs.pop();

@@ -9,12 +9,13 @@
 //! sent every message, and finds out itself who listens. A subscriber waits for every live node, but for those whose link has been down for
 //! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard.
 
-use super::RangeServices;
 use super::dist::Origin;
 use super::message::{Dict, Dist, Message};
+use super::mutation::Mutation;
 use super::registrations::Mine;
 use super::telling::Telling;
 use super::wire::{Remote, Route};
+use super::{RangeServices, repeat_order};
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
 use bifro_core::nodes::{Member, Node, Nodes};
@@ -28,6 +29,14 @@ use std::sync::Arc;
 
 /// A route as a node announces it.
 pub(super) type Announced = (TenantIdx, Arc<RouteFilter>);
+
+/// What tells any two of them apart, in some order.
+type Order = (u32, Box<str>, Option<(Box<str>, bool)>);
+
+pub(super) fn order((tenant, route): &Announced) -> Order {
+    let group = route.group.as_ref().map(|group| (group.name.clone(), group.ordered));
+    (tenant.0, route.filter.clone(), group)
+}
 
 /// The link of this shard to a live node.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +113,12 @@ impl Cluster {
 
     pub(super) fn is_up(&self, node: NodeIdx) -> bool {
         matches!(self.links.get(&node), Some(Link::Up))
+    }
+
+    /// What this shard thinks of its links and what it has heard.
+    #[cfg(feature = "simulation")]
+    pub(super) fn standing(&self) -> String {
+        format!("links {:?}, complete {:?}, tellings {}", self.links, self.complete, self.tellings.len())
     }
 
     /// Nodes that a subscriber has to wait for: which rely on what this shard told them.
@@ -203,7 +218,7 @@ impl RangeServices {
         let (unanswered, linked) = (cluster.relying(), cluster.linked());
         let message = Remote::Add { token: Some(token), route: Route::from(&**route), nth };
         self.send_to_nodes(&linked, tenant, &message);
-        unanswered
+        if self.is_planted(Mutation::SubscribeAlone) { Unanswered::new() } else { unanswered }
     }
 
     /// A subscriber has gone, or never came to be.
@@ -233,8 +248,12 @@ impl RangeServices {
         if let Some(reigns) = &mut self.reigns {
             reigns.place_at = now;
         }
+        let mut come = Vec::new();
         for node in &nodes.others {
-            cluster.links.entry(node.idx).or_insert(Link::Down { since: now });
+            cluster.links.entry(node.idx).or_insert_with(|| {
+                come.push(node.idx);
+                Link::Down { since: now }
+            });
         }
         for gone in old.others.iter().filter(|node| nodes.get(node.idx).is_none()) {
             self.forget_node(now, *gone);
@@ -244,7 +263,27 @@ impl RangeServices {
         }
         self.move_registrations();
         self.ask_keepers(now);
+        self.ask_who_has_heard(&come);
         self.settle(now);
+    }
+
+    /// Each shard hears by itself who comes and goes. Of a node that has come back another one may have heard everything before this one has
+    /// even forgotten the time before.
+    fn ask_who_has_heard(&mut self, nodes: &[NodeIdx]) {
+        for &node in nodes {
+            for to in self.all_shards() {
+                self.send(to, Message::Dist(Dist::WhoHasHeard { node }));
+            }
+        }
+    }
+
+    /// Tells a shard here which shards of a node this one has heard everything of.
+    pub(super) fn tell_heard(&mut self, to: ShardId, node: NodeIdx) {
+        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
+        let here = complete.into_iter().flatten().filter(|(_, at)| **at == self.shard);
+        for shard in here.map(|(&shard, _)| shard).collect::<Vec<_>>() {
+            self.send(to, Message::Dist(Dist::Heard { node, shard, complete: true }));
+        }
     }
 
     /// Whether any node, should it live or not, may have replicas of persistent sessions.
@@ -267,19 +306,32 @@ impl RangeServices {
             host.node_down(now, gone.id);
         }
         if !self.forget_claims(node) {
-            self.remove_node(node);
+            self.remove_node(node, None);
         }
         self.release_additions(|waits_for| waits_for == node);
         self.release_replications(|waits_for| waits_for == node);
         self.lose_keeper(now, node);
     }
 
-    /// What a node that has died listened to is forgotten.
-    pub(super) fn remove_node(&mut self, node: NodeIdx) {
+    /// The links over which a node has told what it listens to.
+    pub(super) fn sessions_of(&self, node: NodeIdx) -> BTreeMap<ShardId, u32> {
+        let heard = self.cluster.iter().flat_map(|cluster| &cluster.heard).filter(|((of, _), _)| *of == node);
+        heard.map(|((_, shard), heard)| (*shard, heard.session)).collect()
+    }
+
+    /// What a node that has died listened to is forgotten; if `sessions` are given, only as far as it has been told over no later links: it may have
+    /// been taken for dead and be back by now.
+    pub(super) fn remove_node(&mut self, node: NodeIdx, sessions: Option<&BTreeMap<ShardId, u32>>) {
         let Some(cluster) = &mut self.cluster else { return };
-        let heard = cluster.heard.extract_if(|(of, _), _| *of == node).collect::<Vec<_>>();
+        let is_of_then =
+            |shard: &ShardId, heard: &Heard| sessions.is_none_or(|of| of.get(shard) == Some(&heard.session));
+        let heard = cluster.heard.extract_if(|(of, shard), heard| *of == node && is_of_then(shard, heard));
+        let mut heard = heard.collect::<Vec<_>>();
+        repeat_order(&mut heard, |((_, shard), _)| *shard);
         for ((_, shard), heard) in heard {
-            for ((tenant, route), nth) in heard.routes.into_keys() {
+            let mut routes: Vec<_> = heard.routes.into_keys().collect();
+            repeat_order(&mut routes, |(announced, nth)| (order(announced), *nth));
+            for ((tenant, route), nth) in routes {
                 self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
             }
         }
@@ -355,7 +407,9 @@ impl RangeServices {
                 }
                 cluster.find_unheard();
                 self.stop_telling(node);
-                self.drop_claims(now, node);
+                if !self.is_planted(Mutation::KeepClaims) {
+                    self.drop_claims(now, node);
+                }
                 self.lose_keeper(now, node);
             }
             Via::From(node, shard) => {
@@ -365,7 +419,9 @@ impl RangeServices {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
                 }
-                self.tell_shards_heard(node, shard, false);
+                if !self.is_planted(Mutation::TrustUnheard) {
+                    self.tell_shards_heard(node, shard, false);
+                }
             }
         }
         self.settle(now);
@@ -492,7 +548,9 @@ impl RangeServices {
         let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
         let Some(heard) = heard.filter(|heard| heard.told && heard.adding == 0) else { return };
         let session = heard.session;
-        let stale: Vec<_> = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route).collect();
+        let stale = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route);
+        let mut stale: Vec<_> = stale.collect();
+        repeat_order(&mut stale, |(announced, nth)| (order(announced), *nth));
         for ((tenant, route), nth) in stale {
             self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
         }

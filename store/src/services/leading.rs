@@ -9,10 +9,10 @@
 //! The machine is made anew for each reign, of what is committed: what an earlier one had in memory counts for nothing. It is as with a node
 //! that starts, and so sessions go on as if their connections had broken.
 
-use super::RangeServices;
 use super::message::Asked;
 use super::placement::{Step, heir, is_placed, next_step, wanted};
 use super::ranges::{Service, range_id};
+use super::{RangeServices, repeat_order};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
 use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeId, RangeIdx, Slot};
@@ -156,7 +156,9 @@ impl RangeServices {
         if let State::Loading { loader, .. } = std::mem::replace(&mut self.states[at], State::Following) {
             self.states[at] = State::Loaded { term, loader };
         }
-        for tenant in tenants.into_values() {
+        let mut tenants: Vec<_> = tenants.into_values().collect();
+        repeat_order(&mut tenants, |tenant| tenant.idx.0);
+        for tenant in tenants {
             // The driver tells all shards, before anything that this shard has for them in a later turn.
             self.complete(Completion::TenantFound { name: tenant.name.clone() });
         }
@@ -218,13 +220,17 @@ impl RangeServices {
         self.inboxes[at].machine.expect_owners(now);
     }
 
-    fn end_reign(&mut self, now: Instant, range: RangeIdx) {
+    pub(super) fn end_reign(&mut self, now: Instant, range: RangeIdx) {
         let at = self.local(range);
         let Some(term) = std::mem::replace(&mut self.states[at], State::Following).reign() else { return };
         tracing::info!(range = range.0, term, "does not lead any more");
+        let mut routes = Vec::new();
         for effect in self.inboxes[at].drop_held().collect::<Vec<_>>() {
-            if let InboxEffect::Inserted { to, .. } = effect {
-                self.refuse_insertion(to);
+            match effect {
+                InboxEffect::Inserted { to, .. } => self.refuse_insertion(to),
+                // The machine has forgotten the subscription already, and nobody else will take its route away.
+                InboxEffect::RemoveRoute { tenant, route, receiver } => routes.push(((tenant, route), receiver)),
+                _ => {}
             }
         }
         self.tell_metrics();
@@ -234,11 +240,11 @@ impl RangeServices {
         let table = std::mem::replace(&mut self.inboxes[at].machine, InboxTable::new(range, self.seed));
         let mut effects = Vec::new();
         table.retire(&mut effects);
-        let routes = effects.into_iter().filter_map(|effect| match effect {
+        routes.extend(effects.into_iter().filter_map(|effect| match effect {
             InboxEffect::RemoveRoute { tenant, route, receiver } => Some(((tenant, route), receiver)),
             _ => None,
-        });
-        self.abdicate(now, range, term, routes.collect());
+        }));
+        self.abdicate(now, range, term, routes);
     }
 
     /// The term in which a range is led here, if it is.

@@ -228,6 +228,11 @@ pub enum Dist {
         /// Known.
         complete: bool,
     },
+    /// To every shard: of which shards of a node it has heard everything. Answered by `Heard`, of each.
+    WhoHasHeard {
+        /// The node.
+        node: NodeIdx,
+    },
     /// Who is a member of a group?
     MatchGroup {
         /// Answered by `GroupMatched`.

@@ -26,6 +26,7 @@ mod inbox;
 mod leading;
 mod lookups;
 pub mod message;
+mod mutation;
 mod placement;
 mod ranges;
 mod registrations;
@@ -39,6 +40,10 @@ mod wire;
 
 pub use leading::FindTenant;
 pub use message::Message;
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
+#[cfg(not(feature = "mutations"))]
+use mutation::Mutation;
 
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
@@ -117,6 +122,8 @@ pub struct RangeServices {
     retain_effects: Vec<RetainEffect>,
     /// What the metrics have been told of dropped messages: by full queues, by expiry.
     dropped_told: (u64, u64),
+    #[cfg(feature = "mutations")]
+    mutation: Option<Mutation>,
 }
 
 /// Tenants by their numbers.
@@ -155,6 +162,13 @@ impl Placement {
     }
 }
 
+/// What comes out of a hash table comes in an order that its secret decides. None of them matters, but runs of the simulator are to be equal.
+fn repeat_order<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
+    if cfg!(feature = "simulation") {
+        items.sort_by_cached_key(key);
+    }
+}
+
 impl RangeServices {
     /// Services that keep nothing. `seed` is the same on all shards of the process, and secret.
     ///
@@ -188,13 +202,13 @@ impl RangeServices {
         let alone =
             |range| [Service::Inbox, Service::Retain].map(|of| (range_id(of, range), Membership::single(genesis.node)));
         let mut host = Host::open(node, here.clone().flat_map(alone), wake, fatal, now)?;
-        host.recover(now);
+        host.recover(node, now);
         // All of them are led here, by now and as long as this process lives.
         drop(host.take_changes());
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
-            services.load_retained(&mut host, range, now, tenant)?;
-            services.load_inboxes(&mut host, range, now, tenant)?;
+            services.load_retained((node, &mut host), range, now, tenant)?;
+            services.load_inboxes((node, &mut host), range, now, tenant)?;
         }
         services.host = Some(host);
         Ok(services)
@@ -224,10 +238,10 @@ impl RangeServices {
             [(inboxes, placement::founding(inboxes, &genesis.founders)), retained]
         };
         let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal.clone(), now)?;
-        host.recover(now);
+        host.recover(node, now);
         let mut services = Self::new(placement, genesis.ranges, genesis.seed);
         for range in here {
-            services.load_retained(&mut host, range, now, &*tenant)?;
+            services.load_retained((node, &mut host), range, now, &*tenant)?;
             services.states.push(State::Following);
         }
         services.host = Some(host);
@@ -240,7 +254,7 @@ impl RangeServices {
 
     fn load_retained(
         &mut self,
-        host: &mut Host,
+        (node, host): (&Node, &mut Host),
         range: RangeIdx,
         now: Instant,
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
@@ -248,19 +262,19 @@ impl RangeServices {
         let at = self.local(range);
         let retained = &mut self.retained[at].machine;
         *retained = RetainTable::durable();
-        host.for_each(now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
+        host.for_each(node, now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
     }
 
     fn load_inboxes(
         &mut self,
-        host: &mut Host,
+        (node, host): (&Node, &mut Host),
         range: RangeIdx,
         now: Instant,
         tenant: &dyn Fn(&str) -> Arc<TenantCtx>,
     ) -> Result<(), HostError> {
         let at = self.local(range);
         let mut loader = Loader::new(InboxTable::durable(range, self.seed));
-        host.for_each(now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
+        host.for_each(node, now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
         let mut effects = Vec::new();
         self.inboxes[at].machine = loader.finish(now, None, &mut effects);
         self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));
@@ -302,7 +316,24 @@ impl RangeServices {
             inbox_effects: Vec::new(),
             retain_effects: Vec::new(),
             dropped_told: (0, 0),
+            #[cfg(feature = "mutations")]
+            mutation: None,
         }
+    }
+
+    /// Where this shard stands, for whoever looks for the reason that something is not as it should be.
+    #[cfg(feature = "simulation")]
+    pub fn standing(&self) -> String {
+        let unclaimed: Vec<_> = self.reigns.iter().flat_map(|reigns| reigns.unclaimed()).collect();
+        let cluster = self.cluster.as_ref().map(|cluster| cluster.standing()).unwrap_or_default();
+        let additions: Vec<_> = self.additions.iter().take(4).map(|(_, addition)| addition).collect();
+        let held = self.inboxes.iter().map(|range| (range.idx, range.held(), range.machine.totals().messages));
+        let held: Vec<_> = held.collect();
+        format!(
+            "unclaimed {unclaimed:?}; states {:?}; {cluster}; additions {}, as {additions:?}; held {held:?}",
+            self.states,
+            self.additions.len()
+        )
     }
 
     /// The shard that has the routes that begin with `level`; the same whichever shard asks.
@@ -378,8 +409,11 @@ impl RangeServices {
         let at = self.local(range);
         let mut effects = std::mem::take(&mut self.inbox_effects);
         call(&mut self.inboxes[at].machine, &self.tenants, &mut effects);
+        let answers_at_once = self.is_planted(Mutation::AnswerAtOnce);
         if let Some(host) = &mut self.host {
-            self.inboxes[at].gate(host, &mut effects);
+            if !answers_at_once {
+                self.inboxes[at].gate(host, &mut effects);
+            }
             self.inboxes[at].record_many(host);
         }
         self.carry_out_inbox(range, &mut effects);
@@ -559,7 +593,7 @@ impl Services for RangeServices {
     }
 
     fn is_complete(&self) -> bool {
-        self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete())
+        self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete()) || self.is_planted(Mutation::RouteUnled)
     }
 
     fn is_replicated(&self) -> bool {

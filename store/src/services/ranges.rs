@@ -72,6 +72,12 @@ impl<M: Machine> Range<M> {
         std::mem::take(&mut self.held).into_iter().map(|(_, effect)| effect)
     }
 
+    /// How many effects wait.
+    #[cfg(feature = "simulation")]
+    pub(super) fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Hands changes to the host before the turn ends, if they are many: they are one entry, which has to travel.
     pub(super) fn record_many(&mut self, host: &mut Host) {
         if self.machine.changes().is_some_and(|changes| changes.len() >= ENTRY_BYTES) {

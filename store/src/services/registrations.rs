@@ -2,9 +2,9 @@
 //! each shard names the client ids of its connections again where they belong now. Two connections with one id, made while nodes disagreed or could not
 //! reach each other, meet there, and one has to go.
 
-use super::RangeServices;
 use super::message::{Dict, Message};
 use super::wire::Remote;
+use super::{RangeServices, repeat_order};
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
 use bifro_core::ids::{ConnRef, NodeIdx, ReqId, Slot, TenantIdx};
 use bifro_core::ports::Via;
@@ -128,6 +128,7 @@ impl RangeServices {
                 moved.push((slot, before, mine.client.clone(), mine.tenant));
             }
         }
+        repeat_order(&mut moved, |(slot, ..)| *slot);
         for (slot, before, client, tenant) in moved {
             let conn = ConnRef { node: NodeIdx::HERE, shard: self.shard, slot };
             self.unname(before, conn, &client, tenant);

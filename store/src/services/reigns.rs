@@ -29,12 +29,15 @@
 //! sight of a node which lives. A connection that has no leader for [`INBOX_ORPHANED_MAX`], or is refused, has to go; one
 //! that would attach hears that the service is unavailable.
 
-use super::RangeServices;
+mod ties;
+
 use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
+use super::mutation::Mutation;
 use super::ranges::{Service, range_id};
 use super::wire::{Remote, RemoteInbox};
+use super::{RangeServices, repeat_order};
 use crate::fatal::Fatal;
 use crate::host::StorageCells;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
@@ -44,47 +47,13 @@ use bifro_core::time::Instant;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use ties::{Attachment, Orphaned};
 
 /// That a node leads a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     term: u64,
     node: NodeIdx,
-}
-
-/// A connection's tie to its inbox.
-#[derive(Clone, Copy, Debug)]
-struct Attachment {
-    range: RangeIdx,
-    tie: Tie,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tie {
-    /// The range's leader knows of the connection.
-    Firm,
-    /// The leader that knew of it is none any more, and there is no other.
-    Loose,
-    /// The driver has been asked what the connection has in hand, for the next leader.
-    Asked,
-}
-
-/// A range that nobody claims.
-#[derive(Clone, Copy, Debug)]
-enum Orphaned {
-    /// For so short a time that it is worth waiting.
-    Since(Instant),
-    /// For longer than [`INBOX_ORPHANED_MAX`].
-    Long,
-}
-
-impl Orphaned {
-    fn is_long_at(self) -> Option<Instant> {
-        match self {
-            Self::Since(since) => Some(since + INBOX_ORPHANED_MAX),
-            Self::Long => None,
-        }
-    }
 }
 
 /// A shard of another node whose link arrives here.
@@ -102,6 +71,15 @@ struct Withdrawal {
     /// Shards of this node that have not said yet that all their peers know.
     unconfirmed: usize,
     routes: Vec<(Announced, Receiver)>,
+}
+
+/// A node that has died, if not for good.
+#[derive(Debug, Default)]
+struct Forgetting {
+    /// Answers to come from shards that may still count on its claims.
+    unanswered: usize,
+    /// The links over which it has told its routes until then.
+    sessions: BTreeMap<ShardId, u32>,
 }
 
 /// See the module's page.
@@ -125,8 +103,8 @@ pub(super) struct Reigns {
     withdrawals: Vec<Withdrawal>,
     /// When it is looked again whether replicas are where they belong.
     pub(super) place_at: Instant,
-    /// Nodes that have died, and how many shards still count on their claims.
-    forgetting: BTreeMap<NodeIdx, usize>,
+    /// Nodes that have died.
+    forgetting: BTreeMap<NodeIdx, Forgetting>,
     /// For what is loaded when a reign begins.
     pub(super) find_tenant: FindTenant,
     pub(super) fatal: Fatal,
@@ -184,6 +162,12 @@ impl Reigns {
         self.claims.get(range.0 as usize)?.iter().max().copied()
     }
 
+    /// Ranges that nobody leads.
+    #[cfg(feature = "simulation")]
+    pub(super) fn unclaimed(&self) -> impl Iterator<Item = RangeIdx> {
+        (0..).map(RangeIdx).zip(&self.claims).filter(|(_, claims)| claims.is_empty()).map(|(range, _)| range)
+    }
+
     /// Ranges this node leads.
     fn led_here(&self) -> Vec<(RangeIdx, u64)> {
         let here = |claims: &SmallVec<[Claim; 2]>| claims.iter().find(|claim| claim.node == NodeIdx::HERE).copied();
@@ -239,45 +223,10 @@ impl RangeServices {
         reigns.asked.remove(&key)
     }
 
-    /// A connection has its inbox.
-    pub(super) fn note_attached(&mut self, conn: Slot, range: RangeIdx) {
-        if let Some(reigns) = &mut self.reigns {
-            reigns.attached.insert(conn, Attachment { range, tie: Tie::Firm });
-        }
-    }
-
-    /// A connection says what it has in hand. False if there is nobody to hear it: it will be asked again.
-    pub(super) fn note_reattached(&mut self, conn: Slot) -> bool {
-        let Some(reigns) = &mut self.reigns else { return false };
-        let Some(&Attachment { range, tie: Tie::Asked }) = reigns.attached.get(&conn) else { return false };
-        let tie = if reigns.leader(range).is_some() { Tie::Firm } else { Tie::Loose };
-        reigns.attached.insert(conn, Attachment { range, tie });
-        tie == Tie::Firm
-    }
-
-    /// Whether a connection takes what the leader in this term pushes to it.
-    pub(super) fn is_attached(&self, conn: Slot, term: u64) -> bool {
-        self.has_tie(conn, term, |tie| tie == Tie::Firm)
-    }
-
-    /// Whether a connection has to do with the leader in this term at all.
-    pub(super) fn counts_on(&self, conn: Slot, term: u64) -> bool {
-        self.has_tie(conn, term, |_| true)
-    }
-
-    fn has_tie(&self, conn: Slot, term: u64, is_meant: impl Fn(Tie) -> bool) -> bool {
-        let Some(reigns) = &self.reigns else { return false };
-        reigns.attached.get(&conn).is_some_and(|of| is_meant(of.tie) && reigns.is_led_in(of.range, term))
-    }
-
-    /// It gives it up. False if it has lost it already.
-    pub(super) fn note_detached(&mut self, conn: Slot) -> bool {
-        self.reigns.as_mut().is_none_or(|reigns| reigns.attached.remove(&conn).is_some())
-    }
-
     /// True if the topic is asked for later.
     pub(super) fn puts_off(&mut self, req: ReqId, tenant: TenantIdx, topic: &str) -> bool {
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| !reigns.is_complete()) else { return false };
+        let waits = !self.is_planted(Mutation::RouteUnled);
+        let Some(reigns) = self.reigns.as_mut().filter(|reigns| waits && !reigns.is_complete()) else { return false };
         reigns.topics.push((req, tenant, topic.into()));
         true
     }
@@ -326,65 +275,6 @@ impl RangeServices {
         }
         self.move_inboxes(range, after.is_some());
         self.go_on_matching();
-    }
-
-    /// Connections whose inboxes are in the range have another leader, if there `is_led`.
-    fn move_inboxes(&mut self, range: RangeIdx, is_led: bool) {
-        let (Some(reigns), shard) = (&mut self.reigns, self.shard) else { return };
-        let mut asked = Vec::new();
-        for (&slot, attachment) in reigns.attached.iter_mut().filter(|(_, of)| of.range == range) {
-            match attachment.tie {
-                Tie::Firm | Tie::Loose if is_led => {
-                    attachment.tie = Tie::Asked;
-                    asked.push(slot);
-                }
-                Tie::Firm => attachment.tie = Tie::Loose,
-                Tie::Loose | Tie::Asked => {}
-            }
-        }
-        for slot in asked {
-            self.complete(Completion::InboxMoved { conn: ConnRef { node: NodeIdx::HERE, shard, slot } });
-        }
-    }
-
-    /// Whoever has waited too long for a leader hears it: connections have to go, and who would attach is refused.
-    pub(super) fn give_up_orphaned(&mut self, now: Instant) {
-        let (Some(reigns), shard) = (&mut self.reigns, self.shard) else { return };
-        let mut due = BTreeSet::new();
-        for (&range, orphaned) in &mut reigns.orphaned {
-            if orphaned.is_long_at().is_some_and(|at| at <= now) {
-                *orphaned = Orphaned::Long;
-                due.insert(range);
-            }
-        }
-        if due.is_empty() {
-            return;
-        }
-        let lost: Vec<_> = reigns.attached.extract_if(|_, of| due.contains(&of.range)).collect();
-        let is_refused = |(_, range): &Key, request: &mut Request| {
-            due.contains(range) && matches!(request, Request::Attach { .. } | Request::Discard { .. })
-        };
-        let refused: Vec<_> = reigns.asked.extract_if(.., is_refused).collect();
-        tracing::warn!(ranges = ?due, "no leader for too long: is a majority of the nodes that have their replicas alive, and reachable from here?");
-        for (slot, _) in lost {
-            self.complete(Completion::InboxLost { conn: ConnRef { node: NodeIdx::HERE, shard, slot } });
-        }
-        for (_, request) in refused {
-            self.refuse_attach(&request);
-        }
-    }
-
-    /// True if a connection would attach and there has been no leader for long.
-    fn refuses(&mut self, now: Instant, range: RangeIdx, request: &Request) -> bool {
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.leader(range).is_none()) else { return false };
-        let orphaned = *reigns.orphaned.entry(range).or_insert(Orphaned::Since(now));
-        matches!(orphaned, Orphaned::Long) && self.refuse_attach(request)
-    }
-
-    fn refuse_attach(&mut self, request: &Request) -> bool {
-        let (Request::Attach { req, .. } | Request::Discard { req, .. }) = request else { return false };
-        self.complete(Completion::Attached { req: *req, result: Err(PortError::Unavailable) });
-        true
     }
 
     fn ask_again_of(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
@@ -448,7 +338,12 @@ impl RangeServices {
                 }
             }
             Reign::Forget { node } => {
-                self.drop_claims(now, node);
+                let is_back = self.cluster.as_ref().is_some_and(|cluster| cluster.is_up(node));
+                // Another shard may hear late of a death that was none. What the node has claimed since it is back would not be said again. Should
+                // this shard be the late one, it is to hear next that nobody has heard the node, and sends it everything.
+                if from == self.shard || !is_back {
+                    self.drop_claims(now, node);
+                }
                 self.send(from, Message::Reign(Reign::Forgotten { node }));
             }
             Reign::Forgotten { node } => self.handle_forgotten(node),
@@ -519,8 +414,12 @@ impl RangeServices {
 
     /// A node has died: its routes may go when nobody here counts on its claims. False if they may go at once.
     pub(super) fn forget_claims(&mut self, node: NodeIdx) -> bool {
+        let sessions = self.sessions_of(node);
         let Some(reigns) = &mut self.reigns else { return false };
-        reigns.forgetting.insert(node, usize::from(self.shards));
+        let forgetting = reigns.forgetting.entry(node).or_default();
+        // It may have died before, and been back, since the last of them has answered.
+        forgetting.unanswered += usize::from(self.shards);
+        forgetting.sessions = sessions;
         reigns.peers.retain(|(of, _)| *of != node);
         for peers in reigns.unconfirmed.values_mut() {
             peers.retain(|(of, _)| *of != node);
@@ -536,11 +435,12 @@ impl RangeServices {
 
     fn handle_forgotten(&mut self, node: NodeIdx) {
         let Some(reigns) = &mut self.reigns else { return };
-        let Some(unanswered) = reigns.forgetting.get_mut(&node) else { return };
-        *unanswered -= 1;
-        if *unanswered == 0 {
-            reigns.forgetting.remove(&node);
-            self.remove_node(node);
+        let Some(forgetting) = reigns.forgetting.get_mut(&node) else { return };
+        forgetting.unanswered -= 1;
+        if forgetting.unanswered == 0
+            && let Some(forgetting) = reigns.forgetting.remove(&node)
+        {
+            self.remove_node(node, Some(&forgetting.sessions));
         }
     }
 

@@ -1,8 +1,8 @@
 //! Telling another node everything that this shard has for it, when its link has come up: a few at a time, so that turns stay short.
 
-use super::RangeServices;
-use super::cluster::Announced;
+use super::cluster::{Announced, order};
 use super::wire::{Offer, Remote, Route};
+use super::{RangeServices, repeat_order};
 use bifro_core::ids::{NodeIdx, Slot, TenantIdx};
 use bifro_core::ports::Via;
 use bifro_range::retain::Version;
@@ -33,9 +33,12 @@ impl RangeServices {
         let Some(cluster) = &mut self.cluster else { return };
         let kept = self.retained.iter().filter(|_| has_copies);
         let versions = kept.flat_map(|range| range.machine.versions());
-        let topics: Vec<_> = versions.map(|(tenant, topic, version)| (tenant, Arc::from(topic), version)).collect();
-        let routes: Vec<_> = cluster.announced.keys().cloned().collect();
-        let names: Vec<_> = cluster.named_at(node).collect();
+        let mut topics: Vec<_> = versions.map(|(tenant, topic, version)| (tenant, Arc::from(topic), version)).collect();
+        let mut routes: Vec<_> = cluster.announced.keys().cloned().collect();
+        let mut names: Vec<_> = cluster.named_at(node).collect();
+        repeat_order(&mut topics, |(tenant, topic, _): &(TenantIdx, Arc<str>, Version)| (tenant.0, topic.clone()));
+        repeat_order(&mut routes, order);
+        repeat_order(&mut names, |slot| *slot);
         let (routes, names, topics) = (routes.into_iter(), names.into_iter(), topics.into_iter());
         cluster.tellings.push_back(Telling { node, routes, is_told: false, names, topics });
         self.go_on_telling();

@@ -29,6 +29,8 @@ mod reader;
 mod shared;
 mod space;
 mod spans;
+#[cfg(feature = "simulation")]
+mod stepped;
 mod tail;
 mod writer;
 
@@ -38,6 +40,8 @@ pub use error::{OpenError, WalError};
 pub use metrics::WalMetrics;
 pub use port::{Token, WalEvent, WalPort};
 pub use space::{Space, free_bytes};
+#[cfg(feature = "simulation")]
+pub use stepped::MemoryLog;
 
 use crate::data_dir::DataDir;
 use crate::fatal::{Fatal, Wake};
@@ -71,6 +75,9 @@ impl RecoveredGroup {
 pub struct Wal {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    /// What happens in the place of threads.
+    #[cfg(feature = "simulation")]
+    steps: Option<stepped::Steps>,
 }
 
 impl Wal {
@@ -90,14 +97,23 @@ impl Wal {
         for found in &groups {
             spans.recovered(found.group, found.entries.start, found.entries.end);
         }
-        let shared = Arc::new(Shared::new(config, log, fatal));
-        let writer = writer::Writer::new(shared.clone(), gauge, spans);
-        let (reader, purger) = (shared.clone(), shared.clone());
-        let mut wal = Self { shared, threads: Vec::new() };
+        let (shared, log) = (Arc::new(Shared::new(config, fatal)), Arc::new(log));
+        let writer = writer::Writer::new(shared.clone(), log.clone(), gauge, spans);
+        let (reader, purger) = ((shared.clone(), log.clone()), (shared.clone(), log));
+        let mut wal = Self::without_threads(shared);
         wal.start("wal-writer", move || writer.run()).map_err(failed)?;
-        wal.start("wal-reader", move || reader::run(&reader)).map_err(failed)?;
-        wal.start("wal-purger", move || purger::run(&purger)).map_err(failed)?;
+        wal.start("wal-reader", move || reader::run(&reader.0, &reader.1)).map_err(failed)?;
+        wal.start("wal-purger", move || purger::run(&purger.0, &purger.1)).map_err(failed)?;
         Ok((wal, groups))
+    }
+
+    fn without_threads(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            threads: Vec::new(),
+            #[cfg(feature = "simulation")]
+            steps: None,
+        }
     }
 
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
@@ -122,6 +138,8 @@ impl Wal {
         let caller = std::thread::current();
         let mut port = self.port(Arc::new(move || caller.unpark()));
         assert!(port.read(0, group, range, bytes_max), "a fresh port has no reads outstanding");
+        #[cfg(feature = "simulation")]
+        self.answer_reads();
         let mut events = Vec::new();
         loop {
             port.poll(&mut events);

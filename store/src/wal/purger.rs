@@ -2,23 +2,21 @@
 
 use super::batch::GroupId;
 use super::port::WalEvent;
-use super::shared::Shared;
+use super::shared::{Log, Shared};
 
 /// The thread.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &Shared, log: &Log) {
     while !shared.is_stopping() && !shared.is_dead() {
         shared.purger.sleep(shared.config.purge_interval, || shared.is_stopping());
         if shared.is_stopping() {
             return;
         }
-        purge(shared);
+        purge(shared, log);
     }
 }
 
-fn purge(shared: &Shared) {
-    let Some(result) = shared.guarded("syncing a rewritten file", super::shared::Log::purge_expired_files) else {
-        return;
-    };
+fn purge(shared: &Shared, log: &Log) {
+    let Some(result) = shared.guarded(log, "syncing a rewritten file", Log::purge_expired_files) else { return };
     shared.metrics.wal_purges.add(1);
     match result {
         Ok(pinning) => {

@@ -3,7 +3,7 @@
 use super::batch::{GroupId, WalEntry};
 use super::error::WalError;
 use super::port::{Lane, WalEvent};
-use super::shared::{Framing, Shared, checked};
+use super::shared::{Framing, Log, Shared, checked};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,10 @@ const ENTRIES_MAX: u64 = 16_384;
 const ATTEMPTS: usize = 4;
 
 /// The thread.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &Shared, log: &Log) {
     loop {
         while let Some(ask) = shared.reads.pop() {
-            let result = read(shared, ask.group, ask.range, ask.bytes_max);
+            let result = read(shared, log, ask.group, ask.range, ask.bytes_max);
             ask.lane.tell(WalEvent::Entries { request: ask.request, group: ask.group, result });
         }
         if shared.is_stopping() {
@@ -44,17 +44,18 @@ pub(super) fn run(shared: &Shared) {
 /// [`WalError::Compacted`], [`WalError::NotFound`], [`WalError::Corrupt`], [`WalError::Io`].
 pub(super) fn read(
     shared: &Shared,
+    log: &Log,
     group: GroupId,
     range: Range<u64>,
     bytes_max: usize,
 ) -> Result<Vec<WalEntry>, WalError> {
-    let mut result = attempt(shared, group, &range, bytes_max);
+    let mut result = attempt(shared, log, group, &range, bytes_max);
     // Between finding an entry's place and reading it, its file may have been rewritten and cleared. Real damage stays.
     for _ in 1..ATTEMPTS {
         if !matches!(result, Err(WalError::Corrupt(_) | WalError::Io(_))) {
             break;
         }
-        result = attempt(shared, group, &range, bytes_max);
+        result = attempt(shared, log, group, &range, bytes_max);
     }
     shared.metrics.wal_reads.add(1);
     match &result {
@@ -68,8 +69,14 @@ pub(super) fn read(
     result
 }
 
-fn attempt(shared: &Shared, group: GroupId, range: &Range<u64>, bytes_max: usize) -> Result<Vec<WalEntry>, WalError> {
-    let (Some(first), Some(last)) = (shared.log.first_index(group.0), shared.log.last_index(group.0)) else {
+fn attempt(
+    shared: &Shared,
+    log: &Log,
+    group: GroupId,
+    range: &Range<u64>,
+    bytes_max: usize,
+) -> Result<Vec<WalEntry>, WalError> {
+    let (Some(first), Some(last)) = (log.first_index(group.0), log.last_index(group.0)) else {
         return Err(WalError::NotFound);
     };
     if range.start < first {
@@ -80,16 +87,15 @@ fn attempt(shared: &Shared, group: GroupId, range: &Range<u64>, bytes_max: usize
         return Err(WalError::NotFound);
     }
     let mut stored = Vec::new();
-    let mut fetch = |log: &super::shared::Log| {
-        log.fetch_entries_to::<Framing>(group.0, range.start, end, Some(bytes_max), &mut stored)
-    };
+    let mut fetch =
+        |log: &Log| log.fetch_entries_to::<Framing>(group.0, range.start, end, Some(bytes_max), &mut stored);
     // The engine verifies the checksum of every block it reads, and panics on an entry with a foreign index inside an intact one.
-    let fetched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fetch(&shared.log)));
+    let fetched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| fetch(log)));
     match fetched {
         Ok(Ok(_)) => checked(stored, range.start).map_err(WalError::Corrupt),
         // Compacted since the look above.
         Ok(Err(raft_engine::Error::EntryCompacted)) => {
-            Err(WalError::Compacted { first: shared.log.first_index(group.0).unwrap_or(last + 1) })
+            Err(WalError::Compacted { first: log.first_index(group.0).unwrap_or(last + 1) })
         }
         Ok(Err(error)) => Err(WalError::from_engine(&error, || (0, shared.config.reserve_bytes))),
         Err(panic) => Err(WalError::Corrupt(crate::fatal::panic_message(&*panic).to_owned())),

@@ -31,10 +31,9 @@ impl MessageExt for Framing {
 /// The engine on our files.
 pub(super) type Log = Engine<LogFiles>;
 
-/// One per log.
+/// One per log: what its threads and its ports have in common.
 pub(super) struct Shared {
     pub(super) config: WalConfig,
-    pub(super) log: Log,
     pub(super) metrics: Arc<WalMetrics>,
     pub(super) writer: Bed,
     pub(super) reader: Bed,
@@ -50,10 +49,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: WalConfig, log: Log, fatal: Fatal) -> Self {
+    pub(super) fn new(config: WalConfig, fatal: Fatal) -> Self {
         Self {
             config,
-            log,
             metrics: Arc::default(),
             writer: Bed::default(),
             reader: Bed::default(),
@@ -121,8 +119,8 @@ impl Shared {
     }
 
     /// Runs engine code that panics when the device fails. `None` if it did; the process is then as good as dead.
-    pub(super) fn guarded<T>(&self, doing: &str, run: impl FnOnce(&Log) -> T) -> Option<T> {
-        match catch_unwind(AssertUnwindSafe(|| run(&self.log))) {
+    pub(super) fn guarded<T>(&self, log: &Log, doing: &str, run: impl FnOnce(&Log) -> T) -> Option<T> {
+        match catch_unwind(AssertUnwindSafe(|| run(log))) {
             Ok(value) => Some(value),
             Err(panic) => {
                 self.die(&format!("write-ahead log: {doing} failed: {}", panic_message(&*panic)));

@@ -7,7 +7,7 @@ use super::batch::{GroupId, Step, WalBatch};
 use super::config::Durability;
 use super::error::{WalError, is_no_space};
 use super::port::{Lane, Token, WalEvent};
-use super::shared::{Framing, Shared};
+use super::shared::{Framing, Log, Shared};
 use super::space::{Space, SpaceGauge};
 use super::spans::{Spans, Verdict};
 use raft_engine::{Command, LogBatch};
@@ -28,6 +28,7 @@ struct Taken {
 /// The state of the thread.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    log: Arc<Log>,
     gauge: SpaceGauge,
     looked: Instant,
     spans: Spans,
@@ -52,9 +53,9 @@ enum Written {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, gauge: SpaceGauge, spans: Spans) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, log: Arc<Log>, gauge: SpaceGauge, spans: Spans) -> Self {
         let (lanes, taken, refused) = Default::default();
-        Self { shared, gauge, looked: Instant::now(), spans, lanes, taken, refused, merged: LogBatch::default() }
+        Self { shared, log, gauge, looked: Instant::now(), spans, lanes, taken, refused, merged: LogBatch::default() }
     }
 
     /// The thread. Ends when asked to and nothing is queued, or when the log is dead.
@@ -174,7 +175,7 @@ impl Writer {
     fn write(&mut self) -> Written {
         let sync = self.shared.config.durability == Durability::Fsync;
         let merged = &mut self.merged;
-        let result = self.shared.guarded("writing or syncing", |log| log.write(merged, sync));
+        let result = self.shared.guarded(&self.log, "writing or syncing", |log| log.write(merged, sync));
         match result {
             Some(Ok(bytes)) => Written::Done(bytes),
             Some(Err(error)) if is_no_space(&error) => Written::NoSpace,

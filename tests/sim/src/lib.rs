@@ -31,6 +31,7 @@ mod queue;
 mod replica;
 mod report;
 pub mod scripts;
+pub mod services;
 mod simulation;
 mod trace;
 mod underlay;
@@ -83,14 +84,18 @@ fn guard(
     match catch_unwind(AssertUnwindSafe(|| run(&mut simulation))) {
         Ok(()) => Ok(Passed { report: simulation.report().clone(), trace: simulation.world.trace.hash() }),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
             let minutes = simulation.now().0 / options::EPISODE.as_micros() as u64 + 1;
             let options = Options { minutes: minutes.min(options.minutes), ..options.clone() };
-            let violation = text.unwrap_or("a panic without words").to_owned();
+            let violation = words(&*panic);
             Err(Box::new(Failure { seed, options, at: simulation.now().to_string(), violation }))
         }
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
 }
 
 /// Leaves out as many kinds of fault as a failure does not need to happen.

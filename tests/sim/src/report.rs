@@ -1,7 +1,6 @@
 //! What a simulation has been through: shows that the faults happened and that work was done in spite of them.
 
-use std::fmt;
-
+/// Counts by name, each with its label.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident: $label:literal),+ $(,)?) => {
         /// Counts over one simulation, or several.
@@ -21,8 +20,18 @@ macro_rules! counters {
                 vec![$(($label, self.$name)),+]
             }
         }
+
+        impl std::fmt::Display for Report {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                for (label, count) in self.counts() {
+                    writeln!(f, "{count:>12} {label}")?;
+                }
+                Ok(())
+            }
+        }
     };
 }
+pub(crate) use counters;
 
 counters! {
     /// Events handled.
@@ -73,13 +82,4 @@ counters! {
     messages: "messages in them",
     /// Episodes after whose healing everything was well.
     episodes: "episodes",
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (label, count) in self.counts() {
-            writeln!(f, "{count:>12} {label}")?;
-        }
-        Ok(())
-    }
 }

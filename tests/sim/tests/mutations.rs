@@ -2,7 +2,8 @@
 #![cfg(feature = "mutations")]
 
 use bifro_raft::Mutation;
-use bifro_sim::{Failure, Options, minimise, scripts, simulate};
+use bifro_sim::{Failure, Options, minimise, scripts, services, simulate};
+use bifro_store::services::Mutation as ServicesMutation;
 
 /// Virtual minutes of each seed; even seeds have three nodes, odd ones five.
 const MINUTES: u64 = 5;
@@ -53,4 +54,25 @@ fn a_violation_is_seen_again_with_the_least_command() {
     let again = simulate(least.seed, &least.options).expect_err("it is seen again");
     assert_eq!(again.violation, least.violation);
     assert!(least.command().starts_with(&format!("bifro-sim --seed {} --nodes ", failure.seed)));
+}
+
+/// Seeds within which each of the services' is found; even ones have three nodes, odd ones five.
+const SERVICES_SEEDS: u64 = 80;
+
+#[test]
+fn every_mistake_planted_in_the_services_is_found() {
+    let find = |mutation| {
+        (0..SERVICES_SEEDS).find_map(|seed| {
+            let options = services::Options::new(3 + 2 * (seed as usize % 2), 1);
+            services::simulate(seed, &services::Options { mutation: Some(mutation), ..options }).err()
+        })
+    };
+    let mut missed = Vec::new();
+    for mutation in ServicesMutation::ALL {
+        match find(mutation) {
+            Some(failure) => eprintln!("{mutation:?}: {failure}"),
+            None => missed.push(mutation),
+        }
+    }
+    assert_eq!(missed, []);
 }

@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(2);
 pub(super) struct Seat {
     pub(super) host: Host,
     /// Dropped after the host.
-    _node: Node,
+    node: Node,
     is_ready: bool,
     pub(super) loaded: Records,
     /// What was acknowledged when its reign began.
@@ -82,9 +82,9 @@ impl Cluster {
         let node = Node::open(dir, cluster, self.settings.clone(), fatal.clone()).expect("a usable directory");
         let ranges = [(RANGE, self.founders.clone())];
         let mut host = Host::open(&node, ranges, super::wake(), fatal, self.now).expect("replicas as they were left");
-        host.recover(self.now);
+        host.recover(&node, self.now);
         let (loaded, expected, held, lost) = Default::default();
-        self.seats[at] = Some(Seat { host, _node: node, is_ready: false, loaded, expected, held, lost });
+        self.seats[at] = Some(Seat { host, node, is_ready: false, loaded, expected, held, lost });
     }
 
     /// What the directory holds is what a crash leaves: nothing is ended in order.
@@ -208,7 +208,8 @@ impl Cluster {
     pub(super) fn records(&mut self, at: usize) -> Records {
         let now = self.now;
         let mut records = Records::new();
-        let took = self.host(at).for_each(now, RANGE, |key, value| {
+        let Seat { host, node, .. } = self.seats[at].as_mut().expect("it is up");
+        let took = host.for_each(node, now, RANGE, |key, value| {
             records.insert(key.to_vec(), value.to_vec());
             Ok(())
         });

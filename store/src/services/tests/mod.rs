@@ -3,6 +3,8 @@
 
 mod matching;
 mod nodes;
+#[cfg(feature = "simulation")]
+mod reign;
 mod retained;
 mod sessions;
 mod single;

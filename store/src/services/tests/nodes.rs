@@ -1,6 +1,7 @@
 //! Several nodes: links that come and go, nodes that die, and what must hold all the while.
 
 mod replicas;
+mod returning;
 mod roles;
 
 use super::*;

@@ -3,6 +3,8 @@
 mod basics;
 mod damage;
 mod faults;
+#[cfg(feature = "simulation")]
+mod stepped;
 
 use super::*;
 use crate::fatal::Fatal;

@@ -1,0 +1,109 @@
+//! A node that is taken for dead and comes back, the same process as before, while the shards of another hear of it at different times.
+
+use super::*;
+use crate::services::reigns::Reigns;
+use crate::services::wire::Remote;
+use bifro_core::nodes::Member;
+use bifro_core::roles::Duties;
+
+/// Node 0 of one shard and node 1 of two, which counts on claims for so many ranges.
+fn two_nodes(ranges: u16) -> Cluster {
+    let mut cluster = Cluster::new(1, 2);
+    let tenant = cluster.nodes[1].tenant.clone();
+    for services in &mut cluster.nodes[1].shards {
+        let (tenant, fatal) = (tenant.clone(), Arc::new(|reason: &str| panic!("{reason}")));
+        services.reigns = Some(Box::new(Reigns::new(ranges, Arc::new(move |_| tenant.clone()), fatal, None)));
+    }
+    cluster
+}
+
+/// A shard of node 1 hears whether node 0 lives.
+fn hear(cluster: &mut Cluster, shard: u16, lives: bool) {
+    let other = Node {
+        idx: idx(0),
+        id: NodeId(100),
+        nonce: 1,
+        address: ([127, 0, 0, 1], 1).into(),
+        shards: 1,
+        duties: Duties::default(),
+    };
+    let others = if lives { vec![other] } else { Vec::new() };
+    let members = [100, 101].map(|id| Member { id: NodeId(id), duties: Duties::default() }).into();
+    let nodes = Arc::new(Nodes { me: NodeId(101), others, members });
+    cluster.call(1, ShardId(shard), |services, now, _| services.set_nodes(now, &nodes));
+}
+
+/// The first shard of node 1 hears that node 0 has died, and then that it is back; its links are made anew. Nothing travels between the shards.
+fn come_back_to_the_first_shard(cluster: &mut Cluster) {
+    hear(cluster, 0, false);
+    for key in [(0, 0, 1), (1, 0, 0)] {
+        cluster.cut(key);
+        cluster.notice(key);
+    }
+    hear(cluster, 0, true);
+    cluster.link((0, 0, 1));
+    cluster.link((1, 0, 0));
+}
+
+/// The second hears both now.
+fn come_back_to_the_second_shard(cluster: &mut Cluster) {
+    hear(cluster, 1, false);
+    cluster.cut((1, 1, 0));
+    cluster.notice((1, 1, 0));
+    hear(cluster, 1, true);
+    cluster.link((1, 1, 0));
+}
+
+/// What the link of node 0 carries arrives, and everybody goes on telling.
+fn carry_all(cluster: &mut Cluster) {
+    loop {
+        let link = &cluster.links[&(0, 0, 1)];
+        match (link.there.is_empty(), link.back.is_empty()) {
+            (false, _) => cluster.carry((0, 0, 1), true),
+            (true, false) => cluster.carry((0, 0, 1), false),
+            (true, true) if cluster.go_on() => {}
+            (true, true) => return,
+        }
+    }
+}
+
+#[test]
+fn a_node_that_has_told_everything_is_heard_also_by_a_shard_that_hears_late_of_its_return() {
+    let mut cluster = two_nodes(0);
+    come_back_to_the_first_shard(&mut cluster);
+    cluster.settle();
+    come_back_to_the_second_shard(&mut cluster);
+    cluster.settle();
+    for shard in &cluster.nodes[1].shards {
+        assert_eq!(shard.unheard_nodes(), []);
+    }
+}
+
+#[test]
+fn what_a_node_tells_after_its_return_is_not_forgotten_with_what_it_told_before() {
+    let mut cluster = two_nodes(0);
+    let is_local = |topic: &String| cluster.nodes[1].shards[0].place(TENANT, topic) == ShardId(0);
+    let topic = (0..).map(|n| format!("t{n}")).find(is_local).expect("half of them are");
+    cluster.subscribe(0, 0, &topic, None, 1);
+    cluster.settle();
+    come_back_to_the_first_shard(&mut cluster);
+    carry_all(&mut cluster);
+    // Only now the second shard is told, and says, that nobody counts on what the node has claimed before.
+    cluster.settle();
+    come_back_to_the_second_shard(&mut cluster);
+    cluster.settle();
+    assert_eq!(cluster.reached_in_the_end(1, &topic), [0], "it listens still");
+}
+
+#[test]
+fn what_a_node_claims_after_its_return_is_not_forgotten_with_what_it_claimed_before() {
+    let mut cluster = two_nodes(1);
+    come_back_to_the_first_shard(&mut cluster);
+    let claim = Remote::Leads { range: 0, term: 1 }.encode();
+    let read =
+        cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, Via::To(idx(0)), None, &claim));
+    assert!(read && cluster.nodes[1].shards[0].is_complete());
+    come_back_to_the_second_shard(&mut cluster);
+    cluster.settle();
+    assert!(cluster.nodes[1].shards[0].is_complete(), "it says so once");
+}

@@ -1,0 +1,128 @@
+//! What a publisher was told is safe reaches every session that had subscribed before it was published, and each session sees the messages of one publisher
+//! to one topic for the first time in the order in which they were published. The rules are those of bifro-tests' history checker for QoS 1.
+//!
+//! The order is demanded of publishers that wait for each answer. Of those that do not a message may overtake another that is tried again because a range
+//! has lost its leader (bifro-net's `broker/again.rs`): how many do is counted.
+
+use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
+use crate::queue::Moment;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A message on its way.
+#[derive(Debug)]
+struct Sent {
+    at: Moment,
+    /// Sessions that had subscribed before it was published.
+    promised: BTreeSet<usize>,
+    /// Those of them that are still to have it.
+    owed: BTreeSet<usize>,
+    is_acknowledged: bool,
+}
+
+/// What is known of one session.
+#[derive(Debug, Default)]
+struct Session {
+    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and from when on they are to be relied on.
+    filters: BTreeMap<usize, Moment>,
+    /// By publisher and topic.
+    seen: BTreeMap<(u32, u32), BTreeSet<u32>>,
+}
+
+impl Session {
+    fn wants(&self, topic: u32, at: Moment) -> bool {
+        self.filters.iter().any(|(filter, since)| *since <= at && is_for(topic, *filter))
+    }
+}
+
+/// See the module's page.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    sent: BTreeMap<Mark, Sent>,
+    sessions: Vec<Session>,
+    /// Whether each publisher waits for an answer before it publishes again.
+    is_ordered: bool,
+    /// Messages that came for the first time after a later one, of publishers that do not wait.
+    pub(crate) overtaken: u64,
+}
+
+impl Delivery {
+    pub(crate) fn new(sessions: usize, is_ordered: bool) -> Self {
+        let sessions = (0..sessions).map(|_| Session::default()).collect();
+        Self { sent: BTreeMap::new(), sessions, is_ordered, overtaken: 0 }
+    }
+
+    /// Its SUBACK has arrived, and is to be relied on from then on.
+    pub(crate) fn subscribed(&mut self, session: usize, filter: usize, since: Moment) {
+        self.sessions[session].filters.entry(filter).or_insert(since);
+    }
+
+    /// It asks to be unsubscribed: from now on nothing is promised.
+    pub(crate) fn unsubscribes(&mut self, session: usize, filter: usize) {
+        self.sessions[session].filters.remove(&filter);
+        let session_now = &self.sessions[session];
+        for (mark, sent) in &mut self.sent {
+            if !session_now.wants(mark.topic, sent.at) {
+                sent.owed.remove(&session);
+            }
+        }
+    }
+
+    /// A message is published for the first time.
+    pub(crate) fn published(&mut self, mark: Mark, at: Moment) {
+        let promised: BTreeSet<usize> =
+            (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic, at)).collect();
+        let owed = promised.clone();
+        self.sent.insert(mark, Sent { at, promised, owed, is_acknowledged: false });
+    }
+
+    /// When it was.
+    pub(crate) fn published_at(&self, mark: Mark) -> Option<Moment> {
+        self.sent.get(&mark).map(|sent| sent.at)
+    }
+
+    pub(crate) fn acknowledged(&mut self, mark: Mark) {
+        if let Some(sent) = self.sent.get_mut(&mark) {
+            sent.is_acknowledged = true;
+        }
+    }
+
+    /// Nobody needs to have it.
+    pub(crate) fn refused(&mut self, mark: Mark) {
+        if let Some(sent) = self.sent.get_mut(&mark) {
+            sent.owed.clear();
+            sent.promised.clear();
+        }
+    }
+
+    /// A session has it.
+    pub(crate) fn received(&mut self, session: usize, mark: Mark) {
+        let Some(sent) = self.sent.get_mut(&mark) else { panic!("{mark:?} was never published") };
+        sent.owed.remove(&session);
+        // One that was published before may come now because its publisher repeats it: late, and out of order.
+        let is_promised = sent.promised.contains(&session);
+        let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
+        let last = seen.last().copied();
+        if seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq) {
+            assert!(!self.is_ordered, "subscriber {session} sees {mark:?} for the first time after {last:?}");
+            self.overtaken += 1;
+        }
+    }
+
+    /// Whether nobody misses anything.
+    pub(crate) fn is_all_received(&self) -> bool {
+        self.sent.values().all(|sent| !sent.is_acknowledged || sent.owed.is_empty())
+    }
+
+    /// After everything has had its time: who misses what.
+    pub(crate) fn check_all_received(&self) {
+        let missed = |(_, sent): &(&Mark, &Sent)| sent.is_acknowledged && !sent.owed.is_empty();
+        let Some((mark, sent)) = self.sent.iter().find(missed) else { return };
+        let filters = |session: &usize| {
+            let filters = self.sessions[*session].filters.keys().map(|filter| FILTERS[*filter]);
+            (*session, filters.collect::<Vec<_>>())
+        };
+        let owed: Vec<_> = sent.owed.iter().map(filters).collect();
+        let (topic, at) = (TOPICS[mark.topic as usize], sent.at);
+        panic!("{mark:?} to {topic}, published at {at} and acknowledged, never came to subscribers {owed:?}");
+    }
+}

@@ -1,0 +1,179 @@
+//! The ways to other nodes and what goes over them, as in bifro-net's `broker/remote.rs`: messages for their sessions, what services tell each other, and
+//! answers, which stand behind everything else in a turn's batch.
+
+use super::publishing::{Scope, Waiter};
+use super::shard::{Shard, TENANT};
+use super::talk::{Frame, Refusal};
+use bifro_core::ids::{NodeIdx, ReqId, ShardId};
+use bifro_core::message::Message;
+use bifro_core::nodes::Nodes;
+use bifro_core::ports::{Matches, PortError, RemoteSend, Services, Via};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The way from this shard to another node.
+#[derive(Debug, Default)]
+struct Outgoing {
+    is_up: bool,
+    /// Frames that wait for the end of the turn, or for a link.
+    batch: Vec<Frame>,
+    /// Publishes that the node has not answered.
+    open: BTreeSet<u64>,
+}
+
+/// The way back to a shard of another node.
+#[derive(Debug, Default)]
+struct Incoming {
+    taken: Vec<u64>,
+    batch: Vec<Frame>,
+}
+
+/// Ways to and from other nodes.
+#[derive(Debug, Default)]
+pub(super) struct Remotes {
+    outgoing: BTreeMap<NodeIdx, Outgoing>,
+    incoming: BTreeMap<(NodeIdx, ShardId), Incoming>,
+}
+
+impl Remotes {
+    /// What this turn has for each way that is up.
+    pub(super) fn batches(&mut self) -> Vec<(Via, Vec<Frame>)> {
+        let mut batches = Vec::new();
+        for (&(node, shard), from) in &mut self.incoming {
+            if !from.taken.is_empty() {
+                from.batch.push(Frame::Taken(std::mem::take(&mut from.taken)));
+            }
+            batches.push((Via::From(node, shard), std::mem::take(&mut from.batch)));
+        }
+        for (&node, to) in self.outgoing.iter_mut().filter(|(_, to)| to.is_up) {
+            batches.push((Via::To(node), std::mem::take(&mut to.batch)));
+        }
+        batches.retain(|(_, frames)| !frames.is_empty());
+        batches
+    }
+}
+
+impl Shard {
+    /// Other nodes have come or gone.
+    pub(super) fn set_nodes(&mut self, nodes: &Arc<Nodes>) {
+        let gone = self.remotes.outgoing.extract_if(.., |node, _| nodes.get(*node).is_none());
+        let lost: Vec<u64> = gone.flat_map(|(_, outgoing)| outgoing.open).collect();
+        self.remotes.incoming.retain(|(node, _), _| nodes.get(*node).is_some());
+        for node in &nodes.others {
+            self.remotes.outgoing.entry(node.idx).or_default();
+        }
+        self.services.set_nodes(self.now, nodes);
+        self.forwards_lost(lost);
+        self.settle();
+    }
+
+    /// What is on its way to a node may be for sessions that it does not lead any more.
+    pub(super) fn leader_lost(&mut self, node: NodeIdx) {
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+        let lost = std::mem::take(&mut outgoing.open);
+        self.forwards_lost(lost);
+    }
+
+    fn forwards_lost(&mut self, lost: impl IntoIterator<Item = u64>) {
+        for publish in lost {
+            self.publish_part_done(ReqId(publish), Err(PortError::Unavailable));
+        }
+    }
+
+    /// A way to or from a node is there.
+    pub(super) fn link_up(&mut self, via: Via) {
+        match via {
+            Via::To(node) => {
+                let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+                outgoing.is_up = true;
+            }
+            Via::From(node, shard) => drop(self.remotes.incoming.insert((node, shard), Incoming::default())),
+        }
+        self.services.link_up(self.now, via);
+        self.settle();
+    }
+
+    /// It is not there any more.
+    pub(super) fn link_down(&mut self, via: Via) {
+        let mut lost = BTreeSet::new();
+        match via {
+            Via::To(node) => {
+                if let Some(outgoing) = self.remotes.outgoing.get_mut(&node) {
+                    outgoing.is_up = false;
+                    outgoing.batch.clear();
+                    lost = std::mem::take(&mut outgoing.open);
+                }
+            }
+            Via::From(node, shard) => drop(self.remotes.incoming.remove(&(node, shard))),
+        }
+        self.services.link_down(self.now, via);
+        self.forwards_lost(lost);
+        self.settle();
+    }
+
+    /// Takes what a link brought.
+    pub(super) fn receive_batch(&mut self, via: Via, frames: Vec<Frame>) {
+        for frame in frames {
+            match (frame, via) {
+                (Frame::Service { tenant, bytes }, _) => {
+                    let read = self.services.receive_remote(self.now, via, tenant.then_some(TENANT), &bytes);
+                    assert!(read, "nodes of one version understand each other");
+                }
+                (Frame::Deliver { publish, message }, Via::From(node, shard)) => {
+                    let publish = self.enter_publish(Waiter::Node(node, shard, publish));
+                    self.route(message, publish, Scope::Here);
+                }
+                (Frame::Taken(publishes), Via::To(node)) => {
+                    publishes.into_iter().for_each(|publish| self.node_answered(node, publish, Ok(())));
+                }
+                (Frame::Refused { publish, refusal }, Via::To(node)) => {
+                    self.node_answered(node, publish, Err(refusal));
+                }
+                (frame, via) => panic!("{frame:?} does not come {via:?}"),
+            }
+        }
+        self.settle();
+    }
+
+    /// What the services want said on another node.
+    pub(super) fn send_service(&mut self, send: RemoteSend) {
+        let batch = match send.via {
+            Via::To(node) => self.remotes.outgoing.get_mut(&node).filter(|to| to.is_up).map(|to| &mut to.batch),
+            Via::From(node, shard) => self.remotes.incoming.get_mut(&(node, shard)).map(|from| &mut from.batch),
+        };
+        if let Some(batch) = batch {
+            batch.push(Frame::Service { tenant: send.tenant.is_some(), bytes: send.bytes });
+        }
+    }
+
+    /// Tells another node what became of its publish.
+    pub(super) fn answer(&mut self, node: NodeIdx, shard: ShardId, publish: u64, result: Result<(), Refusal>) {
+        let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
+        match result {
+            Ok(()) => from.taken.push(publish),
+            Err(refusal) => from.batch.push(Frame::Refused { publish, refusal }),
+        }
+    }
+
+    /// Hands a message to the other nodes that listen, or of which nobody knows whether they do.
+    pub(super) fn forward_to_nodes(&mut self, message: &Arc<Message>, matches: &Matches, publish: ReqId) {
+        let unheard = self.services.unheard_nodes().to_vec();
+        let heard = matches.nodes.iter().copied().filter(|node| !unheard.contains(node));
+        for node in heard.chain(unheard.iter().copied()).collect::<Vec<_>>() {
+            if !self.remotes.outgoing.contains_key(&node) {
+                continue;
+            }
+            let part = self.open_part(publish);
+            let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { continue };
+            outgoing.open.extend(part.map(|part| part.0));
+            outgoing.batch.push(Frame::Deliver { publish: publish.0, message: message.clone() });
+        }
+    }
+
+    fn node_answered(&mut self, node: NodeIdx, publish: u64, result: Result<(), Refusal>) {
+        let outgoing = self.remotes.outgoing.get_mut(&node);
+        if outgoing.is_some_and(|outgoing| outgoing.open.remove(&publish)) {
+            self.publish_part_done(ReqId(publish), result);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! What a simulation of the services has been through.
+
+use crate::report::counters;
+
+counters! {
+    /// Events handled.
+    events: "events",
+    /// Turns of shards.
+    turns: "turns of shards",
+    /// Messages published.
+    published: "messages published",
+    /// Of them, again on another connection.
+    published_again: "messages published again",
+    /// Publishes acknowledged.
+    acknowledged: "publishes acknowledged",
+    /// Publishes refused.
+    refused: "publishes refused",
+    /// Messages received by sessions.
+    received: "messages received",
+    /// Connections of sessions.
+    connects: "connections of sessions",
+    /// Subscriptions and their ends.
+    subscriptions: "subscriptions and unsubscriptions",
+    /// Messages that a session saw after a later one, of publishers that do not wait for each answer.
+    overtaken: "messages overtaken",
+    /// Processes that ended.
+    crashes: "crashes",
+    /// Cuts of the network.
+    cuts: "cuts",
+    /// Cuts that came and went.
+    flaps: "flaps",
+    /// Processes that stood still.
+    freezes: "freezes",
+    /// Shards that stood still.
+    stalls: "stalls",
+    /// Disks that were slow.
+    disk_faults: "slow disks",
+    /// Batches over links.
+    batches: "batches over links",
+    /// Episodes after whose healing everything was well.
+    episodes: "episodes",
+}

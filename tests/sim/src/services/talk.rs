@@ -1,0 +1,172 @@
+//! What shards, nodes and clients say to each other.
+
+use bifro_core::client::Client;
+use bifro_core::ids::{InboxSeq, NodeId, PublisherKey};
+use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::ports::PortError;
+use bifro_mqtt::topic::filter_matches;
+use std::sync::Arc;
+
+/// What is published to.
+pub(crate) const TOPICS: [&str; 7] = ["a/1", "a/2", "b/1", "b/x/y", "c", "r/1", "r/2"];
+
+/// The topics from here on have retained messages.
+pub(crate) const RETAINED_FROM: usize = 5;
+
+/// What is subscribed to.
+pub(crate) const FILTERS: [&str; 8] = ["a/1", "a/+", "b/#", "+/1", "#", "c", "b/x/y", "r/+"];
+
+/// Whether a topic's messages are for a filter, by their places in the lists.
+pub(crate) fn is_for(topic: u32, filter: usize) -> bool {
+    filter_matches(FILTERS[filter], TOPICS[topic as usize])
+}
+
+/// One message: the how manyth of which publisher to which topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) publisher: u32,
+    pub(crate) topic: u32,
+    pub(crate) seq: u32,
+}
+
+impl Mark {
+    /// The message.
+    pub(crate) fn message(self) -> Arc<Message> {
+        let payload: Vec<u8> = [self.publisher, self.topic, self.seq].into_iter().flat_map(u32::to_le_bytes).collect();
+        let view = MessageView {
+            topic: TOPICS[self.topic as usize],
+            properties: &[],
+            payload: &payload,
+            qos: QoS::AtLeastOnce,
+            retain: self.is_retained(),
+            expiry_at: None,
+            publisher: PublisherKey(u64::from(self.publisher) + 1),
+        };
+        view.to_message()
+    }
+
+    /// Which one a message is.
+    pub(crate) fn of(message: &Message) -> Self {
+        let word = |at: usize| message.payload()[at..].first_chunk().map_or(u32::MAX, |word| u32::from_le_bytes(*word));
+        Self { publisher: word(0), topic: word(4), seq: word(8) }
+    }
+
+    /// Whether it is to be retained.
+    pub(crate) const fn is_retained(self) -> bool {
+        self.topic as usize >= RETAINED_FROM
+    }
+}
+
+/// A client's connection, counted over the whole simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ConnId(pub(crate) u64);
+
+/// What a client says.
+#[derive(Clone, Debug)]
+pub(crate) enum ToServer {
+    /// It wants its session.
+    Attach(Client),
+    /// It has none, and only publishes.
+    Open,
+    /// It subscribes to one of [`FILTERS`].
+    Subscribe(usize),
+    /// It does not any more.
+    Unsubscribe(usize),
+    /// It has these messages.
+    Acknowledge(InboxSeq),
+    /// It publishes.
+    Publish(Mark),
+    /// It goes in order.
+    Disconnect,
+    /// It is gone.
+    Broken,
+}
+
+/// What a client hears.
+#[derive(Clone, Debug)]
+pub(crate) enum ToClient {
+    /// It has its session, which goes on or is new, with these subscriptions.
+    Accepted { present: bool, filters: Vec<usize> },
+    /// A message.
+    Message { mark: Mark, seq: Option<InboxSeq> },
+    /// SUBACK.
+    Subscribed(usize, bool),
+    /// UNSUBACK.
+    Unsubscribed(usize),
+    /// PUBACK, with an error if it is false.
+    Published(Mark, bool),
+    /// The connection is over.
+    Closed,
+}
+
+/// A link, counted over the whole simulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// Who is at the end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hello {
+    pub(crate) node: NodeId,
+    pub(crate) nonce: u64,
+    pub(crate) shard: u16,
+}
+
+/// Why a node did not take a message over.
+pub(crate) type Refusal = PortError;
+
+/// One thing that a link carries. As in bifro-net's `broker/frames.rs`, but that nobody has to read bytes.
+#[derive(Clone, Debug)]
+pub(crate) enum Frame {
+    /// From services to services; of the one tenant, or of none.
+    Service { tenant: bool, bytes: Vec<u8> },
+    /// A message for whoever listens on the node.
+    Deliver { publish: u64, message: Arc<Message> },
+    /// These were taken over.
+    Taken(Vec<u64>),
+    /// This one was not.
+    Refused { publish: u64, refusal: Refusal },
+}
+
+/// What one end of a link sends so that it arrives, and in order.
+#[derive(Clone, Debug)]
+pub(crate) enum Parcel {
+    /// The handshake's answer.
+    Answer,
+    /// Who this end is.
+    Greet(Hello),
+    /// What a turn had for the other end.
+    Batch(Vec<Frame>),
+}
+
+/// What one end of a link sends once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// It lives.
+    Ping,
+    /// The link is over; or there is no such link here.
+    Close,
+}
+
+/// What a link brings to a shard.
+#[derive(Clone, Debug)]
+pub(crate) enum LinkInput {
+    /// Somebody calls.
+    Called(LinkId),
+    /// Something arrived.
+    Parcel(LinkId, Parcel),
+    /// Something arrived.
+    Note(LinkId, Note),
+}
+
+/// What a shard wants of links.
+#[derive(Clone, Debug)]
+pub(crate) enum LinkOutput {
+    /// A shard of a node is to be called.
+    Dial { link: LinkId, node: NodeId, shard: u16 },
+    /// To be sent.
+    Parcel(LinkId, Parcel),
+    /// To be sent.
+    Note(LinkId, Note),
+    /// This end is over: what it has sent and has not arrived is lost.
+    Over(LinkId),
+}
