@@ -1,6 +1,6 @@
 //! The port of persistent sessions.
 
-use super::{PortError, SubOptions};
+use super::{InboxPlaces, SubOptions};
 use crate::client::Client;
 use crate::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
@@ -96,7 +96,7 @@ pub struct DetachState {
 /// Persistent sessions: subscriptions, queue, QoS 2 state, will, expiry.
 pub trait Inbox {
     /// Attaches `conn` to its client's inbox; creates one if there is none or [`AttachTerms::clean_start`] discards it. Messages
-    /// follow as [`Completion::InboxPush`], first those in flight were handed over in [`Attached`].
+    /// follow as [`Completion::InboxPush`](super::Completion::InboxPush), first those in flight were handed over in [`Attached`].
     fn attach(
         &mut self,
         now: Instant,
@@ -107,11 +107,11 @@ pub trait Inbox {
         terms: AttachTerms,
     );
 
-    /// Deletes the client's inbox, if there is one (a transient session starts). Completes with [`Completion::Detached`], or with a refused
-    /// [`Completion::Attached`].
+    /// Deletes the client's inbox, if there is one (a transient session starts). Completes with [`Completion::Detached`](super::Completion::Detached), or with a refused
+    /// [`Completion::Attached`](super::Completion::Attached).
     fn discard(&mut self, now: Instant, req: ReqId, client: &Client, tenant: &TenantCtx);
 
-    /// The connection goes on with its inbox, which another leads now. A refusal is [`Completion::InboxLost`].
+    /// The connection goes on with its inbox, which another leads now. A refusal is [`Completion::InboxLost`](super::Completion::InboxLost).
     fn reattach(&mut self, now: Instant, owner: InboxOwner<'_>, in_hand: InHand);
 
     /// The connection has gone; the session stays for its expiry interval.
@@ -139,7 +139,7 @@ pub trait Inbox {
     fn commit(&mut self, now: Instant, owner: InboxOwner<'_>, done: Vec<InboxSeq>);
 
     /// Everybody has taken a QoS 2 publish of the inbox's client over: its packet identifier is remembered until
-    /// [`Inbox::release`], so that the client's repetition is recognised [MQTT-4.3.3-2]. Completes with [`Completion::InboxDone`], as
+    /// [`Inbox::release`], so that the client's repetition is recognised [MQTT-4.3.3-2]. Completes with [`Completion::InboxDone`](super::Completion::InboxDone), as
     /// the next three do. Only for inboxes that are [`Attached::durable`].
     fn note_received(&mut self, now: Instant, req: ReqId, origin: Origin);
 
