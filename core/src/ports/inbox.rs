@@ -45,6 +45,8 @@ pub struct Attached {
     pub received_qos2: Vec<u16>,
     /// Messages that were in flight to the client, in the order they were first sent.
     pub in_flight: Vec<InFlight>,
+    /// The place of the first message that waits to be pushed, or of the next that will be stored.
+    pub next: InboxSeq,
 }
 
 /// A message in flight to a client whose connection went away.

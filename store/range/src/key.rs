@@ -42,6 +42,8 @@ pub struct ReplyTo {
     pub node: NodeIdx,
     /// Shard of it.
     pub shard: ShardId,
+    /// As which leader of the range it was asked, by its own count; comes back with everything that is for the asker.
+    pub claim: u32,
     /// The request, as that shard numbers it.
     pub req: ReqId,
 }

@@ -35,7 +35,6 @@ impl Machine for InboxTable {
 #[derive(Debug)]
 pub(super) struct Settling {
     to: ReplyTo,
-    term: u64,
     attached: Box<Attached>,
     unanswered: usize,
 }
@@ -152,13 +151,15 @@ impl RangeServices {
 
     pub(super) fn handle_inbox(&mut self, now: Instant, from: ShardId, message: InboxRequest) {
         match message {
-            InboxRequest::Answer { node: NodeIdx::HERE, term, answer, .. } => {
-                if self.is_waited_for(term, &answer) {
+            InboxRequest::Answer { node: NodeIdx::HERE, claim, answer, .. } => {
+                if self.is_waited_for(claim, &answer) {
                     self.handle_inbox_answer(*answer);
                 }
             }
-            InboxRequest::Answer { node, shard, term, answer } => self.tell_asker(now, (node, shard), term, &answer),
-            message => self.handle_inbox_request(now, (NodeIdx::HERE, from), message),
+            InboxRequest::Answer { node, shard, claim, answer } => {
+                self.tell_asker(now, (node, shard), claim, &answer);
+            }
+            message => self.handle_inbox_request(now, (NodeIdx::HERE, from, 0), message),
         }
     }
 
@@ -174,16 +175,16 @@ impl RangeServices {
         if ctx.is_none() && tenant.is_some() {
             return true;
         }
-        let Some((shard, term, request)) = message.into_message(node, ctx.map(|ctx| &**ctx), now) else {
+        let Some((shard, term, claim, request)) = message.into_message(node, ctx.map(|ctx| &**ctx), now) else {
             return false;
         };
         match request.range() {
             Some(range) if range.0 < self.ranges => {
-                self.send(self.home(range), Message::Asked(Box::new(Asked { node, shard, term, request })));
+                self.send(self.home(range), Message::Asked(Box::new(Asked { node, shard, term, claim, request })));
             }
             Some(_) => return false,
             None if shard.0 < self.shards => {
-                let answer = InboxRequest::Answer { node: NodeIdx::HERE, shard, term, answer: Box::new(request) };
+                let answer = InboxRequest::Answer { node: NodeIdx::HERE, shard, claim, answer: Box::new(request) };
                 self.send(shard, Message::Inbox(answer));
             }
             None => return false,
@@ -194,10 +195,10 @@ impl RangeServices {
     pub(super) fn handle_inbox_request(
         &mut self,
         now: Instant,
-        (node, shard): (NodeIdx, ShardId),
+        (node, shard, claim): (NodeIdx, ShardId, u32),
         message: InboxRequest,
     ) {
-        let to = |req| ReplyTo { node, shard, req };
+        let to = |req| ReplyTo { node, shard, claim, req };
         match message {
             InboxRequest::Attach { req, range, conn, tenant, client, terms } => {
                 self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
@@ -209,7 +210,7 @@ impl RangeServices {
                 table.discard(now, to(req), tenant, &client, effects);
             }),
             InboxRequest::Reattach { range, conn, owner, in_hand } => self.with_inboxes(range, |table, _, effects| {
-                table.reattach(now, conn, owner, &in_hand, effects);
+                table.reattach(now, (conn, claim), owner, &in_hand, effects);
             }),
             InboxRequest::Detach { req, range, owner, client, state } => {
                 self.with_inboxes(range, |table, _, effects| {
@@ -257,8 +258,8 @@ impl RangeServices {
         }
     }
 
-    /// Whether an answer is waited for, of who leads the range in this term: not if another does by now, who is asked as well.
-    fn is_waited_for(&mut self, term: u64, answer: &InboxRequest) -> bool {
+    /// Whether an answer is waited for, of a leader counted so: not if another leads by now, or the same again, who is asked as well.
+    fn is_waited_for(&mut self, claim: u32, answer: &InboxRequest) -> bool {
         let (asked, range) = match answer {
             InboxRequest::Attached { req, .. }
             | InboxRequest::Detached { req }
@@ -266,11 +267,11 @@ impl RangeServices {
             | InboxRequest::Unsubscribed { req, .. }
             | InboxRequest::Done { req } => (AskedAs::Req(*req), None),
             InboxRequest::Settled { token, range } => (AskedAs::Token(*token), Some(*range)),
-            InboxRequest::Push { conn, .. } => return self.is_attached(conn.slot, term),
-            InboxRequest::Lost { conn } => return self.counts_on(conn.slot, term),
+            InboxRequest::Push { conn, .. } => return self.is_attached(conn.slot, claim),
+            InboxRequest::Lost { conn } => return self.counts_on(conn.slot, claim),
             _ => return false,
         };
-        let request = self.take_asked(asked, range, term);
+        let request = self.take_asked(asked, range, claim);
         if let (Some(InboxRequest::Attach { conn, range, .. }), InboxRequest::Attached { result: Ok(_), .. }) =
             (&request, answer)
         {
@@ -323,28 +324,27 @@ impl RangeServices {
         for effect in effects.drain(..) {
             match effect {
                 InboxEffect::Attached { to, result } => {
-                    self.answer(range, to, |req| InboxRequest::Attached { req, result });
+                    self.answer(to, |req| InboxRequest::Attached { req, result });
                 }
                 InboxEffect::SettleAndAttach { to, attached } => self.settlements.push((to, attached)),
-                InboxEffect::Done { to } => self.answer(range, to, |req| InboxRequest::Done { req }),
+                InboxEffect::Done { to } => self.answer(to, |req| InboxRequest::Done { req }),
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
-                    self.answer(range, to, |_| InboxRequest::Settled { token, range });
+                    self.answer(to, |_| InboxRequest::Settled { token, range });
                 }
-                InboxEffect::Detached { to } => self.answer(range, to, |req| InboxRequest::Detached { req }),
+                InboxEffect::Detached { to } => self.answer(to, |req| InboxRequest::Detached { req }),
                 InboxEffect::Subscribed { to, result } => {
-                    self.answer(range, to, |req| InboxRequest::Subscribed { req, result });
+                    self.answer(to, |req| InboxRequest::Subscribed { req, result });
                 }
                 InboxEffect::Unsubscribed { to, existed } => {
-                    self.answer(range, to, |req| InboxRequest::Unsubscribed { req, existed });
+                    self.answer(to, |req| InboxRequest::Unsubscribed { req, existed });
                 }
                 InboxEffect::Inserted { to, result } => self.tell_inserted(to, result),
-                InboxEffect::Lost { conn } => {
-                    self.send_to_asker(self.term(range), (conn.node, conn.shard), InboxRequest::Lost { conn });
+                InboxEffect::Lost { conn, claim } => {
+                    self.send_to_asker((conn.node, conn.shard, claim), InboxRequest::Lost { conn });
                 }
-                InboxEffect::Push { conn, messages } => {
-                    let push = InboxRequest::Push { conn, messages };
-                    self.send_to_asker(self.term(range), (conn.node, conn.shard), push);
+                InboxEffect::Push { conn, claim, messages } => {
+                    self.send_to_asker((conn.node, conn.shard, claim), InboxRequest::Push { conn, messages });
                 }
                 InboxEffect::AddRoute { tenant, route, receiver } => {
                     if let Receiver::Inbox { inbox, subscription, .. } = receiver {
@@ -367,8 +367,8 @@ impl RangeServices {
         }
     }
 
-    fn answer(&mut self, range: RangeIdx, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
-        self.send_to_asker(self.term(range), (to.node, to.shard), message(to.req));
+    fn answer(&mut self, to: ReplyTo, message: impl FnOnce(ReqId) -> InboxRequest) {
+        self.send_to_asker((to.node, to.shard, to.claim), message(to.req));
     }
 
     /// Messages are inserted by shards of this node alone.
@@ -383,17 +383,17 @@ impl RangeServices {
         self.tell_inserted(to, result);
     }
 
-    fn send_to_asker(&mut self, term: u64, (node, shard): (NodeIdx, ShardId), answer: InboxRequest) {
+    fn send_to_asker(&mut self, (node, shard, claim): (NodeIdx, ShardId, u32), answer: InboxRequest) {
         if self.reigns.is_none() {
             return self.send(shard, Message::Inbox(answer));
         }
         let to = if node == NodeIdx::HERE { shard } else { self.arrives_at(node, shard) };
-        self.send(to, Message::Inbox(InboxRequest::Answer { node, shard, term, answer: Box::new(answer) }));
+        self.send(to, Message::Inbox(InboxRequest::Answer { node, shard, claim, answer: Box::new(answer) }));
     }
 
     /// Over the link that the request has come by. If that has ended, the asker knows.
-    fn tell_asker(&mut self, now: Instant, (node, shard): (NodeIdx, ShardId), term: u64, answer: &InboxRequest) {
-        if let Some(answer) = RemoteInbox::of(answer, shard, term, now) {
+    fn tell_asker(&mut self, now: Instant, (node, shard): (NodeIdx, ShardId), claim: u32, answer: &InboxRequest) {
+        if let Some(answer) = RemoteInbox::of(answer, shard, 0, claim, now) {
             self.send_remote(Via::From(node, shard), None, &Remote::Inbox(answer));
         }
     }
@@ -405,7 +405,7 @@ impl RangeServices {
         let epoch = attached.epoch;
         let origins: Arc<[Origin]> =
             attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id }).collect();
-        let settling = Settling { to, term: self.term(inbox.0), attached, unanswered: self.ranges.into() };
+        let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {
             self.ask_leader(now, range, InboxRequest::Settle { token, range, origins: origins.clone() });
@@ -416,9 +416,8 @@ impl RangeServices {
         let Some(settling) = self.settling.get_mut(token as usize) else { return };
         settling.unanswered -= 1;
         if settling.unanswered == 0 {
-            let Settling { to, term, attached, .. } = self.settling.remove(token as usize);
-            let answer = InboxRequest::Attached { req: to.req, result: Ok(attached) };
-            self.send_to_asker(term, (to.node, to.shard), answer);
+            let Settling { to, attached, .. } = self.settling.remove(token as usize);
+            self.answer(to, |req| InboxRequest::Attached { req, result: Ok(attached) });
         }
     }
 }

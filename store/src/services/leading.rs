@@ -247,14 +247,6 @@ impl RangeServices {
         self.abdicate(now, range, term, routes);
     }
 
-    /// The term in which a range is led here, if it is.
-    pub(super) fn term(&self, range: RangeIdx) -> u64 {
-        if self.reigns.is_none() {
-            return 0;
-        }
-        self.states[self.local(range)].reign().unwrap_or(0)
-    }
-
     /// Whether requests of this term are for the machine here.
     pub(super) fn serves(&self, range: RangeIdx, term: u64) -> bool {
         matches!(self.states.get(self.local(range)), Some(State::Leading { term: of }) if *of == term)
@@ -267,10 +259,10 @@ impl RangeServices {
 
     /// Somebody asks, here or on another node.
     pub(super) fn handle_asked(&mut self, now: Instant, asked: Asked) {
-        let Asked { node, shard, term, request } = asked;
+        let Asked { node, shard, term, claim, request } = asked;
         // Who is asked in another term has been or will be told, and asks again.
         if request.range().is_some_and(|range| self.serves(range, term)) {
-            self.handle_inbox_request(now, (node, shard), request);
+            self.handle_inbox_request(now, (node, shard, claim), request);
         }
     }
 

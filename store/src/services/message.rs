@@ -41,6 +41,8 @@ pub struct Asked {
     pub shard: ShardId,
     /// Term in which it takes this node for the leader.
     pub term: u64,
+    /// How it counts this leader.
+    pub claim: u32,
     /// A request.
     pub request: Inbox,
 }
@@ -434,8 +436,8 @@ pub enum Inbox {
         node: NodeIdx,
         /// Its shard.
         shard: ShardId,
-        /// In which term the sender leads.
-        term: u64,
+        /// How that shard counts the leader whose answer it is.
+        claim: u32,
         /// What it hears.
         answer: Box<Self>,
     },

@@ -20,8 +20,8 @@
 //! # What is asked
 //! A request goes to the leader over the asker's own link and is answered over it, so both fare alike. If the claim ends first, it is asked
 //! again of the next leader: all requests may be repeated. It carries the claim's term, and is dropped by whoever does not lead in that
-//! term: so it is carried out at most once by each leader, and by the last for good. Answers and pushes carry the term, too, and count
-//! only if they are of the leader that counts.
+//! term: so it is carried out at most once by each leader, and by the last for good. Answers and pushes carry how the asker
+//! counts the claim, and are worth something only while that claim counts: one that was made again after a link had ended is another.
 //!
 //! # Connections whose range changes its leader
 //! They go on: each tells the next leader which messages it has in hand ([`bifro_core::ports::Inbox::reattach`]), and is pushed the others. The
@@ -54,6 +54,9 @@ use ties::{Attachment, Orphaned};
 struct Claim {
     term: u64,
     node: NodeIdx,
+    /// By this shard's own count: a node that claims a range again in the same term, over another link, is another leader. What is asked of
+    /// a leader, and what it says, carries this.
+    nth: u32,
 }
 
 /// A shard of another node whose link arrives here.
@@ -86,6 +89,8 @@ struct Forgetting {
 pub(super) struct Reigns {
     /// By range.
     claims: Vec<SmallVec<[Claim; 2]>>,
+    /// Claims taken so far.
+    claims_taken: u32,
     /// Ranges that nobody claims.
     unled: usize,
     asked: BTreeMap<Key, Request>,
@@ -117,6 +122,7 @@ impl Reigns {
     pub(super) fn new(ranges: u16, find_tenant: FindTenant, fatal: Fatal, cells: Option<Arc<StorageCells>>) -> Self {
         let reigns = Self {
             claims: vec![SmallVec::new(); ranges.into()],
+            claims_taken: 0,
             unled: ranges.into(),
             asked: BTreeMap::new(),
             attached: HashMap::new(),
@@ -152,9 +158,9 @@ impl Reigns {
         self.unled
     }
 
-    /// Whether the claim that counts is of this term.
-    fn is_led_in(&self, range: RangeIdx, term: u64) -> bool {
-        self.leader(range).is_some_and(|claim| claim.term == term)
+    /// Whether the claim that counts is this one.
+    fn is_counted(&self, range: RangeIdx, nth: u32) -> bool {
+        self.leader(range).is_some_and(|claim| claim.nth == nth)
     }
 
     /// The newest claim counts.
@@ -200,24 +206,24 @@ impl RangeServices {
     }
 
     fn send_to_leader(&mut self, now: Instant, range: RangeIdx, claim: Claim, request: Request) {
-        let Claim { term, node } = claim;
+        let Claim { term, node, nth } = claim;
         if node == NodeIdx::HERE {
-            let asked = Asked { node, shard: self.shard, term, request };
+            let asked = Asked { node, shard: self.shard, term, claim: nth, request };
             return self.send(self.home(range), Message::Asked(Box::new(asked)));
         }
         let tenant = request.tenant();
-        if let Some(message) = RemoteInbox::of(&request, self.shard, term, now) {
+        if let Some(message) = RemoteInbox::of(&request, self.shard, term, nth, now) {
             self.send_remote(Via::To(node), tenant, &Remote::Inbox(message));
         }
     }
 
-    /// The request was answered, in a term. None if it is not waited for: it was answered before, it never was asked, or another leads now.
-    pub(super) fn take_asked(&mut self, asked: AskedAs, range: Option<RangeIdx>, term: u64) -> Option<Request> {
+    /// The request was answered, by a leader counted so. None if it is not waited for: it was answered before, it never was asked, or another leads now.
+    pub(super) fn take_asked(&mut self, asked: AskedAs, range: Option<RangeIdx>, claim: u32) -> Option<Request> {
         let reigns = self.reigns.as_mut()?;
         let first = (asked, range.unwrap_or(RangeIdx(0)));
         let last = (asked, range.unwrap_or(RangeIdx(u16::MAX)));
         let key = *reigns.asked.range(first..=last).next()?.0;
-        if !reigns.is_led_in(key.1, term) {
+        if !reigns.is_counted(key.1, claim) {
             return None;
         }
         reigns.asked.remove(&key)
@@ -232,7 +238,10 @@ impl RangeServices {
     }
 
     /// A node leads a range, in a newer term if it did before.
-    fn take_claim(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
+    fn take_claim(&mut self, now: Instant, range: RangeIdx, node: NodeIdx, term: u64) {
+        let Some(reigns) = &mut self.reigns else { return };
+        reigns.claims_taken = reigns.claims_taken.wrapping_add(1);
+        let claim = Claim { term, node, nth: reigns.claims_taken };
         self.change_claims(now, range, |claims| {
             claims.retain(|earlier| earlier.node != claim.node);
             claims.push(claim);
@@ -240,8 +249,8 @@ impl RangeServices {
     }
 
     /// It does not any more.
-    fn end_claim(&mut self, now: Instant, range: RangeIdx, ended: Claim) {
-        self.change_claims(now, range, |claims| claims.retain(|claim| *claim != ended));
+    fn end_claim(&mut self, now: Instant, range: RangeIdx, node: NodeIdx, term: u64) {
+        self.change_claims(now, range, |claims| claims.retain(|claim| (claim.node, claim.term) != (node, term)));
     }
 
     /// Changes the claims of a range; whoever counted on a leader that is none any more hears it.
@@ -317,11 +326,11 @@ impl RangeServices {
                 if from == self.shard {
                     self.expect_owners(now, range);
                 }
-                self.take_claim(now, range, Claim { term, node: NodeIdx::HERE });
+                self.take_claim(now, range, NodeIdx::HERE, term);
                 self.tell_peers(&Remote::Leads { range: range.0, term });
             }
             Reign::Ends { range, term } => {
-                self.end_claim(now, range, Claim { term, node: NodeIdx::HERE });
+                self.end_claim(now, range, NodeIdx::HERE, term);
                 self.tell_peers(&Remote::Ends { range: range.0, term });
                 self.send(from, Message::Reign(Reign::Ended { range, term }));
                 if let Some(reigns) = &mut self.reigns {
@@ -482,10 +491,10 @@ impl RangeServices {
     pub(super) fn hear_reign(&mut self, now: Instant, via: Via, message: &Remote) -> bool {
         match (via, message) {
             (Via::To(node), &Remote::Leads { range, term }) => {
-                self.take_claim(now, RangeIdx(range), Claim { term, node });
+                self.take_claim(now, RangeIdx(range), node, term);
             }
             (Via::To(node), &Remote::Ends { range, term }) => {
-                self.end_claim(now, RangeIdx(range), Claim { term, node });
+                self.end_claim(now, RangeIdx(range), node, term);
                 self.send_remote(via, None, &Remote::Ended { range, term });
             }
             (Via::From(node, shard), &Remote::Ended { range, term }) => {

@@ -83,7 +83,7 @@ impl RangeServices {
     }
 
     pub(super) fn handle_retain(&mut self, now: Instant, from: ShardId, message: RetainMessage) {
-        let to = |req| ReplyTo { node: NodeIdx::HERE, shard: from, req };
+        let to = |req| ReplyTo { node: NodeIdx::HERE, shard: from, claim: 0, req };
         match message {
             RetainMessage::Set { req, range, tenant, publisher, message } => {
                 let is_refused = !message.payload().is_empty() && self.is_short_of_space();

@@ -173,8 +173,7 @@ impl Session {
             }
             Err(_) => Box::default(),
         };
-        let (epoch, durable) = (attached.epoch, attached.durable);
-        let next = super::resume::next_after(attached.in_flight.iter().filter_map(|message| message.message.seq));
+        let (epoch, durable, next) = (attached.epoch, attached.durable, attached.next);
         self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable, next }));
         if durable {
             self.send_window = self.send_window.min(InboxSeq::PACKET_IDS);

@@ -147,7 +147,7 @@ struct InboxHandle {
     place: (RangeIdx, Slot),
     epoch: u64,
     durable: bool,
-    /// One beyond the last message that it pushed, or knew to be in flight.
+    /// One beyond the last message that it pushed; before that, the place of the first that it may push.
     next: InboxSeq,
 }
 

@@ -10,7 +10,6 @@ use crate::reason::Reason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bifro_core::event::EventKind;
-use bifro_core::ids::InboxSeq;
 use bifro_core::message::QoS;
 use bifro_core::ports::{self, Attached, DetachState, InHand, InboxMessage, Left};
 
@@ -136,11 +135,6 @@ impl Session {
         }
         undecided
     }
-}
-
-/// One beyond the last of these.
-pub(super) fn next_after(seqs: impl Iterator<Item = InboxSeq>) -> InboxSeq {
-    seqs.max().map_or(InboxSeq::default(), |last| InboxSeq(last.0 + 1))
 }
 
 /// What the inbox has to store of a message in flight that it does not have.

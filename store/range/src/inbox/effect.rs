@@ -69,6 +69,8 @@ pub enum InboxEffect {
     Push {
         /// The owner.
         conn: ConnRef,
+        /// From its attach, or since then its reattach; see [`ReplyTo::claim`].
+        claim: u32,
         /// The messages, in order.
         messages: Vec<InboxMessage>,
     },
@@ -76,6 +78,8 @@ pub enum InboxEffect {
     Lost {
         /// The connection.
         conn: ConnRef,
+        /// As in [`InboxEffect::Push`].
+        claim: u32,
     },
     /// Add a route, then call [`InboxTable::route_added`](super::InboxTable::route_added).
     AddRoute {

@@ -159,8 +159,8 @@ impl Inbox {
             InboxMessage { seq: None, message: message.clone(), qos, retain, subscription_ids, check_delivery: check };
         if qos == QoS::AtMostOnce {
             match self.presence {
-                Presence::Attached(conn, _) if !self.queue.has_backlog() => {
-                    effects.push(InboxEffect::Push { conn, messages: vec![inbox_message] });
+                Presence::Attached(conn, claim, _) if !self.queue.has_backlog() => {
+                    effects.push(InboxEffect::Push { conn, claim, messages: vec![inbox_message] });
                     return;
                 }
                 Presence::Detached { .. } if !settings.qos0_queue_offline => return,

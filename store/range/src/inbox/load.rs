@@ -242,7 +242,11 @@ impl Inbox {
         // Queued with PUBREC seen and yet not in the record: the crash came between the two.
         let held = (self.queue.iter().skip(window)).filter(|(seq, queued)| queued.held && !known.contains(seq));
         let more: Vec<_> = pushed.chain(held).map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
-        self.in_flight.extend(more);
+        if !more.is_empty() {
+            self.in_flight.extend(more);
+            // Nobody knows in which order they were sent, but all that are of one topic were in that of their places.
+            self.in_flight.sort_by_key(|&(_, _, seq)| seq);
+        }
     }
 }
 

@@ -62,6 +62,13 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// The place of the first message that waits, or of the next that is stored.
+    pub(super) fn first_waiting(&self) -> InboxSeq {
+        let mut rest = self.entries.range(InboxSeq(self.cursor)..);
+        let first = rest.find(|(_, queued)| queued.stage == Stage::Waiting);
+        first.map_or(InboxSeq(self.next), |(&seq, _)| seq)
+    }
+
     /// Places that are given out from now on begin here, if not beyond.
     pub(super) fn skip_to(&mut self, first: InboxSeq) {
         self.next = self.next.max(first.0);
@@ -211,7 +218,7 @@ impl Queue {
         let done: Vec<InboxSeq> = pushed.filter(|seq| !held.contains(seq)).collect();
         let done = done.into_iter().filter_map(|seq| self.remove(seq).map(|queued| (seq, queued))).collect();
         self.rewind(core::iter::empty());
-        for seq in held.range(..in_hand.next) {
+        for seq in &held {
             if let Some(queued) = self.entries.get_mut(seq) {
                 queued.stage = Stage::Pushed;
                 self.waiting -= 1;

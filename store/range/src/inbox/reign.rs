@@ -27,8 +27,8 @@ impl InboxTable {
         let slots: Vec<_> = self.index.values().copied().collect();
         for slot in slots {
             let Some(inbox) = self.inboxes.occupant_mut(slot) else { continue };
-            let Presence::Attached(conn, terms) = &mut inbox.presence else { continue };
-            let conn = *conn;
+            let Presence::Attached(conn, claim, terms) = &mut inbox.presence else { continue };
+            let (conn, claim) = (*conn, *claim);
             if !is_lost(conn) {
                 continue;
             }
@@ -37,7 +37,7 @@ impl InboxTable {
             if may_go_on {
                 self.set_deadline(slot);
             } else {
-                effects.push(InboxEffect::Lost { conn });
+                effects.push(InboxEffect::Lost { conn, claim });
                 self.give_up_owner(now, slot, effects);
             }
         }
@@ -55,23 +55,23 @@ impl InboxTable {
         }
     }
 
-    /// A connection goes on with its session: what it has in hand is not pushed again.
+    /// A connection, which counts this leader as `claim`, goes on with its session: what it has in hand is not pushed again.
     pub fn reattach(
         &mut self,
         now: Instant,
-        conn: ConnRef,
+        (conn, claim): (ConnRef, u32),
         owner: OwnerRef,
         in_hand: &InHand,
         effects: &mut Vec<InboxEffect>,
     ) {
         let found = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch);
         let Some(inbox) = found.filter(|inbox| matches!(inbox.presence, Presence::Expected { .. })) else {
-            effects.push(InboxEffect::Lost { conn });
+            effects.push(InboxEffect::Lost { conn, claim });
             return;
         };
-        let before = core::mem::replace(&mut inbox.presence, Presence::Attached(conn, None));
+        let before = core::mem::replace(&mut inbox.presence, Presence::Attached(conn, claim, None));
         if let Presence::Expected { terms, .. } = before {
-            inbox.presence = Presence::Attached(conn, (conn.node != NodeIdx::HERE).then_some(terms));
+            inbox.presence = Presence::Attached(conn, claim, (conn.node != NodeIdx::HERE).then_some(terms));
         }
         inbox.reclaim(in_hand, &mut self.books);
         // It sees to its exchanges itself.

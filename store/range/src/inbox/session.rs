@@ -21,8 +21,8 @@ use core::num::NonZeroU16;
 /// Whether somebody speaks for the session.
 #[derive(Debug)]
 pub(super) enum Presence {
-    /// This connection does. One of another node may be lost without a word: then these terms hold.
-    Attached(ConnRef, Option<Box<(u32, Option<FutureWill>)>>),
+    /// This connection does, which counts this leader so. One of another node may be lost without a word: then these terms hold.
+    Attached(ConnRef, u32, Option<Box<(u32, Option<FutureWill>)>>),
     /// A connection did, and may go on: whoever led the range then has gone, or has lost sight of it.
     Expected {
         /// Until then; none: its time has not begun.
@@ -136,6 +136,7 @@ impl Inbox {
                 .collect(),
             received_qos2: self.received_qos2.clone(),
             in_flight: in_flight.collect(),
+            next: self.queue.first_waiting(),
         })
     }
 
@@ -226,12 +227,12 @@ impl Inbox {
 
     /// Pushes as much as the window allows to the live owner.
     pub(super) fn push(&mut self, now: Instant, books: &mut Books, effects: &mut Vec<InboxEffect>) {
-        let Presence::Attached(conn, _) = self.presence else { return };
+        let Presence::Attached(conn, claim, _) = self.presence else { return };
         let (mut messages, mut expired) = (Vec::new(), Vec::new());
         self.queue.push(now, INBOX_PUSH_WINDOW, &mut messages, &mut expired);
         self.drop_expired(&expired, books);
         if !messages.is_empty() {
-            effects.push(InboxEffect::Push { conn, messages });
+            effects.push(InboxEffect::Push { conn, claim, messages });
         }
     }
 

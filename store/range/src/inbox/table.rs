@@ -120,7 +120,7 @@ impl InboxTable {
         }
         let publisher = publisher_key(self.seed, &tenant.name, &client.client_id);
         let epoch = self.take_epoch();
-        let (quota, presence) = (tenant.quota.clone(), attached_by(conn, &terms));
+        let (quota, presence) = (tenant.quota.clone(), attached_by(conn, to.claim, &terms));
         let slot =
             self.inboxes.insert(|slot| Inbox::new(slot, tenant.idx, client.clone(), publisher, quota, epoch, presence));
         self.index.insert(key_of(tenant.idx, client).to_key(), slot);
@@ -150,7 +150,7 @@ impl InboxTable {
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
         inbox.epoch = epoch;
         inbox.client = client.clone();
-        inbox.presence = attached_by(conn, &terms);
+        inbox.presence = attached_by(conn, to.claim, &terms);
         if let Some(at) = inbox.deadline.take() {
             self.deadlines.clear(at, slot);
         }
@@ -487,9 +487,9 @@ fn answer(waiting: Waiting, effects: &mut Vec<InboxEffect>) {
     effects.extend(waiting.into_iter().map(|(to, existed)| InboxEffect::Subscribed { to, result: Ok(existed) }));
 }
 
-fn attached_by(conn: ConnRef, terms: &AttachTerms) -> Presence {
+fn attached_by(conn: ConnRef, claim: u32, terms: &AttachTerms) -> Presence {
     let may_be_lost = conn.node != NodeIdx::HERE;
-    Presence::Attached(conn, may_be_lost.then(|| Box::new((terms.expiry_s, terms.will.clone()))))
+    Presence::Attached(conn, claim, may_be_lost.then(|| Box::new((terms.expiry_s, terms.will.clone()))))
 }
 
 pub(super) fn key_of(tenant: TenantIdx, client: &Client) -> TenantKeyRef<'_> {

@@ -10,7 +10,7 @@ use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId};
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::settings::{QuotaLimits, TenantSettings};
 
-const TO: ReplyTo = ReplyTo { node: NodeIdx::HERE, shard: ShardId(0), req: ReqId(1) };
+const TO: ReplyTo = ReplyTo { node: NodeIdx::HERE, shard: ShardId(0), claim: 0, req: ReqId(1) };
 
 fn at(secs: u64) -> Instant {
     Instant::from_micros(secs * 1_000_000)

@@ -54,19 +54,19 @@ impl RangeServices {
         tie == Tie::Firm
     }
 
-    /// Whether a connection takes what the leader in this term pushes to it.
-    pub(in crate::services) fn is_attached(&self, conn: Slot, term: u64) -> bool {
-        self.has_tie(conn, term, |tie| tie == Tie::Firm)
+    /// Whether a connection takes what the leader counted so pushes to it.
+    pub(in crate::services) fn is_attached(&self, conn: Slot, claim: u32) -> bool {
+        self.has_tie(conn, claim, |tie| tie == Tie::Firm)
     }
 
-    /// Whether a connection has to do with the leader in this term at all.
-    pub(in crate::services) fn counts_on(&self, conn: Slot, term: u64) -> bool {
-        self.has_tie(conn, term, |_| true)
+    /// Whether a connection has to do with the leader counted so at all.
+    pub(in crate::services) fn counts_on(&self, conn: Slot, claim: u32) -> bool {
+        self.has_tie(conn, claim, |_| true)
     }
 
-    fn has_tie(&self, conn: Slot, term: u64, is_meant: impl Fn(Tie) -> bool) -> bool {
+    fn has_tie(&self, conn: Slot, claim: u32, is_meant: impl Fn(Tie) -> bool) -> bool {
         let Some(reigns) = &self.reigns else { return false };
-        reigns.attached.get(&conn).is_some_and(|of| is_meant(of.tie) && reigns.is_led_in(of.range, term))
+        reigns.attached.get(&conn).is_some_and(|of| is_meant(of.tie) && reigns.is_counted(of.range, claim))
     }
 
     /// It gives it up. False if it has lost it already.

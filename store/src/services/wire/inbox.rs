@@ -39,6 +39,8 @@ pub(in crate::services) enum RemoteInbox {
         range: u16,
         /// The term in which it takes the receiver for the range's leader.
         term: u64,
+        /// How it counts this leader: comes back.
+        claim: u32,
         /// What it is asked.
         request: Request,
     },
@@ -46,8 +48,8 @@ pub(in crate::services) enum RemoteInbox {
     Answer {
         /// The receiver's shard that has asked.
         shard: u16,
-        /// The term in which the sender leads.
-        term: u64,
+        /// How the receiver counts this leader.
+        claim: u32,
         /// What it hears.
         answer: Answer,
     },
@@ -55,8 +57,8 @@ pub(in crate::services) enum RemoteInbox {
     Push {
         /// The connection.
         conn: Conn,
-        /// The term in which the sender leads.
-        term: u64,
+        /// How the receiver counts this leader.
+        claim: u32,
         /// The messages.
         messages: Vec<Queued>,
     },
@@ -147,34 +149,42 @@ pub(in crate::services) enum Answer {
 
 impl RemoteInbox {
     /// What is to be said on another node; none of what never leaves this one. `shard` is the one that asks or has asked, of
-    /// whichever node; a push has it in its connection. `term` is that in which the range is led.
-    pub(in crate::services) fn of(message: &Inbox, shard: ShardId, term: u64, now: Instant) -> Option<Self> {
+    /// whichever node; a push has it in its connection. `term` is of a request.
+    pub(in crate::services) fn of(
+        message: &Inbox,
+        shard: ShardId,
+        term: u64,
+        claim: u32,
+        now: Instant,
+    ) -> Option<Self> {
         let shard = shard.0;
         if let Inbox::Push { conn, messages } = message {
-            return Some(Self::Push { conn: (*conn).into(), term, messages: Queued::of_all(messages, now) });
+            return Some(Self::Push { conn: (*conn).into(), claim, messages: Queued::of_all(messages, now) });
         }
         match message.range() {
-            Some(range) => Some(Self::Request { shard, range: range.0, term, request: Request::of(message, now)? }),
-            None => Some(Self::Answer { shard, term, answer: Answer::of(message, now)? }),
+            Some(range) => {
+                Some(Self::Request { shard, range: range.0, term, claim, request: Request::of(message, now)? })
+            }
+            None => Some(Self::Answer { shard, claim, answer: Answer::of(message, now)? }),
         }
     }
 
-    /// What `node` has said, under the name of `tenant` if it is given, and the term: a request, with the shard that asks there; or an answer
+    /// What `node` has said, under the name of `tenant` if it is given, and the term and the asker's count: a request, with the shard that asks there; or an answer
     /// or a push, with the shard here that it is for, which need not exist. None if nobody says such a thing.
     pub(in crate::services) fn into_message(
         self,
         node: NodeIdx,
         tenant: Option<&TenantCtx>,
         now: Instant,
-    ) -> Option<(ShardId, u64, Inbox)> {
+    ) -> Option<(ShardId, u64, u32, Inbox)> {
         match self {
-            Self::Request { shard, range, term, request } => {
-                Some((ShardId(shard), term, request.into_message(node, tenant, RangeIdx(range), now)?))
+            Self::Request { shard, range, term, claim, request } => {
+                Some((ShardId(shard), term, claim, request.into_message(node, tenant, RangeIdx(range), now)?))
             }
-            Self::Answer { shard, term, answer } => Some((ShardId(shard), term, answer.into_message(now)?)),
-            Self::Push { conn, term, messages } => {
+            Self::Answer { shard, claim, answer } => Some((ShardId(shard), 0, claim, answer.into_message(now)?)),
+            Self::Push { conn, claim, messages } => {
                 let conn = conn.of(NodeIdx::HERE);
-                Some((conn.shard, term, Inbox::Push { conn, messages: Queued::read_all(messages, now)? }))
+                Some((conn.shard, 0, claim, Inbox::Push { conn, messages: Queued::read_all(messages, now)? }))
             }
         }
     }

@@ -153,13 +153,16 @@ impl Shard {
     pub(super) fn handle_attached(&mut self, at: u32, result: Result<Box<Attached>, PortError>) {
         let Some(conn) = self.conns.conns.get_mut(&at) else { return };
         let Ok(attached) = result else { return self.close(at) };
-        let Attached { present, inbox, epoch, subscriptions, in_flight, .. } = *attached;
+        let Attached { present, inbox, epoch, subscriptions, in_flight, next, .. } = *attached;
         conn.phase = Phase::Live { inbox: inbox.expect("who is attached has an inbox"), epoch };
         let place = |full: &str| FILTERS.iter().position(|filter| *filter == full).expect("nobody wants another");
         let filters = subscriptions.iter().map(|(full, _)| place(full)).collect();
         self.say(at, ToClient::Accepted { present, filters });
         let messages: Vec<_> = in_flight.into_iter().map(|in_flight| in_flight.message).collect();
         self.push(at, &messages);
+        if let Some(conn) = self.conns.conns.get_mut(&at) {
+            conn.next = next;
+        }
     }
 
     /// Messages for a connection.

@@ -86,7 +86,7 @@ impl Kept {
                 InboxEffect::RemoveRoute { receiver: Receiver::Inbox { inbox, subscription, .. }, .. } => {
                     self.places.retain(|&place| place != (inbox, subscription));
                 }
-                InboxEffect::Push { conn, messages } => {
+                InboxEffect::Push { conn, messages, .. } => {
                     self.pushed.entry(name(conn.slot.index)).or_default().extend(messages);
                 }
                 InboxEffect::Attached { result: Ok(attached), to } | InboxEffect::SettleAndAttach { attached, to } => {
@@ -122,7 +122,7 @@ impl Kept {
 
     fn attach_with(&mut self, who: u32, terms: AttachTerms) -> Vec<String> {
         self.pushed.remove(&name(who));
-        let to = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), req: ReqId(who.into()) };
+        let to = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), claim: 0, req: ReqId(who.into()) };
         self.run(|kept, effects| {
             kept.table.attach(kept.now, to, conn(who), &client(&name(who)), &kept.tenant.clone(), terms, effects);
         })
@@ -455,7 +455,8 @@ impl Moving {
         pushed.drain(..pushed.len().min(lost_commits.into()));
         let in_hand = InHand { seqs: pushed.iter().filter_map(|message| message.seq).collect(), next: self.next };
         let owner = self.kept.owner(1).expect("attached");
-        let lines = self.kept.run(|kept, effects| kept.table.reattach(kept.now, conn(1), owner, &in_hand, effects));
+        let lines =
+            self.kept.run(|kept, effects| kept.table.reattach(kept.now, (conn(1), 0), owner, &in_hand, effects));
         assert!(!lines.iter().any(|line| line.starts_with("lost")), "{lines:?}");
         self.take_pushed();
     }

@@ -26,7 +26,7 @@ use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
 
 const SEED: u64 = 7;
-const TO: ReplyTo = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), req: ReqId(1) };
+const TO: ReplyTo = ReplyTo { node: NodeIdx::HERE, shard: ShardId(1), claim: 0, req: ReqId(1) };
 
 const QOS0: SubOptions = SubOptions {
     qos: QoS::AtMostOnce,
@@ -81,14 +81,14 @@ fn line(effect: &InboxEffect) -> String {
         InboxEffect::Subscribed { result, .. } => format!("subscribed {result:?}"),
         InboxEffect::Unsubscribed { existed, .. } => format!("unsubscribed {existed}"),
         InboxEffect::Inserted { result, .. } => format!("inserted {result:?}"),
-        InboxEffect::Push { conn, messages } => {
+        InboxEffect::Push { conn, messages, .. } => {
             let each = messages.iter().map(|m| {
                 let seq = m.seq.map_or("-".into(), |seq| format!("{}", seq.0));
                 format!("{seq}:{}", text(&m.message))
             });
             format!("push {} {}", conn.slot.index, each.collect::<Vec<_>>().join(" "))
         }
-        InboxEffect::Lost { conn } => format!("lost {}", conn.slot.index),
+        InboxEffect::Lost { conn, .. } => format!("lost {}", conn.slot.index),
         InboxEffect::AddRoute { route, .. } => format!("add route {}", route.filter),
         InboxEffect::RemoveRoute { route, .. } => format!("remove route {}", route.filter),
         InboxEffect::WillDue { client, will } => format!("will of {}: {}", client.user, text(will)),

@@ -107,10 +107,10 @@ fn a_connection_that_is_heard_of_again_goes_on_and_is_pushed_only_what_it_lacks(
     assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects)).is_empty());
     let in_hand = InHand { seqs: vec![], next: InboxSeq(1) };
     let owner = led.owner;
-    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    let effects = led.run(|led, effects| led.table.reattach(at(4), (of_node(3), 0), owner, &in_hand, effects));
     assert_eq!(push_lines(&effects), ["push 7 1:2"], "it is done with the first");
     assert_eq!(led.table.next_timeout(), None, "nothing expires");
-    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    let effects = led.run(|led, effects| led.table.reattach(at(4), (of_node(3), 0), owner, &in_hand, effects));
     assert_eq!(push_lines(&effects), ["lost 7"], "whoever is not expected may have missed something");
 }
 
@@ -124,7 +124,7 @@ fn a_connection_that_does_not_go_on_in_time_counts_as_broken() {
     led.run(|led, effects| led.table.handle_timeout(until, effects));
     assert_eq!(led.table.next_timeout(), Some(until + Duration::from_secs(100)), "the session expires");
     let (owner, in_hand) = (led.owner, InHand::default());
-    let effects = led.run(|led, effects| led.table.reattach(until, of_node(3), owner, &in_hand, effects));
+    let effects = led.run(|led, effects| led.table.reattach(until, (of_node(3), 0), owner, &in_hand, effects));
     assert_eq!(push_lines(&effects), ["lost 7"]);
 }
 
@@ -138,7 +138,7 @@ fn a_connection_that_another_has_taken_over_from_is_refused() {
         led.table.attach(at(4), TO, of_node(4), &client("c"), &tenant, AttachTerms::default(), effects);
     });
     let (owner, in_hand) = (led.owner, InHand::default());
-    let effects = led.run(|led, effects| led.table.reattach(at(4), of_node(3), owner, &in_hand, effects));
+    let effects = led.run(|led, effects| led.table.reattach(at(4), (of_node(3), 0), owner, &in_hand, effects));
     assert_eq!(push_lines(&effects), ["lost 7"]);
 }
 

@@ -332,11 +332,12 @@ pub(in crate::services) struct Session {
     subscriptions: Vec<(String, Options)>,
     received_qos2: Vec<u16>,
     in_flight: Vec<(u16, bool, Queued)>,
+    next: u64,
 }
 
 impl Session {
     pub(super) fn of(attached: &Attached, now: Instant) -> Self {
-        let Attached { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight } = attached;
+        let Attached { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight, next } = attached;
         let in_flight = in_flight
             .iter()
             .map(|InFlight { packet_id, released, message }| (packet_id.get(), *released, Queued::of(message, now)));
@@ -350,11 +351,12 @@ impl Session {
                 .collect(),
             received_qos2: received_qos2.clone(),
             in_flight: in_flight.collect(),
+            next: next.0,
         }
     }
 
     pub(super) fn read(self, now: Instant) -> Option<Attached> {
-        let Self { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight } = self;
+        let Self { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight, next } = self;
         let subscriptions = subscriptions.into_iter().map(|(filter, options)| Some((filter.into(), options.read()?)));
         let in_flight = in_flight.into_iter().map(|(packet_id, released, message)| {
             let packet_id = NonZeroU16::new(packet_id)?;
@@ -368,6 +370,7 @@ impl Session {
             subscriptions: subscriptions.collect::<Option<_>>()?,
             received_qos2,
             in_flight: in_flight.collect::<Option<_>>()?,
+            next: InboxSeq(next),
         })
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 const NODE: NodeIdx = NodeIdx(3);
 const TERM: u64 = 77;
+const CLAIM: u32 = 7;
 const SHARD: ShardId = ShardId(5);
 const RANGE: RangeIdx = RangeIdx(11);
 const REQ: ReqId = ReqId(u64::MAX - 1);
@@ -105,6 +106,7 @@ fn attached(now: Instant) -> Attached {
         subscriptions: vec![("$share/g/a/+".into(), options(Some(id(5)))), ("#".into(), options(None))],
         received_qos2: vec![1, 65_535],
         in_flight: vec![in_flight(2, true), in_flight(1, false)],
+        next: InboxSeq(1 << 50),
     }
 }
 
@@ -183,7 +185,7 @@ fn answers(node: NodeIdx, now: Instant) -> Vec<Inbox> {
 fn all() -> Vec<RemoteInbox> {
     let mut all = requests(NodeIdx::HERE, SENT_AT);
     all.extend(answers(NODE, SENT_AT));
-    all.iter().map(|message| RemoteInbox::of(message, SHARD, TERM, SENT_AT).expect("it travels")).collect()
+    all.iter().map(|message| RemoteInbox::of(message, SHARD, TERM, CLAIM, SENT_AT).expect("it travels")).collect()
 }
 
 fn carry(message: &RemoteInbox) -> Option<RemoteInbox> {
@@ -194,7 +196,7 @@ fn carry(message: &RemoteInbox) -> Option<RemoteInbox> {
 }
 
 /// As the receiver reads it under the name of tenant `t`.
-fn read(message: RemoteInbox) -> Option<(ShardId, u64, Inbox)> {
+fn read(message: RemoteInbox) -> Option<(ShardId, u64, u32, Inbox)> {
     message.into_message(NODE, Some(&tenant("t")), HEARD_AT)
 }
 
@@ -207,8 +209,8 @@ fn everything_that_is_said_arrives_with_all_that_belongs_to_it() {
     for (message, expected) in all.iter().zip(expected) {
         let carried = carry(message).expect("just written");
         assert_eq!(carried, *message);
-        let (shard, term, heard) = read(carried).expect("a node says so");
-        assert_eq!((shard, term), (SHARD, TERM));
+        let (shard, term, claim, heard) = read(carried).expect("a node says so");
+        assert_eq!((shard, term, claim), (SHARD, if heard.range().is_some() { TERM } else { 0 }, CLAIM));
         assert_eq!(format!("{heard:?}"), format!("{expected:?}"));
         assert_eq!(heard.range(), expected.range());
     }
@@ -228,9 +230,9 @@ fn what_is_for_this_node_alone_never_travels() {
     let here = [
         insert,
         Inbox::Inserted { req: REQ, result: Ok(()) },
-        Inbox::Answer { node: NODE, shard: SHARD, term: TERM, answer: of_another() },
+        Inbox::Answer { node: NODE, shard: SHARD, claim: CLAIM, answer: of_another() },
     ];
-    assert!(here.iter().all(|message| RemoteInbox::of(message, SHARD, TERM, SENT_AT).is_none()));
+    assert!(here.iter().all(|message| RemoteInbox::of(message, SHARD, TERM, CLAIM, SENT_AT).is_none()));
 }
 
 #[test]
@@ -264,7 +266,7 @@ fn a_client_is_of_the_tenant_under_whose_name_it_comes() {
 #[test]
 fn a_step_of_an_inbox_in_another_range_is_refused() {
     for step in [Step::Receive(origin(RangeIdx(0))), Step::Release(origin(RangeIdx(0)))] {
-        let message = RemoteInbox::of(&Inbox::Step { req: REQ, range: RANGE, step }, SHARD, TERM, SENT_AT);
+        let message = RemoteInbox::of(&Inbox::Step { req: REQ, range: RANGE, step }, SHARD, TERM, CLAIM, SENT_AT);
         assert!(read(message.expect("it travels")).is_none());
     }
 }
@@ -274,7 +276,7 @@ fn what_no_client_can_have_subscribed_is_refused() {
     let subscribe = |filter: &str, subscription_id| {
         let (filter, options) = (filter.into(), options(subscription_id));
         let message = Inbox::Subscribe { req: REQ, range: RANGE, owner: owner(), filter, options };
-        read(RemoteInbox::of(&message, SHARD, TERM, SENT_AT).expect("it travels"))
+        read(RemoteInbox::of(&message, SHARD, TERM, CLAIM, SENT_AT).expect("it travels"))
     };
     assert!(subscribe("a", Some(id(268_435_455))).is_some());
     assert!(subscribe("a", Some(id(268_435_456))).is_none());
@@ -326,8 +328,8 @@ proptest! {
         bytes[at] ^= flip;
         if let Some(Remote::Inbox(message)) = Remote::decode(&bytes) {
             // What is read at all is something that can be said, and is written alike.
-            if let Some((shard, _, heard)) = read(message) {
-                let again = RemoteInbox::of(&heard, shard, TERM, HEARD_AT).expect("it travels");
+            if let Some((shard, _, _, heard)) = read(message) {
+                let again = RemoteInbox::of(&heard, shard, TERM, CLAIM, HEARD_AT).expect("it travels");
                 let (.., once_more) = read(carry(&again).expect("just written")).expect("as before");
                 prop_assert_eq!(format!("{once_more:?}"), format!("{heard:?}"));
             }
