@@ -10,7 +10,7 @@
 //! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard.
 
 use super::dist::Origin;
-use super::message::{Dict, Dist, Message};
+use super::message::{Dict, Message};
 use super::mutation::Mutation;
 use super::registrations::Mine;
 use super::telling::Telling;
@@ -85,7 +85,7 @@ pub(super) struct Cluster {
     pub(super) announced: HashMap<Announced, HashSet<Receiver>>,
     heard: HashMap<(NodeIdx, ShardId), Heard>,
     /// Shards of live nodes that have told everything, and the shards here that they have told it; the same on all shards here, some messages later.
-    complete: HashMap<NodeIdx, BTreeMap<ShardId, ShardId>>,
+    pub(super) complete: HashMap<NodeIdx, BTreeMap<ShardId, ShardId>>,
     unheard: Vec<NodeIdx>,
     pub(super) mine: HashMap<Slot, Mine>,
     /// Nodes that are being told everything.
@@ -145,7 +145,7 @@ impl Cluster {
 
     /// A node is unheard also as long as this shard has no link to it: a shard that stood still learns by its own links that time has
     /// passed, whatever the other shards know.
-    fn find_unheard(&mut self) {
+    pub(super) fn find_unheard(&mut self) {
         let told = |idx| self.complete.get(&idx).map_or(0, BTreeMap::len);
         let is_heard = |node: &&Node| told(node.idx) >= usize::from(node.shards) && self.is_up(node.idx);
         let unheard = self.nodes.others.iter().filter(|node| !is_heard(node));
@@ -265,25 +265,6 @@ impl RangeServices {
         self.ask_keepers(now);
         self.ask_who_has_heard(&come);
         self.settle(now);
-    }
-
-    /// Each shard hears by itself who comes and goes. Of a node that has come back another one may have heard everything before this one has
-    /// even forgotten the time before.
-    fn ask_who_has_heard(&mut self, nodes: &[NodeIdx]) {
-        for &node in nodes {
-            for to in self.all_shards() {
-                self.send(to, Message::Dist(Dist::WhoHasHeard { node }));
-            }
-        }
-    }
-
-    /// Tells a shard here which shards of a node this one has heard everything of.
-    pub(super) fn tell_heard(&mut self, to: ShardId, node: NodeIdx) {
-        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
-        let here = complete.into_iter().flatten().filter(|(_, at)| **at == self.shard);
-        for shard in here.map(|(&shard, _)| shard).collect::<Vec<_>>() {
-            self.send(to, Message::Dist(Dist::Heard { node, shard, complete: true }));
-        }
     }
 
     /// Whether any node, should it live or not, may have replicas of persistent sessions.
@@ -425,26 +406,6 @@ impl RangeServices {
             }
         }
         self.settle(now);
-    }
-
-    fn tell_shards_heard(&mut self, node: NodeIdx, shard: ShardId, complete: bool) {
-        for to in self.all_shards() {
-            self.send(to, Message::Dist(Dist::Heard { node, shard, complete }));
-        }
-    }
-
-    /// A shard here has heard everything of a shard of another node, or cannot rely on it any more.
-    pub(super) fn handle_heard(&mut self, from: ShardId, node: NodeIdx, shard: ShardId, complete: bool) {
-        let Some(cluster) = &mut self.cluster else { return };
-        if complete {
-            cluster.complete.entry(node).or_default().insert(shard, from);
-        } else if let Some(shards) = cluster.complete.get_mut(&node)
-            && shards.get(&shard) == Some(&from)
-        {
-            // Another shard here may have heard it since, over another way.
-            shards.remove(&shard);
-        }
-        cluster.find_unheard();
     }
 
     /// False if the message cannot be read, or is none for this way.

@@ -22,6 +22,7 @@
 mod cluster;
 mod dict;
 mod dist;
+mod hearing;
 mod inbox;
 mod leading;
 mod lookups;
@@ -33,6 +34,8 @@ mod registrations;
 mod reigns;
 mod replicas;
 mod retain;
+#[cfg(feature = "simulation")]
+mod standing;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -319,21 +322,6 @@ impl RangeServices {
             #[cfg(feature = "mutations")]
             mutation: None,
         }
-    }
-
-    /// Where this shard stands, for whoever looks for the reason that something is not as it should be.
-    #[cfg(feature = "simulation")]
-    pub fn standing(&self) -> String {
-        let unclaimed: Vec<_> = self.reigns.iter().flat_map(|reigns| reigns.unclaimed()).collect();
-        let cluster = self.cluster.as_ref().map(|cluster| cluster.standing()).unwrap_or_default();
-        let additions: Vec<_> = self.additions.iter().take(4).map(|(_, addition)| addition).collect();
-        let held = self.inboxes.iter().map(|range| (range.idx, range.held(), range.machine.totals().messages));
-        let held: Vec<_> = held.collect();
-        format!(
-            "unclaimed {unclaimed:?}; states {:?}; {cluster}; additions {}, as {additions:?}; held {held:?}",
-            self.states,
-            self.additions.len()
-        )
     }
 
     /// The shard that has the routes that begin with `level`; the same whichever shard asks.
