@@ -74,7 +74,8 @@ pub enum InboxEffect {
         /// The messages, in order.
         messages: Vec<InboxMessage>,
     },
-    /// The session does not count on its owner any more, a connection of another node that is held for lost: should it live, it has to go.
+    /// The session does not count on its owner any more: a connection of another node that is held for lost, or one that another has taken the session
+    /// from. Should it live, it has to go.
     Lost {
         /// The connection.
         conn: ConnRef,

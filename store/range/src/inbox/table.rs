@@ -150,7 +150,13 @@ impl InboxTable {
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
         inbox.epoch = epoch;
         inbox.client = client.clone();
-        inbox.presence = attached_by(conn, to.claim, &terms);
+        let before = core::mem::replace(&mut inbox.presence, attached_by(conn, to.claim, &terms));
+        if let Presence::Attached(owner, claim, _) = before
+            && owner != conn
+        {
+            // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more.
+            effects.push(InboxEffect::Lost { conn: owner, claim });
+        }
         if let Some(at) = inbox.deadline.take() {
             self.deadlines.clear(at, slot);
         }

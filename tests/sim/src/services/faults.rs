@@ -96,7 +96,7 @@ impl Simulation {
 
     fn stall(&mut self) {
         self.world.report.stalls += 1;
-        let (until, node) = (self.fault_end(&[1_000, 3_000, 10_000]), self.victim());
+        let (until, node) = (self.fault_end(&[1_000, 3_000, 9_000]), self.victim());
         let shard = self.world.rng.below(self.nodes[node].shards.into()) as usize;
         self.world.tell(|| format!("shard {shard} of n{node} stands still until {until}"));
         self.nodes[node].stalled_until[shard] = until;

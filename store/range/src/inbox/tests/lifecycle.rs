@@ -26,6 +26,15 @@ fn an_attach_resumes_the_session_with_everything_it_remembers() {
     assert_eq!(inbox.table.next_timeout(), None, "nothing is due while somebody is attached");
 }
 
+/// The request of a connection that has gone may come late, when its client is back on another. That one would wait for ever.
+#[test]
+fn a_connection_whose_session_another_takes_without_its_leave_hears_of_it() {
+    let (mut inbox, c) = (Driven::new(), client("c"));
+    inbox.attach(2, &c, false);
+    assert_eq!(inbox.attach(1, &c, false), ["lost 2", "attached present=true"]);
+    assert_eq!(inbox.attach(1, &c, false), ["attached present=true"], "the same request again");
+}
+
 /// [MQTT-3.1.2-6] [MQTT5-3.1.2-4]
 #[test]
 fn a_clean_start_discards_the_session_and_its_routes() {
@@ -136,7 +145,7 @@ fn an_owner_of_an_older_epoch_changes_nothing() {
     inbox.subscribe("a/b", QOS1);
     let old = inbox.owner();
     inbox.insert(&message("m", QoS::AtLeastOnce));
-    assert_eq!(inbox.attach(2, &c, false), ["attached present=true", "push 2 0:m"]);
+    assert_eq!(inbox.attach(2, &c, false), ["lost 1", "attached present=true", "push 2 0:m"]);
     let lines = inbox.run(|this, effects| {
         this.table.commit(this.now, old, &[InboxSeq(0)], effects);
         this.table.subscribe(TO, old, "x", QOS1, effects);
