@@ -127,7 +127,7 @@ impl Host {
     pub(super) fn complete_buried(&mut self, id: RangeId, done: KvDone) {
         let Some(burial) = self.burials.get_mut(&id) else { return };
         match (done.dropped(), &mut burial.space) {
-            (Some(Err(error)), _) => (self.fatal)(&format!("{id}: the key-value base failed: {error}")),
+            (Some(Err(error)), _) => (self.fatal)(&format!("{id}: {error}")),
             (Some(Ok(())), _) => {
                 let rest = burial.rest;
                 self.burials.remove(&id);
@@ -172,7 +172,7 @@ impl Host {
         let space = match self.kv.open(SpaceId(id.0)) {
             Ok(space) => space,
             Err(error) => {
-                (self.fatal)(&format!("{id}: the key-value base failed: {error}"));
+                (self.fatal)(&format!("{id}: {error}"));
                 return false;
             }
         };

@@ -83,7 +83,7 @@ impl Host {
                 self.swollen.insert(id);
                 self.withdraw(now, id);
             }
-            error => (self.fatal)(&format!("{id}: the key-value base failed: {error}")),
+            error => (self.fatal)(&format!("{id}: {error}")),
         }
     }
 }

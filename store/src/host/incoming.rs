@@ -224,7 +224,7 @@ impl Host {
             (Err(error @ (KvError::NoSpace { .. } | KvError::Corrupt { .. })), _) => {
                 self.fail_incoming(now, id, &error);
             }
-            (Err(error), _) => (self.fatal)(&format!("{id}: the key-value base failed: {error}")),
+            (Err(error), _) => (self.fatal)(&format!("{id}: {error}")),
         }
     }
 

@@ -29,10 +29,10 @@ pub enum KvError {
         free_bytes: u64,
     },
     /// The base failed and takes no more writes: the process should end.
-    #[error("the key-value base failed")]
+    #[error("the key-value base failed: {0}")]
     Base(#[source] Arc<fjall::Error>),
     /// The system said no.
-    #[error("the key-value base cannot be used")]
+    #[error("the key-value base cannot be used: {0}")]
     Io(#[source] Arc<io::Error>),
     /// A job of the engine panicked.
     #[error("a job of the key-value engine panicked: {0}")]

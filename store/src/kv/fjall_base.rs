@@ -15,8 +15,9 @@ use crate::data_dir::DataDir;
 use crate::wal::free_bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable, Snapshot};
 use std::collections::HashMap;
+use std::io;
 use std::ops::Bound;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -89,6 +90,22 @@ fn base_error(error: fjall::Error) -> KvError {
     KvError::Base(Arc::new(error))
 }
 
+/// Makes an empty database under another name, then gives it its own: what a process that is killed meanwhile leaves cannot be opened, and is
+/// not opened.
+fn make_empty(data: &DataDir, path: &Path) -> Result<(), KvError> {
+    let failed = |error: io::Error| base_error(error.into());
+    let unfinished = data.path().join("kv.new");
+    if unfinished.exists() {
+        std::fs::remove_dir_all(&unfinished).map_err(failed)?;
+    }
+    let database = Database::builder(&unfinished).open().map_err(base_error)?;
+    database.keyspace("catalog", KeyspaceCreateOptions::default).map_err(base_error)?;
+    database.persist(PersistMode::SyncAll).map_err(base_error)?;
+    drop(database);
+    std::fs::rename(&unfinished, path).map_err(failed)?;
+    std::fs::File::open(data.path()).and_then(|dir| dir.sync_all()).map_err(failed)
+}
+
 fn keyspace_name(space: SpaceId, generation: u64) -> String {
     format!("s{}.{generation}", space.0)
 }
@@ -105,6 +122,9 @@ impl FjallBase {
     /// [`KvError::Corrupt`] if a catalog record is damaged, or what fjall says.
     pub fn open(data: &DataDir, config: FjallConfig) -> Result<Self, KvError> {
         let path = data.path().join("kv");
+        if !path.exists() {
+            make_empty(data, &path)?;
+        }
         let builder = Database::builder(&path).cache_size(config.cache_bytes).worker_threads(config.workers);
         let builder = builder.max_journaling_size(config.journal_bytes_max).manual_journal_persist(true);
         let database = builder.open().map_err(base_error)?;

@@ -145,3 +145,16 @@ fn retained_value(broker: &Broker) -> Option<u32> {
         other => panic!("not a PUBLISH: {other:?}"),
     }
 }
+
+/// The first start makes directories and files one after the other; whatever is there when it is killed, the next one goes on from.
+#[test]
+fn a_first_start_that_is_killed_at_any_moment_leaves_a_directory_that_starts() {
+    let mut rng = Prng::new(7);
+    for round in 0..24 {
+        let listener = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
+        let begun = Broker::begin_with(1, listener, &[]);
+        std::thread::sleep(Duration::from_millis(rng.below(120)));
+        eprintln!("round {round}");
+        drop(begun.crash().restart());
+    }
+}
