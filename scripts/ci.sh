@@ -112,8 +112,8 @@ fuzz() {
 # planted mistake must be found.
 simulate() {
     cargo run --release --locked --quiet -p bifro-sim -- --seeds 100 --minutes 10 --nodes 3 &&
-        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 20 --nodes 3 &&
-        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 8 --nodes 5 &&
+        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 12 --nodes 3 &&
+        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 4 --nodes 5 &&
         cargo test --release --locked --quiet -p bifro-sim --features mutations --test mutations &&
         cargo clippy -p bifro-raft -p bifro-sim --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
 }

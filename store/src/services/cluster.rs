@@ -400,9 +400,7 @@ impl RangeServices {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
                 }
-                if !self.is_planted(Mutation::TrustUnheard) {
-                    self.tell_shards_heard(node, shard, false);
-                }
+                self.tell_shards_heard(node, shard, false);
             }
         }
         self.settle(now);

@@ -15,8 +15,6 @@ pub enum Mutation {
     AnswerAtOnce,
     /// A subscriber does not wait until the other nodes know of it.
     SubscribeAlone,
-    /// A node whose link has ended is still taken to have told everything.
-    TrustUnheard,
     /// What a lost reign was to store is acknowledged.
     ConfirmLostInsertions,
 }
@@ -24,14 +22,8 @@ pub enum Mutation {
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 6] = [
-        Self::KeepClaims,
-        Self::RouteUnled,
-        Self::AnswerAtOnce,
-        Self::SubscribeAlone,
-        Self::TrustUnheard,
-        Self::ConfirmLostInsertions,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::KeepClaims, Self::RouteUnled, Self::AnswerAtOnce, Self::SubscribeAlone, Self::ConfirmLostInsertions];
 }
 
 #[cfg(feature = "mutations")]

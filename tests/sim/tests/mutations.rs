@@ -57,7 +57,7 @@ fn a_violation_is_seen_again_with_the_least_command() {
 }
 
 /// Seeds within which each of the services' is found; even ones have three nodes, odd ones five.
-const SERVICES_SEEDS: u64 = 80;
+const SERVICES_SEEDS: u64 = 40;
 
 #[test]
 fn every_mistake_planted_in_the_services_is_found() {
