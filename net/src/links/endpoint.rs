@@ -24,6 +24,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+/// Without a look at the links for so long, what has waited in the socket does not show who lives now: a link that is over by its time is over,
+/// though QUIC would begin to count anew with the first of it.
+const STALE: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// The protocol's name and version.
 pub(super) const ALPN: &[u8] = b"bifro-links/3";
 
@@ -38,6 +42,8 @@ pub struct Links {
     links: Vec<Option<Link>>,
     /// When each wants to be looked at.
     timeouts: Vec<Option<std::time::Instant>>,
+    /// When it was last looked what has arrived.
+    read_at: Option<std::time::Instant>,
     /// Generation of the next link.
     generation: u32,
     /// Callers that have not proven the secret.
@@ -93,6 +99,7 @@ impl Links {
             client,
             links: Vec::new(),
             timeouts: Vec::new(),
+            read_at: None,
             generation: 0,
             strangers: 0,
             touched: Vec::new(),
@@ -200,13 +207,12 @@ impl Links {
     /// call at least: worth it when the socket is readable, [`Self::next_timeout`] has come or [`Self::has_more`] says so.
     pub fn read(&mut self, now: Instant, events: &mut Vec<LinkEvent>) {
         let now = self.config.clock.monotonic(now);
-        self.receive(now);
-        for index in 0..self.timeouts.len() {
-            if self.timeouts[index].is_some_and(|due| due <= now) {
-                self.with(index, now, Link::expire);
-                self.touch(index);
-            }
+        let before = self.read_at.replace(now);
+        if before.is_some_and(|before| now.saturating_duration_since(before) > STALE) {
+            self.expire(now);
         }
+        self.receive(now);
+        self.expire(now);
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             self.with(index, now, |link, context| {
@@ -218,6 +224,16 @@ impl Links {
         }
         self.touched = touched;
         events.append(&mut self.events);
+    }
+
+    /// Has time bring about what it has to.
+    fn expire(&mut self, now: std::time::Instant) {
+        for index in 0..self.timeouts.len() {
+            if self.timeouts[index].is_some_and(|due| due <= now) {
+                self.with(index, now, Link::expire);
+                self.touch(index);
+            }
+        }
     }
 
     /// Hands queued messages to QUIC and its datagrams to the kernel.

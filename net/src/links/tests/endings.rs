@@ -69,6 +69,19 @@ fn a_peer_that_vanishes_is_noticed_within_the_idle_timeout() {
     assert!(took <= limits::IDLE + 2 * TURN, "{took:?}");
 }
 
+/// What waited in the socket while this end stood still shows nothing of who lives now: the peer may have given it up long ago.
+#[test]
+fn a_link_that_was_over_while_its_end_stood_still_is_not_revived_by_what_has_arrived_meanwhile() {
+    let (mut pair, at_one, at_two) = Pair::linked(config(1, "secret"), config(2, "secret"));
+    pair.one.links.send(at_one, Lane::Control, b"sent while it stood still").expect("up");
+    pair.one.turn();
+    pair.two.pace(limits::IDLE + TURN);
+    pair.two.turn();
+    let downs = pair.two.downs();
+    assert_eq!(downs.iter().map(|(link, ..)| *link).collect::<Vec<_>>(), [at_two]);
+    assert!(pair.two.received(Lane::Control).is_empty(), "nor is it taken for news");
+}
+
 #[test]
 fn a_quiet_link_outlives_the_idle_timeout() {
     let (mut pair, at_one, _) = Pair::linked(config(1, "secret"), config(2, "secret"));
