@@ -6,8 +6,8 @@
 //!     ▲                                          │                        │                                   │
 //!     └──────────────────────────────────────────┴────────────────────────┴────────── another term ───────────┘
 //! ```
-//! The machine is made anew for each reign, of what is committed: what an earlier one had in memory counts for nothing. It is as with a node
-//! that starts, and so sessions go on as if their connections had broken.
+//! The machine is made anew for each reign, of what is committed: what an earlier one had in memory counts for nothing. Connections
+//! of its sessions go on with it (see [`super::reigns`]).
 
 use super::message::Asked;
 use super::placement::{Step, heir, is_placed, next_step, wanted};

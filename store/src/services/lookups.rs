@@ -7,17 +7,15 @@
 use super::RangeServices;
 use super::cluster::Unanswered;
 use super::message::{Message, Retain as RetainMessage};
-use super::wire::Remote;
+use super::wire::{Remote, is_filter};
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
-use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
 use bifro_core::message::Message as Published;
 use bifro_core::nodes::Node;
 use bifro_core::ports::{Completion, PortError, RetainedMessage, Via};
 use bifro_core::roles::Roles;
 use bifro_core::time::Instant;
-use bifro_mqtt::topic::{ParsedFilter, TopicLimits};
 use bifro_range::retain::{Replica, Version};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,9 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PIECE_BYTES: usize = if cfg!(test) { 64 } else { 512 << 10 };
 /// Requests of other nodes have numbers from here on, those of the driver below.
 const GUESTS: u64 = 1 << 63;
-/// Filters of other nodes are those of their clients, within what every tenant keeps to.
-const FILTER_LIMITS: TopicLimits =
-    TopicLimits { bytes_max: u16::MAX as usize, levels_max: TOPIC_LEVELS_HARD_MAX, level_bytes_max: u16::MAX as usize };
 
 /// What a client of this shard wants.
 #[derive(Debug)]
@@ -227,7 +222,7 @@ impl RangeServices {
                 self.send(self.home(range), Message::Retain(set));
             }
             Remote::FindRetained { req, filter } => {
-                if ParsedFilter::parse(&filter, &FILTER_LIMITS).is_err() {
+                if !is_filter(&filter) {
                     return false;
                 }
                 let req = self.welcome((node, shard), tenant, req);

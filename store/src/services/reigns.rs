@@ -190,17 +190,18 @@ impl Reigns {
 impl RangeServices {
     /// Asks a range's leader, now or as soon as there is one.
     pub(super) fn ask_leader(&mut self, now: Instant, range: RangeIdx, request: Request) {
-        if self.refuses(now, range, &request) {
-            return;
-        }
-        let Some(reigns) = &mut self.reigns else {
+        let Some(reigns) = &self.reigns else {
             return self.send_to_range(range, request);
         };
+        let claim = reigns.leader(range);
+        if claim.is_none() && self.refuses(now, range, &request) {
+            return;
+        }
         // What nobody waits for is not worth keeping: a message that was not committed is pushed again.
-        if let Some(asked) = request.asked_as() {
+        if let (Some(asked), Some(reigns)) = (request.asked_as(), &mut self.reigns) {
             reigns.asked.insert((asked, range), request.clone());
         }
-        if let Some(claim) = reigns.leader(range) {
+        if let Some(claim) = claim {
             self.send_to_leader(now, range, claim, request);
         }
     }

@@ -193,11 +193,9 @@ impl Loader {
                 PresenceRecord::Attached { expiry_s, will } => {
                     inbox.lose_owner(Box::new((expiry_s, will)), None);
                 }
-                PresenceRecord::Detached { .. } => {
-                    inbox.is_unsettled = !inbox.received_qos2.is_empty();
-                    inbox.presence = left_behind(presence, now);
-                    inbox.restore_in_flight(false);
-                    inbox.rewind();
+                PresenceRecord::Detached { expires_at, will } => {
+                    inbox.presence = Presence::Detached { expires_at, will };
+                    inbox.restore(false);
                 }
             }
             match first {
@@ -221,20 +219,18 @@ impl Loader {
     }
 }
 
-pub(super) fn left_behind(presence: PresenceRecord, now: Instant) -> Presence {
-    match presence {
-        PresenceRecord::Detached { expires_at, will } => Presence::Detached { expires_at, will },
-        PresenceRecord::Attached { expiry_s, will } => Presence::Detached {
-            expires_at: (expiry_s != u32::MAX).then(|| now + Duration::from_secs(expiry_s.into())),
-            will: will.map(|will| will.due(now)),
-        },
-    }
-}
-
 impl Inbox {
+    /// Nobody speaks for the session any more, and what its last owner did not come to say is not known: nor is what it did at the end, if it
+    /// `was_attached` until now.
+    pub(super) fn restore(&mut self, was_attached: bool) {
+        self.is_unsettled = !self.received_qos2.is_empty();
+        self.restore_in_flight(was_attached);
+        self.rewind();
+    }
+
     /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1]. Of a connection that was left in order the
     /// record says what that is; of one that was not, whatever the window let through may have.
-    pub(super) fn restore_in_flight(&mut self, was_attached: bool) {
+    fn restore_in_flight(&mut self, was_attached: bool) {
         self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
         let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
         let window = if was_attached { self.pushed_at_most() } else { 0 };

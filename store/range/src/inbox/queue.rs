@@ -135,10 +135,13 @@ impl Queue {
         messages: &mut Vec<InboxMessage>,
         expired: &mut Vec<(InboxSeq, Queued)>,
     ) {
+        let oldest = self.entries.first_key_value().map_or(0, |(seq, _)| seq.0);
+        // Places of two leaders are far apart.
+        let is_near = |seq: &InboxSeq| seq.0 - oldest < u64::from(InboxSeq::PACKET_IDS);
         while self.waiting > 0 && self.entries.len() - self.waiting < window {
             let mut rest = self.entries.range(InboxSeq(self.cursor)..);
             let found = rest.find(|(_, queued)| queued.stage == Stage::Waiting).map(|(&seq, _)| seq);
-            let Some(seq) = found.filter(|seq| self.has_own_packet_id(*seq)) else { break };
+            let Some(seq) = found.filter(|seq| is_near(seq) || self.has_own_packet_id(*seq)) else { break };
             let Some(queued) = self.entries.get_mut(&seq) else { break };
             self.cursor = seq.0 + 1;
             if is_expired(queued, now) {
@@ -230,10 +233,7 @@ impl Queue {
 
     /// Whether no message outstanding has the packet identifier of this one, which is behind them.
     fn has_own_packet_id(&self, seq: InboxSeq) -> bool {
-        let oldest = self.entries.first_key_value().map_or(seq.0, |(oldest, _)| oldest.0);
-        // Places of two leaders are far apart.
-        seq.0 - oldest < u64::from(InboxSeq::PACKET_IDS)
-            || self.entries.range(..InboxSeq(self.cursor)).all(|(other, _)| other.packet_id() != seq.packet_id())
+        self.entries.range(..InboxSeq(self.cursor)).all(|(other, _)| other.packet_id() != seq.packet_id())
     }
 
     fn count_waiting(&mut self, seq: InboxSeq, qos: QoS) {

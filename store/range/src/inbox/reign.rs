@@ -1,9 +1,7 @@
 //! What happens to a table whose range is led now here and now there: owners on other nodes that are lost, those that go on, and the end of
 //! a reign.
 
-use super::books::PresenceRecord;
 use super::effect::InboxEffect;
-use super::load::left_behind;
 use super::session::{Inbox, Presence};
 use super::table::{InboxTable, OwnerRef};
 use crate::limits::REATTACH_WITHIN;
@@ -13,6 +11,7 @@ use bifro_core::ids::{ConnRef, NodeIdx, Slot};
 use bifro_core::ports::{FutureWill, InHand, Receiver};
 use bifro_core::settings::Resource;
 use bifro_core::time::Instant;
+use core::time::Duration;
 
 impl InboxTable {
     /// Connections of other nodes are lost, as far as anybody here knows: those that may go on are expected to, of the others the sessions go
@@ -33,12 +32,14 @@ impl InboxTable {
                 continue;
             }
             let Some(terms) = terms.take() else { continue };
-            inbox.lose_owner(terms, Some(now + REATTACH_WITHIN));
+            inbox.lose_owner(terms, Some(if may_go_on { now + REATTACH_WITHIN } else { now }));
             if may_go_on {
                 self.set_deadline(slot);
-            } else {
-                effects.push(InboxEffect::Lost { conn, claim });
-                self.give_up_owner(now, slot, effects);
+                continue;
+            }
+            effects.push(InboxEffect::Lost { conn, claim });
+            if !self.fire(now, slot, effects) {
+                self.put_detached(slot);
             }
         }
     }
@@ -76,21 +77,9 @@ impl InboxTable {
         inbox.reclaim(in_hand, &mut self.books);
         // It sees to its exchanges itself.
         inbox.is_unsettled = false;
-        if let Some(at) = inbox.deadline.take() {
-            self.deadlines.clear(at, owner.inbox);
-        }
         inbox.push(now, &mut self.books, effects);
         inbox.settle(&mut self.books);
-    }
-
-    /// A connection that was expected to go on has not.
-    pub(super) fn give_up_owner(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) {
-        if let Some(inbox) = self.inboxes.occupant_mut(slot) {
-            inbox.give_up_owner(now);
-        }
-        if !self.fire(now, slot, effects) {
-            self.put_detached(slot);
-        }
+        self.set_deadline(owner.inbox);
     }
 
     /// Whether a session has this subscription.
@@ -123,15 +112,14 @@ impl Inbox {
     pub(super) fn give_up_owner(&mut self, now: Instant) {
         if let Presence::Expected { terms, .. } = &mut self.presence {
             let (expiry_s, will) = (terms.0, terms.1.take());
-            self.presence = left_behind(PresenceRecord::Attached { expiry_s, will }, now);
+            let expires_at = (expiry_s != u32::MAX).then(|| now + Duration::from_secs(expiry_s.into()));
+            self.presence = Presence::Detached { expires_at, will: will.map(|will| will.due(now)) };
         }
     }
 
     /// Whoever had the session may go on with it, or somebody attaches to it anew: then whatever may have reached the client is sent again.
     pub(super) fn lose_owner(&mut self, terms: Box<(u32, Option<FutureWill>)>, until: Option<Instant>) {
         self.presence = Presence::Expected { until, terms };
-        self.is_unsettled = !self.received_qos2.is_empty();
-        self.restore_in_flight(true);
-        self.rewind();
+        self.restore(true);
     }
 }

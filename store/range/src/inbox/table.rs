@@ -157,9 +157,6 @@ impl InboxTable {
             // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more.
             effects.push(InboxEffect::Lost { conn: owner, claim });
         }
-        if let Some(at) = inbox.deadline.take() {
-            self.deadlines.clear(at, slot);
-        }
         inbox.rewind();
         let attached = inbox.resumed(range, durable);
         effects.push(if core::mem::take(&mut inbox.is_unsettled) {
@@ -169,6 +166,7 @@ impl InboxTable {
         });
         inbox.push(now, &mut self.books, effects);
         inbox.settle(&mut self.books);
+        self.set_deadline(slot);
         self.put_attached(slot, terms);
     }
 
@@ -212,9 +210,6 @@ impl InboxTable {
                 if matches!(inbox.presence, Presence::Expected { .. }) {
                     inbox.reclaim(&state.in_hand, &mut self.books);
                     inbox.is_unsettled = false;
-                }
-                if let Some(at) = inbox.deadline.take() {
-                    self.deadlines.clear(at, owner.inbox);
                 }
                 // A durable inbox was told of each when it was received.
                 if !self.books.is_durable() {
@@ -404,17 +399,18 @@ impl InboxTable {
             if let Some(inbox) = self.inboxes.occupant_mut(slot) {
                 inbox.deadline = None;
             }
-            if self.inboxes.occupant(slot).is_some_and(|inbox| matches!(inbox.presence, Presence::Expected { .. })) {
-                self.give_up_owner(now, slot, effects);
-            } else if !self.fire(now, slot, effects) {
+            if !self.fire(now, slot, effects) {
                 self.put_detached(slot);
             }
         }
     }
 
-    /// Does what is due for one detached session, and sets its next deadline. True if the session has ended.
+    /// Does what is due for one session that has no owner, and sets its next deadline. True if the session has ended.
     pub(super) fn fire(&mut self, now: Instant, slot: Slot, effects: &mut Vec<InboxEffect>) -> bool {
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return true };
+        if matches!(inbox.presence, Presence::Expected { until: Some(until), .. } if until <= now) {
+            inbox.give_up_owner(now);
+        }
         if inbox.is_expired(now) {
             self.end(now, slot, effects);
             return true;
@@ -426,11 +422,14 @@ impl InboxTable {
         false
     }
 
-    /// Has the timer look at a session that was restored.
+    /// Has the timer look at a session when something is due for it, and not when it was before.
     pub(super) fn set_deadline(&mut self, slot: Slot) {
         let Some(inbox) = self.inboxes.occupant_mut(slot) else { return };
-        inbox.deadline = inbox.next_deadline();
-        if let Some(at) = inbox.deadline {
+        let next = inbox.next_deadline();
+        if let Some(before) = core::mem::replace(&mut inbox.deadline, next) {
+            self.deadlines.clear(before, slot);
+        }
+        if let Some(at) = next {
             self.deadlines.set(at, slot);
         }
     }

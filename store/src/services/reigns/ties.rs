@@ -122,9 +122,9 @@ impl RangeServices {
         }
     }
 
-    /// True if a connection would attach and there has been no leader for long.
+    /// Of a range without a leader: true if a connection would attach and that has been so for long.
     pub(super) fn refuses(&mut self, now: Instant, range: RangeIdx, request: &Request) -> bool {
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.leader(range).is_none()) else { return false };
+        let Some(reigns) = &mut self.reigns else { return false };
         let orphaned = *reigns.orphaned.entry(range).or_insert(Orphaned::Since(now));
         matches!(orphaned, Orphaned::Long) && self.refuse_attach(request)
     }

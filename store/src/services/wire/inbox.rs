@@ -11,22 +11,16 @@ mod parts;
 #[cfg(test)]
 mod tests;
 
-use super::Conn;
+use super::{Conn, is_filter};
 use crate::services::message::Inbox;
 use bifro_core::client::Client;
 use bifro_core::ids::{InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId};
-use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
 use bifro_core::ports::{InHand, PortError};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::Instant;
-use bifro_mqtt::topic::{ParsedFilter, TopicLimits};
 use bifro_range::record::{decode_client, encode_client};
 use parts::{Exchange, Options, Owner, Queued, Refusal, Session, Source, State, Terms};
 use rkyv::{Archive, Deserialize, Serialize};
-
-/// What every session of every tenant keeps to [MQTT-1.5.3] [MQTT5-1.5.4].
-const FILTER_LIMITS: TopicLimits =
-    TopicLimits { bytes_max: u16::MAX as usize, levels_max: TOPIC_LEVELS_HARD_MAX, level_bytes_max: u16::MAX as usize };
 
 /// A message about an inbox, between the shards of two nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -259,7 +253,7 @@ impl Request {
                 state: Box::new(state.read(now)?),
             },
             Self::Subscribe { req, owner, filter, options } => {
-                ParsedFilter::parse(&filter, &FILTER_LIMITS).ok()?;
+                is_filter(&filter).then_some(())?;
                 let (owner, filter) = (owner.into(), filter.into());
                 Inbox::Subscribe { req: ReqId(req), range, owner, filter, options: options.read()? }
             }

@@ -6,11 +6,20 @@ mod inbox;
 pub(super) use inbox::RemoteInbox;
 
 use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ShardId, Slot};
+use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
 use bifro_core::ports::GroupName;
+use bifro_mqtt::topic::{ParsedFilter, TopicLimits};
 use bifro_range::dist::RouteFilter;
 use bifro_range::retain::Version;
 use rkyv::rancor::Error;
 use rkyv::{Archive, Deserialize, Serialize};
+
+/// Whether a session of any tenant can have this filter: what all of them keep to [MQTT-1.5.3] [MQTT5-1.5.4].
+pub(super) fn is_filter(text: &str) -> bool {
+    let bytes_max = usize::from(u16::MAX);
+    let limits = TopicLimits { bytes_max, levels_max: TOPIC_LEVELS_HARD_MAX, level_bytes_max: bytes_max };
+    ParsedFilter::parse(text, &limits).is_ok()
+}
 
 /// A message of one shard's services to those of another node.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use crate::services::message::{AskedAs, Step};
 use crate::services::wire::Remote;
 use bifro_core::client::{ClientInfo, Peer, Transport, Version};
 use bifro_core::ids::{ConnRef, PublisherKey, Slot, TenantIdx};
+use bifro_core::limits::TOPIC_LEVELS_HARD_MAX;
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::plugin::{Action, Effect, Rule};
 use bifro_core::ports::{
