@@ -1,5 +1,6 @@
 //! What goes wrong: draws a fault of a kind that the weather has and makes it happen. Every fault ends by itself after a while.
 
+use crate::network::Cut;
 use crate::node::CrashPoint;
 use crate::options::{Kind, around, pick};
 use crate::queue::Moment;
@@ -51,28 +52,12 @@ impl Simulation {
         (self.world.queue.now() + around(&mut self.world.rng, length)).min(self.heals_at)
     }
 
-    /// Cuts links: one direction of one pair, one pair, everything to, from or around a node, or the cluster in two.
     fn cut(&mut self) {
         self.world.report.cuts += 1;
         let until = self.fault_end(&[300, 1_500, 6_000]);
         let (node, other) = (self.victim(), self.world.rng.below(self.nodes.len() as u64) as usize);
-        let sides: u64 = self.world.rng.next_u64();
-        let shape = self.world.rng.below(6);
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                let cut = match shape {
-                    0 => (from, to) == (node, other),
-                    1 => (from, to) == (node, other) || (from, to) == (other, node),
-                    2 => from == node,
-                    3 => to == node,
-                    4 => from == node || to == node,
-                    _ => (sides >> from) & 1 != (sides >> to) & 1,
-                };
-                if cut && from != to {
-                    self.world.network.cut(from, to, until);
-                }
-            }
-        }
+        let cut = Cut::drawn(&mut self.world.rng, node, other);
+        self.world.network.cut_all(cut, until);
     }
 
     fn clog(&mut self) {

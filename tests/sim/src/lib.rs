@@ -19,6 +19,7 @@ mod client;
 mod clock;
 mod disk;
 mod effects;
+mod failure;
 mod faults;
 mod invariants;
 mod logcopy;
@@ -37,12 +38,15 @@ mod trace;
 mod underlay;
 mod world;
 
+pub use failure::Asked;
 pub use options::{Kind, Options};
 pub use report::Report;
 
 use simulation::Simulation;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A violation by Raft groups.
+pub type Failure = failure::Failure<Options>;
 
 /// A run in which nothing that must be true was found false.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,19 +55,6 @@ pub struct Passed {
     pub report: Report,
     /// What happened, as one number.
     pub trace: u64,
-}
-
-/// A violation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The run's seed.
-    pub seed: u64,
-    /// What it was asked to do, with no more minutes than are needed to see it.
-    pub options: Options,
-    /// When, in virtual time.
-    pub at: String,
-    /// What is not true.
-    pub violation: String,
 }
 
 /// Runs one seed.
@@ -86,51 +77,25 @@ fn guard(
         Err(panic) => {
             let minutes = simulation.now().0 / options::EPISODE.as_micros() as u64 + 1;
             let options = Options { minutes: minutes.min(options.minutes), ..options.clone() };
-            let violation = words(&*panic);
+            let violation = failure::words(&*panic);
             Err(Box::new(Failure { seed, options, at: simulation.now().to_string(), violation }))
         }
     }
 }
 
-/// What a panic says.
-fn words(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned()
-}
-
 /// Leaves out as many kinds of fault as a failure does not need to happen.
 pub fn minimise(failure: &Failure) -> Failure {
-    let mut least = failure.clone();
-    for (kind, _) in Kind::ALL {
-        let mut options = least.options.clone();
-        options.without.push(kind);
-        if let Err(failure) = simulate(least.seed, &options) {
-            least = *failure;
-        }
-    }
-    least
+    failure.without(Kind::ALL, |options, (kind, _)| options.without.push(kind), simulate)
 }
 
-impl Failure {
-    /// The command that shows it again.
-    pub fn command(&self) -> String {
-        let Options { nodes, minutes, without, .. } = &self.options;
-        let without: Vec<&str> = without.iter().map(|kind| kind.name()).collect();
-        let without = if without.is_empty() { String::new() } else { format!(" --without {}", without.join(",")) };
-        format!("bifro-sim --seed {} --nodes {nodes} --minutes {minutes}{without}", self.seed)
+impl Asked for Options {
+    fn nodes(&self) -> usize {
+        self.nodes
     }
-}
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "seed {}, {} nodes, at {}: {}\n  {}",
-            self.seed,
-            self.options.nodes,
-            self.at,
-            self.violation,
-            self.command()
-        )
+    fn command(&self, seed: u64) -> String {
+        let Self { nodes, minutes, without, .. } = self;
+        let without = failure::without(without.iter().map(|kind| kind.name()));
+        format!("bifro-sim --seed {seed} --nodes {nodes} --minutes {minutes}{without}")
     }
 }

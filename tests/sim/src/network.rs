@@ -17,6 +17,34 @@ pub(crate) struct Network {
     rng: Prng,
 }
 
+/// Which links a cut concerns: one direction of one pair, one pair, everything to, from or around a node, or the cluster in two.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    node: usize,
+    other: usize,
+    sides: u64,
+    shape: u64,
+}
+
+impl Cut {
+    /// Draws one around a node, or between it and the other.
+    pub(crate) fn drawn(rng: &mut Prng, node: usize, other: usize) -> Self {
+        Self { node, other, sides: rng.next_u64(), shape: rng.below(6) }
+    }
+
+    const fn concerns(self, from: usize, to: usize) -> bool {
+        let Self { node, other, sides, shape } = self;
+        match shape {
+            0 => from == node && to == other,
+            1 => from == node && to == other || from == other && to == node,
+            2 => from == node,
+            3 => to == node,
+            4 => from == node || to == node,
+            _ => (sides >> from) & 1 != (sides >> to) & 1,
+        }
+    }
+}
+
 /// One direction between two nodes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Link {
@@ -60,6 +88,15 @@ impl Network {
     /// Cuts one direction for a time.
     pub(crate) fn cut(&mut self, from: usize, to: usize, until: Moment) {
         self.links[from * self.nodes + to].cut_until = until;
+    }
+
+    /// Cuts several for a time.
+    pub(crate) fn cut_all(&mut self, cut: Cut, until: Moment) {
+        for from in 0..self.nodes {
+            for to in (0..self.nodes).filter(|&to| to != from && cut.concerns(from, to)) {
+                self.cut(from, to, until);
+            }
+        }
     }
 
     /// Clogs one direction for a time.

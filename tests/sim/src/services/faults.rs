@@ -2,6 +2,7 @@
 
 use super::cluster::{Event, Simulation};
 use super::options::Kind;
+use crate::network::Cut;
 use crate::options::{around, pick, within};
 use crate::queue::Moment;
 use std::time::Duration;
@@ -38,29 +39,13 @@ impl Simulation {
         (self.world.queue.now() + around(&mut self.world.rng, length)).min(self.heals_at)
     }
 
-    /// Cuts links: one direction of one pair, one pair, everything to, from or around a node, or the cluster in two.
     fn cut(&mut self, lengths: &[u64]) {
         self.world.report.cuts += 1;
         let until = self.fault_end(lengths);
         let (node, other) = (self.victim(), self.victim());
-        let sides: u64 = self.world.rng.next_u64();
-        let shape = self.world.rng.below(6);
-        self.world.tell(|| format!("cut of shape {shape} around n{node} and n{other}, sides {sides:b}, until {until}"));
-        for from in 0..self.nodes.len() {
-            for to in 0..self.nodes.len() {
-                let cut = match shape {
-                    0 => (from, to) == (node, other),
-                    1 => (from, to) == (node, other) || (from, to) == (other, node),
-                    2 => from == node,
-                    3 => to == node,
-                    4 => from == node || to == node,
-                    _ => (sides >> from) & 1 != (sides >> to) & 1,
-                };
-                if cut && from != to {
-                    self.world.network.cut(from, to, until);
-                }
-            }
-        }
+        let cut = Cut::drawn(&mut self.world.rng, node, other);
+        self.world.tell(|| format!("{cut:?} until {until}"));
+        self.world.network.cut_all(cut, until);
     }
 
     /// A cut for a second or so, and again after as long.

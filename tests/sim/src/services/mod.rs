@@ -30,9 +30,12 @@ mod uplinks;
 pub use options::{Kind, Options};
 pub use report::Report;
 
+use crate::failure::{self, Asked};
 use cluster::Simulation;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A violation by the services.
+pub type Failure = failure::Failure<Options>;
 
 /// A run in which nothing that must be true was found false.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,19 +46,6 @@ pub struct Passed {
     pub trace: u64,
     /// How long it was, in virtual seconds.
     pub seconds: u64,
-}
-
-/// A violation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    /// The run's seed.
-    pub seed: u64,
-    /// What it was asked to do.
-    pub options: Options,
-    /// When, in virtual time.
-    pub at: String,
-    /// What is not true.
-    pub violation: String,
 }
 
 /// Runs one seed.
@@ -71,7 +61,7 @@ pub fn simulate(seed: u64, options: &Options) -> Result<Passed, Box<Failure>> {
             seconds: simulation.now().0 / 1_000_000,
         }),
         Err(panic) => {
-            let violation = crate::words(&*panic);
+            let violation = failure::words(&*panic);
             Err(Box::new(Failure { seed, options: options.clone(), at: simulation.now().to_string(), violation }))
         }
     }
@@ -79,30 +69,17 @@ pub fn simulate(seed: u64, options: &Options) -> Result<Passed, Box<Failure>> {
 
 /// Leaves out as many kinds of fault as a failure does not need to happen.
 pub fn minimise(failure: &Failure) -> Failure {
-    let mut least = failure.clone();
-    for (kind, _) in Kind::ALL {
-        let mut options = least.options.clone();
-        options.without.push(kind);
-        if let Err(failure) = simulate(least.seed, &options) {
-            least = *failure;
-        }
-    }
-    least
+    failure.without(Kind::ALL, |options, (kind, _)| options.without.push(kind), simulate)
 }
 
-impl Failure {
-    /// The command that shows it again.
-    pub fn command(&self) -> String {
-        let Options { nodes, episodes, without, .. } = &self.options;
-        let without: Vec<&str> = without.iter().map(|kind| kind.name()).collect();
-        let without = if without.is_empty() { String::new() } else { format!(" --without {}", without.join(",")) };
-        format!("bifro-sim services --seed {} --nodes {nodes} --episodes {episodes}{without}", self.seed)
+impl Asked for Options {
+    fn nodes(&self) -> usize {
+        self.nodes
     }
-}
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, options, at, violation } = self;
-        write!(f, "seed {seed}, {} nodes, at {at}: {violation}\n  {}", options.nodes, self.command())
+    fn command(&self, seed: u64) -> String {
+        let Self { nodes, episodes, without, .. } = self;
+        let without = failure::without(without.iter().map(|kind| kind.name()));
+        format!("bifro-sim services --seed {seed} --nodes {nodes} --episodes {episodes}{without}")
     }
 }
