@@ -3,14 +3,13 @@
 
 use super::partitions::is_root;
 use super::replication::until_replicated;
-use super::storm::{Addresses, Clients, moved, under};
+use super::storm::{Clients, addresses_of, moved, under};
 use bifro_tests::Broker;
 use bifro_tests::cluster::{SECRET, begin, free_address, node, page, table, wait_for};
 use bifro_tests::process::fresh_dir;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const LISTENER: &str = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
@@ -21,10 +20,6 @@ fn all_alive(nodes: &[Broker]) {
         wait_for(node, &vec!["alive"; nodes.len()]);
     }
     until_replicated(nodes);
-}
-
-fn addresses_of(nodes: &[Broker]) -> Addresses {
-    Arc::new(Mutex::new(nodes.iter().map(|node| node.tcp()).collect()))
 }
 
 fn run(program: &str, arguments: &[&str]) {

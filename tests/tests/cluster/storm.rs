@@ -177,8 +177,13 @@ pub(crate) fn under(addresses: &Addresses, seed: u64, clients: Clients, weather:
 fn three() -> (Vec<Broker>, Addresses) {
     let nodes = cluster(3);
     until_replicated(&nodes);
-    let addresses = nodes.iter().map(|node| node.tcp()).collect();
-    (nodes, Arc::new(Mutex::new(addresses)))
+    let addresses = addresses_of(&nodes);
+    (nodes, addresses)
+}
+
+/// Where these are reached now.
+pub(crate) fn addresses_of(nodes: &[Broker]) -> Addresses {
+    Arc::new(Mutex::new(nodes.iter().map(|node| node.tcp()).collect()))
 }
 
 fn number(name: &str, default: u64) -> u64 {
