@@ -96,6 +96,7 @@ metric_cells! {
         inboxes: Gauge, "Persistent sessions held.";
         inbox_messages: Gauge, "Messages queued in persistent sessions.";
         inbox_bytes: Gauge, "Bytes of messages queued in persistent sessions.";
+        inbox_resident_bytes: Gauge, "Of these, bytes in memory: messages that nobody waits for are on disk alone.";
         store_held_bytes: Gauge, "Bytes of changes in memory that are not in the key-value base yet.";
         retained_messages: Gauge, "Retained messages held.";
         retained_bytes: Gauge, "Bytes of retained messages held.";

@@ -42,7 +42,7 @@ impl Budget {
     pub(crate) fn observe(&mut self, moving_bytes: u64, metrics: &ShardMetrics) {
         self.moving_bytes = moving_bytes;
         self.stored_bytes =
-            metrics.inbox_bytes.read() + metrics.retained_bytes.read() + metrics.store_held_bytes.read();
+            metrics.inbox_resident_bytes.read() + metrics.retained_bytes.read() + metrics.store_held_bytes.read();
         metrics.write_buffer_bytes.set(self.held_bytes);
         metrics.memory_used_bytes.set(self.used_bytes());
     }
@@ -100,7 +100,7 @@ mod tests {
         assert!(!budget.is_starved());
         budget.observe(250 << 20, &metrics);
         assert!(budget.is_starved() && !budget.is_exhausted());
-        metrics.inbox_bytes.set(250 << 20);
+        metrics.inbox_resident_bytes.set(250 << 20);
         budget.observe(250 << 20, &metrics);
         assert!(budget.is_exhausted());
         budget.recount(&mut accounted, 0);

@@ -1,5 +1,6 @@
 //! Limits of the service machines, each with its reason and what happens at it.
 
+use bifro_core::limits::INBOX_PUSH_WINDOW;
 use core::time::Duration;
 
 /// How long a connection that was kicked may take to close its session. At the limit the successor is admitted anyway; the
@@ -27,6 +28,14 @@ pub const RETAINED_EXPIRY_GRAIN: Duration = Duration::from_secs(1);
 
 /// Bytes a queued message costs beyond the message itself, which it may share with other inboxes: its entry in the queue.
 pub const QUEUED_OVERHEAD_BYTES: u64 = 128;
+
+/// Messages of one session that wait in memory for its owner; beyond, they rest in the range's records until their turn comes near.
+pub const INBOX_CARRIED_MAX: usize = if cfg!(test) { 2 } else { 2 * INBOX_PUSH_WINDOW };
+
+/// Messages and bytes that are fetched at a time from among those that rest.
+pub const INBOX_FETCH_MESSAGES_MAX: usize = if cfg!(test) { 3 } else { 2 * INBOX_PUSH_WINDOW };
+/// See [`INBOX_FETCH_MESSAGES_MAX`]; a message larger than this is fetched alone.
+pub const INBOX_FETCH_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes a retained message costs beyond the message itself: its entry and its place in the index.
 pub const RETAINED_OVERHEAD_BYTES: u64 = 128;

@@ -55,6 +55,7 @@ impl Host {
         let goes_on = role == Role::Leader && range.reign().is_none_or(|reign| reign == term);
         if !goes_on {
             range.end_reign();
+            self.reads.forget(id);
             self.unproposed.remove(&id);
             self.changes.push(Change::Follows { range: id, leader: leader.filter(|_| role != Role::Leader), term });
         }

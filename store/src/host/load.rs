@@ -75,11 +75,14 @@ impl Host {
 
     /// The base has answered a read.
     pub(super) fn handle_read(&mut self, id: RangeId, outcome: Outcome) {
-        let (answered, page) = match outcome {
+        let (answered, mut page) = match outcome {
             Outcome::Scanned { request, page } => (request, Ok(page)),
             Outcome::Failed { request: Some(request), error } => (request, Err(error)),
             _ => return,
         };
+        if self.handle_owners_read(answered, &mut page) {
+            return;
+        }
         let load = self.ranges.get_mut(&id).and_then(|range| range.load.as_mut());
         if load.is_some_and(|load| load.request == Some(answered)) {
             self.hand_page(id, page);

@@ -40,6 +40,7 @@ mod log;
 mod offers;
 mod peers;
 mod range;
+mod reads;
 mod restore;
 mod shard;
 #[cfg(feature = "simulation")]
@@ -53,6 +54,7 @@ pub use error::HostError;
 pub use frame::split as split_frame;
 pub use genesis::{Genesis, LedgerFile, NodeDir, random};
 pub use range::Gate;
+pub use reads::ReadDone;
 pub use shard::Host;
 #[cfg(feature = "simulation")]
 pub use simulated::Disk;

@@ -7,6 +7,7 @@ use super::frame::FrameWriter;
 use super::load::LOAD_PAGE;
 use super::offers::Reading;
 use super::range::{Gate, HostedRange, REIGNS_MAX};
+use super::reads::Reads;
 use super::restore::{Found, restore};
 use super::{Genesis, Node, Replication};
 use crate::fatal::{Fatal, Wake};
@@ -74,6 +75,7 @@ pub struct Host {
     pub(super) last_request: u64,
     pub(super) fetches: HashMap<u64, (RangeId, FetchId)>,
     pub(super) reading: HashMap<u64, Reading>,
+    pub(super) reads: Reads,
     /// For peers.
     pub(super) outgoing: BTreeMap<NodeId, FrameWriter>,
     /// For the owner.
@@ -149,6 +151,7 @@ impl Host {
             last_request: 0,
             fetches: HashMap::new(),
             reading: HashMap::new(),
+            reads: Reads::default(),
             outgoing: BTreeMap::new(),
             changes: Vec::new(),
         }

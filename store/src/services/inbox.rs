@@ -2,10 +2,13 @@
 
 use super::RangeServices;
 use super::dist::Origin as RouteOrigin;
+use super::leading::inbox_range;
 use super::message::{Asked, AskedAs, Inbox as InboxRequest, Message, Step};
 use super::mutation::Mutation;
-use super::ranges::{Machine, Service};
+use super::ranges::{Machine, Service, range_id};
 use super::wire::{Remote, RemoteInbox};
+use crate::host::{Host, ReadDone};
+use crate::kv::Scan;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
@@ -19,6 +22,7 @@ use bifro_core::time::Instant;
 use bifro_range::ReplyTo;
 use bifro_range::changes::Changes;
 use bifro_range::inbox::{InboxEffect, InboxTable, OwnerRef};
+use bifro_range::limits::{INBOX_FETCH_BYTES_MAX, INBOX_FETCH_MESSAGES_MAX};
 use std::sync::Arc;
 
 impl Machine for InboxTable {
@@ -346,6 +350,7 @@ impl RangeServices {
                 InboxEffect::Push { conn, claim, messages } => {
                     self.send_to_asker((conn.node, conn.shard, claim), InboxRequest::Push { conn, messages });
                 }
+                InboxEffect::Fetch { inbox, from, to } => self.fetch(range, inbox, from, to),
                 InboxEffect::AddRoute { tenant, route, receiver } => {
                     if let Receiver::Inbox { inbox, subscription, .. } = receiver {
                         let origin = RouteOrigin::Inbox { range, inbox, subscription };
@@ -363,6 +368,34 @@ impl RangeServices {
                     }
                 }
                 InboxEffect::Event(event) => self.complete(Completion::Event(event)),
+            }
+        }
+    }
+
+    fn fetch(&mut self, range: RangeIdx, inbox: Slot, from: Vec<u8>, to: Vec<u8>) {
+        let scan = Scan { from, to: Some(to), limit: INBOX_FETCH_MESSAGES_MAX, bytes_max: INBOX_FETCH_BYTES_MAX };
+        let token = u64::from(inbox.index) << 32 | u64::from(inbox.generation);
+        if let Some(host) = &mut self.host {
+            host.read(range_id(Service::Inbox, range), token, scan);
+        }
+    }
+
+    /// Gives the inboxes the messages that they have fetched.
+    pub(super) fn take_fetched(&mut self, now: Instant) {
+        loop {
+            let done = self.host.as_mut().map(Host::take_reads).unwrap_or_default();
+            if done.is_empty() {
+                return;
+            }
+            for ReadDone { range: id, token, pairs } in done {
+                let Some(range) = inbox_range(id) else { continue };
+                let inbox = Slot { index: (token >> 32) as u32, generation: token as u32 };
+                let records = pairs.iter().map(|(key, value)| (&**key, &**value));
+                let mut read = Ok(());
+                self.with_inboxes(range, |table, _, effects| read = table.fetched(now, inbox, records, effects));
+                if let (Err(error), Some(host)) = (read, &self.host) {
+                    host.fail(id, &error);
+                }
             }
         }
     }

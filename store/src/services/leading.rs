@@ -372,7 +372,7 @@ const fn first_place(term: u64) -> InboxSeq {
 }
 
 /// The number of a range of persistent sessions.
-fn inbox_range(id: RangeId) -> Option<RangeIdx> {
+pub(super) fn inbox_range(id: RangeId) -> Option<RangeIdx> {
     let range = RangeIdx(u16::try_from(id.0 & 0xffff_ffff).ok()?);
     (range_id(Service::Inbox, range) == id).then_some(range)
 }

@@ -451,12 +451,14 @@ impl RangeServices {
             totals.inboxes += of.inboxes;
             totals.messages += of.messages;
             totals.bytes += of.bytes;
+            totals.resident_bytes += of.resident_bytes;
             totals.dropped_full += of.dropped_full;
             totals.dropped_expired += of.dropped_expired;
         }
         self.metrics.inboxes.set(totals.inboxes);
         self.metrics.inbox_messages.set(totals.messages);
         self.metrics.inbox_bytes.set(totals.bytes);
+        self.metrics.inbox_resident_bytes.set(totals.resident_bytes);
         self.metrics.retained_messages.set(self.retained.iter().map(|range| range.machine.messages()).sum());
         self.metrics.retained_bytes.set(self.retained.iter().map(|range| range.machine.bytes()).sum());
         self.metrics.routes.set(self.routes.routes());
@@ -509,6 +511,7 @@ impl Services for RangeServices {
         let worked = self.host.as_mut().is_some_and(|host| host.poll(now));
         if worked {
             self.release(now);
+            self.take_fetched(now);
             self.follow_host(now);
             self.settle(now);
         }
@@ -520,6 +523,7 @@ impl Services for RangeServices {
             return false;
         }
         self.open_loaded(now);
+        self.take_fetched(now);
         if let Some(host) = &mut self.host {
             self.inboxes.iter_mut().for_each(|range| range.record(host));
             self.retained.iter_mut().for_each(|range| range.record(host));

@@ -15,7 +15,7 @@
 //!
 //! A message of QoS 0 has no record: it may be lost.
 
-use super::queue::{Queued, SharedSources, Stored};
+use super::queue::{Carried, Queued, SharedSources, Stored};
 use super::session::Inbox;
 use super::subscriptions::Subscription;
 use super::table::Totals;
@@ -68,7 +68,7 @@ impl Kind {
 pub(super) type Key = SmallVec<[u8; 24]>;
 
 /// A record's key: its kind and numbers, most significant byte first, so that order of keys is order of numbers.
-fn key(kind: Kind, of: Option<Slot>, last: &[u8]) -> Key {
+pub(super) fn key(kind: Kind, of: Option<Slot>, last: &[u8]) -> Key {
     let mut key = Key::new();
     key.push(kind as u8);
     if let Some(slot) = of {
@@ -77,6 +77,24 @@ fn key(kind: Kind, of: Option<Slot>, last: &[u8]) -> Key {
     }
     key.extend_from_slice(last);
     key
+}
+
+/// The place in the session's queue that the key of a record names.
+///
+/// # Errors
+/// If it is no such key.
+pub(super) fn place_of_queued(of: Slot, key: &[u8]) -> Result<InboxSeq, RecordError> {
+    let place = key.strip_prefix(&*self::key(Kind::Queued, Some(of), &[])).and_then(|place| place.try_into().ok());
+    place.map(|place| InboxSeq(u64::from_be_bytes(place))).ok_or(RecordError::Value("key of a queued message"))
+}
+
+/// A message that several sessions have queued.
+#[derive(Debug)]
+pub(super) struct SharedMessage {
+    /// How many have.
+    pub(super) readers: u32,
+    /// It stays in memory, once, while theirs rest.
+    pub(super) message: Arc<Message>,
 }
 
 /// Whether a session had an owner when its record was written, and what follows if the process has ended since.
@@ -101,8 +119,8 @@ pub(super) struct Books {
     pub(super) totals: Totals,
     /// None where nothing is to be kept.
     pub(super) changes: Option<Changes>,
-    /// Messages that several sessions have queued, and how many do.
-    pub(super) shared: HashMap<u64, u32>,
+    /// Messages that several sessions have queued.
+    pub(super) shared: HashMap<u64, SharedMessage>,
     pub(super) last_shared: u64,
     /// QoS 2 publishes that are in these inboxes and may be repeated.
     pub(super) origins: HashSet<OriginKey>,
@@ -153,7 +171,7 @@ impl Books {
     }
 
     /// Where the payload of a message is to be that `receivers` sessions are about to queue.
-    pub(super) fn place_message(&mut self, message: &Message, receivers: usize) -> Stored {
+    pub(super) fn place_message(&mut self, message: &Arc<Message>, receivers: usize) -> Stored {
         let Some(changes) = &mut self.changes else { return Stored::Nowhere };
         if receivers <= 1 {
             return Stored::Inline;
@@ -163,34 +181,53 @@ impl Books {
         changes.put(&key(Kind::Message, None, &number.to_be_bytes()), true, |out| {
             write_message(&mut Writer::begin(out), message);
         });
-        self.shared.insert(number, 0);
+        self.share(number, message);
         Stored::Shared(number)
+    }
+
+    /// A message that sessions are about to queue.
+    pub(super) fn share(&mut self, number: u64, message: &Arc<Message>) {
+        self.totals.resident_bytes += message.footprint_bytes() as u64;
+        self.shared.insert(number, SharedMessage { readers: 0, message: message.clone() });
+    }
+
+    pub(super) fn shared_message(&self, number: u64) -> Option<Arc<Message>> {
+        self.shared.get(&number).map(|shared| shared.message.clone())
+    }
+
+    /// A session has queued this message.
+    pub(super) fn count_reader(&mut self, number: u64) {
+        self.shared.get_mut(&number).expect("it was placed").readers += 1;
     }
 
     /// Nobody has queued a message for which a place was made.
     pub(super) fn release_place(&mut self, stored: Stored) {
         if let Stored::Shared(number) = stored
-            && self.shared.get(&number) == Some(&0)
+            && self.shared.get(&number).is_some_and(|shared| shared.readers == 0)
         {
             self.delete_message(number);
         }
     }
 
     fn delete_message(&mut self, number: u64) {
-        self.shared.remove(&number);
+        if let Some(shared) = self.shared.remove(&number) {
+            self.totals.resident_bytes -= shared.message.footprint_bytes() as u64;
+        }
         if let Some(changes) = &mut self.changes {
             changes.delete(&key(Kind::Message, None, &number.to_be_bytes()));
         }
     }
 
     pub(super) fn put_queued(&mut self, slot: Slot, seq: InboxSeq, queued: &Queued) {
-        let Some(changes) = &mut self.changes else { return };
-        if queued.stored == Stored::Nowhere {
+        let (Some(changes), Some(carried)) = (&mut self.changes, &queued.carried) else { return };
+        let stored = queued.stored;
+        if stored == Stored::Nowhere {
             return;
         }
-        changes.put(&key(Kind::Queued, Some(slot), &seq.0.to_be_bytes()), true, |out| write_queued(out, queued));
-        if let Stored::Shared(number) = queued.stored {
-            *self.shared.entry(number).or_default() += 1;
+        let key = key(Kind::Queued, Some(slot), &seq.0.to_be_bytes());
+        changes.put(&key, true, |out| write_queued(out, carried, stored));
+        if let Stored::Shared(number) = stored {
+            self.count_reader(number);
         }
     }
 
@@ -204,9 +241,9 @@ impl Books {
             changes.delete(&key(Kind::Held, Some(slot), &seq.0.to_be_bytes()));
         }
         if let Stored::Shared(number) = queued.stored {
-            let readers = self.shared.get_mut(&number).expect("a queued message is counted");
-            *readers -= 1;
-            if *readers == 0 {
+            let shared = self.shared.get_mut(&number).expect("a queued message is counted");
+            shared.readers -= 1;
+            if shared.readers == 0 {
                 self.delete_message(number);
             }
         }
@@ -289,12 +326,11 @@ fn write_options(writer: &mut Writer<'_>, options: &SubOptions) {
     writer.u32(subscription_id.map_or(0, core::num::NonZeroU32::get));
 }
 
-fn write_queued(out: &mut alloc::vec::Vec<u8>, queued: &Queued) {
+fn write_queued(out: &mut alloc::vec::Vec<u8>, Carried { message, shared }: &Carried, stored: Stored) {
     let mut writer = Writer::begin(out);
-    let message = &queued.message;
-    let counts = [message.subscription_ids.len(), queued.shared.len()];
+    let counts = [message.subscription_ids.len(), shared.len()];
     let is_plain = counts == [0, 0];
-    let is_shared = matches!(queued.stored, Stored::Shared(_));
+    let is_shared = matches!(stored, Stored::Shared(_));
     writer.u8(message.qos as u8);
     writer.u8(u8::from(message.retain)
         | u8::from(message.check_delivery) << 1
@@ -303,9 +339,9 @@ fn write_queued(out: &mut alloc::vec::Vec<u8>, queued: &Queued) {
     if !is_plain {
         writer.count(counts[0]);
         message.subscription_ids.iter().for_each(|id| writer.u32(id.get()));
-        write_sources(&mut writer, &queued.shared);
+        write_sources(&mut writer, shared);
     }
-    match queued.stored {
+    match stored {
         Stored::Shared(number) => writer.u64(number),
         Stored::Inline | Stored::Nowhere => write_message(&mut writer, &message.message),
     }

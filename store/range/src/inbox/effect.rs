@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bifro_core::client::Client;
 use bifro_core::event::Event;
-use bifro_core::ids::{ConnRef, TenantIdx};
+use bifro_core::ids::{ConnRef, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::ports::{Attached, InboxMessage, PortError, Receiver};
 
@@ -73,6 +73,17 @@ pub enum InboxEffect {
         claim: u32,
         /// The messages, in order.
         messages: Vec<InboxMessage>,
+    },
+    /// Read the records from one key to before another, as many as
+    /// [`INBOX_FETCH_MESSAGES_MAX`](crate::limits::INBOX_FETCH_MESSAGES_MAX) and
+    /// [`INBOX_FETCH_BYTES_MAX`](crate::limits::INBOX_FETCH_BYTES_MAX) say, for [`InboxTable::fetched`](super::InboxTable::fetched).
+    Fetch {
+        /// Whose they are.
+        inbox: Slot,
+        /// First key.
+        from: Vec<u8>,
+        /// Beyond the last.
+        to: Vec<u8>,
     },
     /// The session does not count on its owner any more: a connection of another node that is held for lost, or one that another has taken the session
     /// from. Should it live, it has to go.

@@ -203,7 +203,8 @@ impl Inbox {
             if !settings.qos0_drop_oldest {
                 return false;
             }
-            let Some(evicted) = self.queue.evict_oldest_qos0() else { return false };
+            let evicted = self.queue.evict_oldest_qos0().and_then(|evicted| evicted.carried);
+            let Some(evicted) = evicted else { return false };
             self.overflow(settings, &evicted.message, books, effects);
         }
         true

@@ -2,7 +2,7 @@
 
 use super::books::{Kind, PresenceRecord};
 use super::effect::InboxEffect;
-use super::queue::{Queued, SharedSources, Stored};
+use super::queue::{Carried, Queued, SharedSources, Stored};
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
 use crate::dist::RouteFilter;
@@ -154,26 +154,25 @@ impl Loader {
     }
 
     fn queued(&mut self, slot: Slot, seq: InboxSeq, value: &mut Reader<'_>) -> Result<(), RecordError> {
-        let qos = read_qos(value)?;
-        let flags = value.u8()?;
-        let (mut subscription_ids, mut shared) = (SmallVec::new(), SharedSources::new());
-        if flags & 8 == 0 {
-            for _ in 0..value.count()? {
-                subscription_ids.push(NonZeroU32::new(value.u32()?).ok_or(RecordError::Value("subscription id"))?);
+        let (carried, stored) = read_queued(value, seq, |number| self.messages.get(&number).cloned())?;
+        if let Stored::Shared(number) = stored {
+            let books = &mut self.table.books;
+            if !books.shared.contains_key(&number) {
+                books.share(number, &carried.message.message);
             }
-            shared = read_sources(value)?;
+            books.count_reader(number);
         }
-        let (message, stored) = if flags & 4 == 0 {
-            (read_message(value)?, Stored::Inline)
-        } else {
-            let number = value.u64()?;
-            let message = self.messages.get(&number).ok_or(RecordError::Value("number of a message"))?;
-            *self.table.books.shared.entry(number).or_default() += 1;
-            (message.clone(), Stored::Shared(number))
-        };
-        let (retain, check_delivery) = (flags & 1 != 0, flags & 2 != 0);
-        let message = InboxMessage { seq: Some(seq), message, qos, retain, subscription_ids, check_delivery };
-        self.inbox(slot)?.queue.put(seq, message, shared, stored);
+        let presence = self.presences.binary_search_by_key(&slot, |(of, _)| *of).ok().map(|at| &self.presences[at].1);
+        let was_attached = matches!(presence, Some(PresenceRecord::Attached { .. }));
+        let Carried { message, shared } = carried;
+        let is_exactly_once = message.qos == QoS::ExactlyOnce;
+        let inbox = self.inbox(slot)?;
+        let is_early = inbox.queue.len() < INBOX_PUSH_WINDOW && (was_attached || is_exactly_once);
+        let may_be_in_flight = is_early || inbox.in_flight.iter().any(|(_, _, one)| *one == seq);
+        inbox.queue.put(seq, message, shared, stored);
+        if !may_be_in_flight {
+            inbox.queue.rest(seq);
+        }
         Ok(())
     }
 
@@ -226,6 +225,7 @@ impl Inbox {
         self.is_unsettled = !self.received_qos2.is_empty();
         self.restore_in_flight(was_attached);
         self.rewind();
+        self.rest();
     }
 
     /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1]. Of a connection that was left in order the
@@ -234,7 +234,9 @@ impl Inbox {
         self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
         let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
         let window = if was_attached { self.pushed_at_most() } else { 0 };
-        let pushed = (self.queue.iter().take(window)).filter(|(seq, _)| !known.contains(seq));
+        // What rests has not been pushed since it was stored, or loaded.
+        let pushed =
+            self.queue.iter().take(window).filter(|(seq, queued)| queued.carried.is_some() && !known.contains(seq));
         // Queued with PUBREC seen and yet not in the record: the crash came between the two.
         let held = (self.queue.iter().skip(window)).filter(|(seq, queued)| queued.held && !known.contains(seq));
         let more: Vec<_> = pushed.chain(held).map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
@@ -257,6 +259,35 @@ impl Inbox {
         };
         self.queue.iter().take(INBOX_PUSH_WINDOW).take_while(fresh).count()
     }
+}
+
+/// What the record of a queued message says. `shared` finds a message that several sessions have.
+///
+/// # Errors
+/// If it is no such record, or the message is not there.
+pub(super) fn read_queued(
+    value: &mut Reader<'_>,
+    seq: InboxSeq,
+    shared: impl FnOnce(u64) -> Option<Arc<Message>>,
+) -> Result<(Carried, Stored), RecordError> {
+    let qos = read_qos(value)?;
+    let flags = value.u8()?;
+    let (mut subscription_ids, mut sources) = (SmallVec::new(), SharedSources::new());
+    if flags & 8 == 0 {
+        for _ in 0..value.count()? {
+            subscription_ids.push(NonZeroU32::new(value.u32()?).ok_or(RecordError::Value("subscription id"))?);
+        }
+        sources = read_sources(value)?;
+    }
+    let (message, stored) = if flags & 4 == 0 {
+        (read_message(value)?, Stored::Inline)
+    } else {
+        let number = value.u64()?;
+        (shared(number).ok_or(RecordError::Value("number of a message"))?, Stored::Shared(number))
+    };
+    let (retain, check_delivery) = (flags & 1 != 0, flags & 2 != 0);
+    let message = InboxMessage { seq: Some(seq), message, qos, retain, subscription_ids, check_delivery };
+    Ok((Carried { message, shared: sources }, stored))
 }
 
 fn read_qos(value: &mut Reader<'_>) -> Result<QoS, RecordError> {

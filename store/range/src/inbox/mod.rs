@@ -22,6 +22,7 @@ mod insert;
 mod load;
 mod queue;
 mod reign;
+mod rest;
 mod session;
 mod subscriptions;
 mod table;
@@ -34,7 +35,7 @@ pub use table::{InboxTable, OwnerRef, Totals};
 
 use bifro_core::message::Message;
 
-/// Bytes one queued message counts with in its inbox and in the tenant's quota.
+/// Bytes one queued message counts with in its inbox and in the tenant's quota, whether it is in memory or rests.
 pub const fn queued_bytes(message: &Message) -> u64 {
     message.footprint_bytes() as u64 + crate::limits::QUEUED_OVERHEAD_BYTES
 }

@@ -1,7 +1,11 @@
 //! The messages of one session, in the order they were stored [MQTT-4.6.0-6] [MQTT5-4.6.0-5].
+//!
+//! What nobody waits for rests: its record is kept, the message itself is not in memory, and is fetched when its turn comes ([`super::rest`]).
 
 use super::queued_bytes;
 use crate::dist::RouteFilter;
+use crate::limits::QUEUED_OVERHEAD_BYTES;
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -37,17 +41,29 @@ pub(super) enum Stored {
     Shared(u64),
 }
 
+/// The part of a queued message that memory can do without.
 #[derive(Debug)]
-pub(super) struct Queued {
+pub(super) struct Carried {
     pub(super) message: InboxMessage,
     pub(super) shared: SharedSources,
-    pub(super) stage: Stage,
+}
+
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// None: it rests.
+    pub(super) carried: Option<Box<Carried>>,
     pub(super) stored: Stored,
+    expiry_at: Option<Instant>,
+    /// What it counts with.
+    bytes: u32,
+    pub(super) qos: QoS,
+    pub(super) stage: Stage,
     /// PUBREC has arrived for it: what is sent again is PUBREL.
     pub(super) held: bool,
 }
 
-/// Invariants: no entry below `cursor` waits; `waiting`, `waiting_qos0` and `bytes` count what `entries` holds.
+/// Invariants: no entry below `cursor` waits, and none below `rests_from` rests; `waiting`, `waiting_qos0`, `resting`, `bytes` and
+/// `resting_bytes` count what `entries` holds.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: BTreeMap<InboxSeq, Queued>,
@@ -56,7 +72,12 @@ pub(super) struct Queue {
     next: u64,
     waiting: usize,
     waiting_qos0: BTreeSet<InboxSeq>,
+    resting: usize,
+    /// Where the search for the next message that rests begins.
+    rests_from: u64,
     bytes: u64,
+    /// Of those that rest, what memory is spared.
+    resting_bytes: u64,
     /// No waiting message expires before this.
     expiry_hint: Option<Instant>,
 }
@@ -82,6 +103,11 @@ impl Queue {
         self.bytes
     }
 
+    /// Bytes that are in memory.
+    pub(super) const fn resident_bytes(&self) -> u64 {
+        self.bytes - self.resting_bytes
+    }
+
     /// Something waits, so a newer message must wait behind it.
     pub(super) const fn has_backlog(&self) -> bool {
         self.waiting > 0
@@ -93,7 +119,7 @@ impl Queue {
 
     /// Notes that PUBREC has arrived; false if that was known, or there is no such message of QoS 2.
     pub(super) fn hold(&mut self, seq: InboxSeq) -> bool {
-        let queued = self.entries.get_mut(&seq).filter(|queued| queued.message.qos == QoS::ExactlyOnce);
+        let queued = self.entries.get_mut(&seq).filter(|queued| queued.qos == QoS::ExactlyOnce);
         queued.is_some_and(|queued| !core::mem::replace(&mut queued.held, true))
     }
 
@@ -117,12 +143,14 @@ impl Queue {
     pub(super) fn put(&mut self, seq: InboxSeq, mut message: InboxMessage, shared: SharedSources, stored: Stored) {
         self.next = seq.0 + 1;
         message.seq = Some(seq);
-        self.bytes += queued_bytes(&message.message);
-        if let Some(expiry_at) = message.message.view().expiry_at {
-            self.expiry_hint = Some(self.expiry_hint.map_or(expiry_at, |hint| hint.min(expiry_at)));
-        }
-        self.count_waiting(seq, message.qos);
-        self.entries.insert(seq, Queued { message, shared, stage: Stage::Waiting, stored, held: false });
+        let (qos, expiry_at, bytes) = (message.qos, message.message.view().expiry_at, queued_bytes(&message.message));
+        self.bytes += bytes;
+        self.note_expiry(expiry_at);
+        self.count_waiting(seq, qos);
+        let carried = Some(Box::new(Carried { message, shared }));
+        let bytes = u32::try_from(bytes).expect("a message has less than 4 GiB");
+        let queued = Queued { carried, stored, expiry_at, bytes, qos, stage: Stage::Waiting, held: false };
+        self.entries.insert(seq, queued);
     }
 
     /// Hands out waiting messages until `window` are outstanding; adds to `expired` what it found to be so [MQTT5-3.3.2-5].
@@ -143,13 +171,15 @@ impl Queue {
             let found = rest.find(|(_, queued)| queued.stage == Stage::Waiting).map(|(&seq, _)| seq);
             let Some(seq) = found.filter(|seq| is_near(seq) || self.has_own_packet_id(*seq)) else { break };
             let Some(queued) = self.entries.get_mut(&seq) else { break };
-            self.cursor = seq.0 + 1;
             if is_expired(queued, now) {
+                self.cursor = seq.0 + 1;
                 expired.extend(self.remove(seq).map(|queued| (seq, queued)));
                 continue;
             }
+            let Some(carried) = &queued.carried else { break };
+            self.cursor = seq.0 + 1;
             queued.stage = Stage::Pushed;
-            messages.push(queued.message.clone());
+            messages.push(carried.message.clone());
             self.waiting -= 1;
             self.waiting_qos0.remove(&seq);
         }
@@ -157,7 +187,11 @@ impl Queue {
 
     pub(super) fn remove(&mut self, seq: InboxSeq) -> Option<Queued> {
         let queued = self.entries.remove(&seq)?;
-        self.bytes -= queued_bytes(&queued.message.message);
+        self.bytes -= u64::from(queued.bytes);
+        if queued.carried.is_none() {
+            self.resting -= 1;
+            self.resting_bytes -= queued.spared_bytes();
+        }
         if queued.stage == Stage::Waiting {
             self.waiting -= 1;
             self.waiting_qos0.remove(&seq);
@@ -184,7 +218,7 @@ impl Queue {
         for seq in due {
             expired.extend(self.remove(seq).map(|queued| (seq, queued)));
         }
-        let later = |queued: &Queued| queued.message.message.view().expiry_at.filter(|&at| at > now);
+        let later = |queued: &Queued| queued.expiry_at.filter(|&at| at > now);
         self.expiry_hint = self.entries.values().filter_map(later).min();
     }
 
@@ -204,14 +238,70 @@ impl Queue {
         for (&seq, queued) in &self.entries {
             if queued.stage == Stage::Waiting {
                 self.waiting += 1;
-                if queued.message.qos == QoS::AtMostOnce {
+                if queued.qos == QoS::AtMostOnce {
                     self.waiting_qos0.insert(seq);
                 }
-                if let Some(at) = queued.message.message.view().expiry_at {
-                    self.expiry_hint = Some(self.expiry_hint.map_or(at, |hint| hint.min(at)));
-                }
+                self.expiry_hint = self.expiry_hint.into_iter().chain(queued.expiry_at).min();
             }
         }
+    }
+
+    /// Messages that wait and are in memory.
+    pub(super) const fn carried_waiting(&self) -> usize {
+        self.waiting.saturating_sub(self.resting)
+    }
+
+    /// Lets go of a message that waits, if its record is enough to have it again. What came through a shared group is kept: if the session ends,
+    /// another member is to have it, at once.
+    pub(super) fn rest(&mut self, seq: InboxSeq) {
+        let Some(queued) = self.entries.get_mut(&seq) else { return };
+        let is_idle = queued.stage == Stage::Waiting && queued.stored != Stored::Nowhere;
+        if is_idle && queued.carried.take_if(|carried| carried.shared.is_empty()).is_some() {
+            self.rests_from = if self.resting == 0 { seq.0 } else { self.rests_from.min(seq.0) };
+            self.resting += 1;
+            self.resting_bytes += queued.spared_bytes();
+        }
+    }
+
+    /// Lets go of all messages that wait.
+    pub(super) fn rest_all(&mut self) {
+        if self.carried_waiting() == 0 {
+            return;
+        }
+        let waiting = self.entries.iter().filter(|(_, queued)| queued.stage == Stage::Waiting);
+        for seq in waiting.map(|(&seq, _)| seq).collect::<Vec<_>>() {
+            self.rest(seq);
+        }
+    }
+
+    /// A message that rested is here again. Nothing happens if it has gone meanwhile.
+    pub(super) fn wake(&mut self, seq: InboxSeq, carried: Carried) {
+        let Some(queued) = self.entries.get_mut(&seq).filter(|queued| queued.carried.is_none()) else { return };
+        queued.carried = Some(Box::new(carried));
+        self.resting -= 1;
+        self.resting_bytes -= queued.spared_bytes();
+    }
+
+    /// Whether a message rests.
+    pub(super) fn rests(&self, seq: InboxSeq) -> bool {
+        self.entries.get(&seq).is_some_and(|queued| queued.carried.is_none())
+    }
+
+    /// The first message that rests, if fewer than `ahead` that do not are to be pushed before it. `None` else.
+    pub(super) fn next_resting(&mut self, ahead: usize) -> Option<InboxSeq> {
+        if self.resting == 0 {
+            return None;
+        }
+        let mut rest = self.entries.range(InboxSeq(self.rests_from)..);
+        let seq = rest.find(|(_, queued)| queued.carried.is_none()).map(|(&seq, _)| seq)?;
+        self.rests_from = seq.0;
+        let before = self.entries.range(InboxSeq(self.cursor.min(seq.0))..seq);
+        (before.filter(|(_, queued)| queued.stage == Stage::Waiting).take(ahead).count() < ahead).then_some(seq)
+    }
+
+    /// One beyond the last place.
+    pub(super) const fn end(&self) -> InboxSeq {
+        InboxSeq(self.next)
     }
 
     /// The owner goes on with what it has in hand, and is done with what else was pushed to it, which is taken out. The rest waits.
@@ -236,6 +326,10 @@ impl Queue {
         self.entries.range(..InboxSeq(self.cursor)).all(|(other, _)| other.packet_id() != seq.packet_id())
     }
 
+    fn note_expiry(&mut self, expiry_at: Option<Instant>) {
+        self.expiry_hint = self.expiry_hint.into_iter().chain(expiry_at).min();
+    }
+
     fn count_waiting(&mut self, seq: InboxSeq, qos: QoS) {
         self.waiting += 1;
         if qos == QoS::AtMostOnce {
@@ -249,12 +343,23 @@ impl Queue {
         let waits = |queued: &Queued| queued.stage == Stage::Waiting;
         assert_eq!(self.waiting, self.entries.values().filter(|queued| waits(queued)).count());
         assert!(self.entries.range(..InboxSeq(self.cursor)).all(|(_, queued)| !waits(queued)));
-        assert_eq!(self.bytes, self.entries.values().map(|queued| queued_bytes(&queued.message.message)).sum::<u64>());
-        let qos0 = self.entries.iter().filter(|(_, queued)| waits(queued) && queued.message.qos == QoS::AtMostOnce);
+        assert_eq!(self.bytes, self.entries.values().map(|queued| u64::from(queued.bytes)).sum::<u64>());
+        let resting: Vec<_> = self.entries.iter().filter(|(_, queued)| queued.carried.is_none()).collect();
+        assert_eq!(self.resting, resting.len());
+        assert_eq!(self.resting_bytes, resting.iter().map(|(_, queued)| queued.spared_bytes()).sum::<u64>());
+        assert!(resting.iter().all(|(seq, queued)| waits(queued) && seq.0 >= self.rests_from));
+        let qos0 = self.entries.iter().filter(|(_, queued)| waits(queued) && queued.qos == QoS::AtMostOnce);
         assert!(qos0.map(|(seq, _)| seq).eq(self.waiting_qos0.iter()));
     }
 }
 
+impl Queued {
+    /// Memory that is spared while it rests.
+    fn spared_bytes(&self) -> u64 {
+        u64::from(self.bytes) - QUEUED_OVERHEAD_BYTES
+    }
+}
+
 fn is_expired(queued: &Queued, now: Instant) -> bool {
-    queued.message.message.view().expiry_at.is_some_and(|at| at <= now)
+    queued.expiry_at.is_some_and(|at| at <= now)
 }

@@ -33,6 +33,7 @@ impl InboxTable {
             }
             let Some(terms) = terms.take() else { continue };
             inbox.lose_owner(terms, Some(if may_go_on { now + REATTACH_WITHIN } else { now }));
+            inbox.settle(&mut self.books);
             if may_go_on {
                 self.set_deadline(slot);
                 continue;

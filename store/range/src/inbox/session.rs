@@ -2,7 +2,7 @@
 
 use super::books::{Books, PresenceRecord, is_kept};
 use super::effect::InboxEffect;
-use super::queue::{Queue, Queued, SharedSources, Stage, Stored};
+use super::queue::{Carried, Queue, Queued, SharedSources, Stage, Stored};
 use super::queued_bytes;
 use super::subscriptions::{Route, Subscription, Subscriptions};
 use alloc::boxed::Box;
@@ -38,6 +38,14 @@ pub(super) enum Presence {
     },
 }
 
+/// A queue in numbers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    messages: u64,
+    bytes: u64,
+    resident_bytes: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) slot: Slot,
@@ -55,12 +63,14 @@ pub(super) struct Inbox {
     pub(super) in_flight: Vec<(NonZeroU16, bool, InboxSeq)>,
     /// The deadline the table has set for this session.
     pub(super) deadline: Option<Instant>,
+    /// The first of the messages that rest and are being fetched.
+    pub(super) fetching: Option<InboxSeq>,
     /// The queue has dropped messages since it last had room.
     pub(super) overflowing: bool,
     /// Bytes taken of the tenant's quota; at rest those of the queue.
     charged: u64,
-    /// Messages and bytes the totals count for this session.
-    counted: (u64, u64),
+    /// What the totals count for this session.
+    counted: Counted,
 }
 
 impl Inbox {
@@ -87,9 +97,10 @@ impl Inbox {
             is_unsettled: false,
             in_flight: Vec::new(),
             deadline: None,
+            fetching: None,
             overflowing: false,
             charged: 0,
-            counted: (0, 0),
+            counted: Counted::default(),
         }
     }
 
@@ -124,7 +135,8 @@ impl Inbox {
     pub(super) fn resumed(&self, range: RangeIdx, durable: bool) -> Box<Attached> {
         let in_flight = self.in_flight.iter().filter_map(|&(packet_id, released, seq)| {
             let queued = self.queue.entry(seq)?;
-            Some(InFlight { packet_id, released: released || queued.held, message: queued.message.clone() })
+            let message = queued.carried.as_ref()?.message.clone();
+            Some(InFlight { packet_id, released: released || queued.held, message })
         });
         Box::new(Attached {
             present: true,
@@ -185,6 +197,7 @@ impl Inbox {
         if let Some(queued) = self.queue.entry(seq) {
             books.put_queued(self.slot, seq, queued);
         }
+        self.rest_last(seq);
         seq
     }
 
@@ -234,6 +247,7 @@ impl Inbox {
         if !messages.is_empty() {
             effects.push(InboxEffect::Push { conn, claim, messages });
         }
+        self.fetch(effects);
     }
 
     /// Messages that were taken out of the queue because they have expired.
@@ -268,9 +282,11 @@ impl Inbox {
         assert!(self.charged >= bytes, "nothing is stored that was not reserved");
         self.quota.release(Resource::TotalPersistentSessionSpaceBytes, self.charged - bytes);
         self.charged = bytes;
-        let (messages_before, bytes_before) = core::mem::replace(&mut self.counted, (self.queue.len() as u64, bytes));
-        totals.messages = totals.messages - messages_before + self.counted.0;
-        totals.bytes = totals.bytes - bytes_before + self.counted.1;
+        let counted = Counted { messages: self.queue.len() as u64, bytes, resident_bytes: self.queue.resident_bytes() };
+        let before = core::mem::replace(&mut self.counted, counted);
+        totals.messages = totals.messages - before.messages + counted.messages;
+        totals.bytes = totals.bytes - before.bytes + counted.bytes;
+        totals.resident_bytes = totals.resident_bytes - before.resident_bytes + counted.resident_bytes;
     }
 
     /// Takes one subscription of the tenant's quotas.
@@ -331,17 +347,20 @@ impl Inbox {
         }
         for (seq, queued) in queue.drain() {
             books.delete_queued(self.slot, seq, &queued);
-            let again = match queued.message.qos {
+            // What rests came through no shared group.
+            let Some(carried) = queued.carried else { continue };
+            let again = match queued.qos {
                 QoS::AtMostOnce => false,
                 QoS::AtLeastOnce => true,
                 // What may have reached the client must not go to anybody else [MQTT5-4.8.2-5].
                 QoS::ExactlyOnce => queued.stage == Stage::Waiting,
             };
-            if !again || queued.message.message.view().expiry_at.is_some_and(|expiry_at| expiry_at <= now) {
+            let Carried { message, shared } = *carried;
+            if !again || message.message.view().expiry_at.is_some_and(|expiry_at| expiry_at <= now) {
                 continue;
             }
-            for route in queued.shared {
-                let message = queued.message.message.clone();
+            for route in shared {
+                let message = message.message.clone();
                 effects.push(InboxEffect::Redeliver { tenant: self.tenant, route, message });
             }
         }

@@ -41,6 +41,8 @@ pub struct Totals {
     pub messages: u64,
     /// Bytes of messages queued, see [`queued_bytes`](super::queued_bytes).
     pub bytes: u64,
+    /// Of these, what is in memory: messages that rest in the records count with their entry in the queue.
+    pub resident_bytes: u64,
     /// Messages dropped so far because a queue was full.
     pub dropped_full: u64,
     /// Messages dropped so far because they expired.
@@ -217,11 +219,12 @@ impl InboxTable {
                 }
                 inbox.take_over(state.in_flight, state.waiting, &mut self.books);
                 inbox.rewind();
-                inbox.settle(&mut self.books);
                 let expires_at =
                     (state.expiry_s != u32::MAX).then(|| now + Duration::from_secs(u64::from(state.expiry_s)));
                 let will = state.will.map(|(delay, will)| (now + delay, will));
                 inbox.presence = Presence::Detached { expires_at, will };
+                inbox.rest();
+                inbox.settle(&mut self.books);
                 if !self.fire(now, owner.inbox, effects) {
                     self.put_detached(owner.inbox);
                 }
@@ -474,7 +477,7 @@ impl InboxTable {
     /// If one does not hold.
     pub fn validate(&self) {
         assert_eq!(self.index.len(), self.inboxes.len());
-        let (mut messages, mut bytes) = (0, 0);
+        let (mut messages, mut bytes, mut resident) = (0, 0, 0);
         for (key, &slot) in &self.index {
             let inbox = self.inboxes.occupant(slot).expect("the index names occupants");
             assert_eq!(*key.name, *inbox.client.client_id);
@@ -482,9 +485,17 @@ impl InboxTable {
             inbox.queue.validate();
             messages += inbox.queue.len() as u64;
             bytes += inbox.queue.bytes();
+            resident += inbox.queue.resident_bytes();
         }
-        let Totals { inboxes, messages: counted, bytes: counted_bytes, .. } = self.books.totals;
-        assert_eq!((inboxes, counted, counted_bytes), (self.inboxes.len() as u64, messages, bytes));
+        resident += self.books.shared.values().map(|shared| shared.message.footprint_bytes() as u64).sum::<u64>();
+        let found = Totals {
+            inboxes: self.inboxes.len() as u64,
+            messages,
+            bytes,
+            resident_bytes: resident,
+            ..self.books.totals
+        };
+        assert_eq!(self.books.totals, found);
     }
 }
 

@@ -2,7 +2,13 @@
 
 use super::*;
 use crate::changes::{Change, Changes};
+use crate::inbox::books::{Kind, key};
+use crate::inbox::load::read_queued;
+use crate::inbox::queue::Carried;
+use crate::limits::{INBOX_FETCH_MESSAGES_MAX, QUEUED_OVERHEAD_BYTES};
+use crate::record::Reader;
 use alloc::collections::BTreeMap;
+use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::ports::{FutureWill, InHand, Left, Origin};
 use core::num::NonZeroU16;
 use core::time::Duration;
@@ -32,6 +38,7 @@ struct Kept {
     owners: BTreeMap<String, OwnerRef>,
     /// Pushed to live owners and not committed.
     pushed: BTreeMap<String, Vec<InboxMessage>>,
+    fetches: u32,
 }
 
 impl Kept {
@@ -44,6 +51,7 @@ impl Kept {
             places: vec![],
             owners: BTreeMap::new(),
             pushed: BTreeMap::new(),
+            fetches: 0,
         }
     }
 
@@ -74,9 +82,9 @@ impl Kept {
         lines
     }
 
-    /// Answers routes, notes what clients hear, and writes what has changed.
+    /// Answers routes, notes what clients hear, writes what has changed, and then reads what is to be fetched.
     fn carry_out(&mut self, effects: Vec<InboxEffect>) {
-        let mut more = vec![];
+        let (mut more, mut fetches) = (vec![], vec![]);
         for effect in effects {
             match effect {
                 InboxEffect::AddRoute { receiver: Receiver::Inbox { inbox, subscription, .. }, .. } => {
@@ -93,10 +101,20 @@ impl Kept {
                     let owner = OwnerRef { inbox: attached.inbox.expect("a place").1, epoch: attached.epoch };
                     self.owners.insert(name(to.req.0 as u32), owner);
                 }
+                InboxEffect::Fetch { inbox, from, to } => fetches.push((inbox, from, to)),
                 _ => {}
             }
         }
         self.write();
+        for (inbox, from, to) in fetches {
+            self.fetches += 1;
+            let found = self.records.range(from..to).take(INBOX_FETCH_MESSAGES_MAX);
+            let found = found.map(|(key, value)| (&**key, &**value));
+            self.table.fetched(self.now, inbox, found, &mut more).expect("written by the table");
+        }
+        if !more.is_empty() {
+            self.carry_out(more);
+        }
     }
 
     fn write(&mut self) {
@@ -188,10 +206,11 @@ impl Kept {
                 let subscriptions: Vec<_> =
                     inbox.subscriptions.iter().map(|(place, entry)| (place, &*entry.full, entry.options)).collect();
                 let queue: Vec<_> = (inbox.queue.iter())
-                    .filter(|(_, queued)| queued.message.qos != QoS::AtMostOnce)
+                    .filter(|(_, queued)| queued.qos != QoS::AtMostOnce)
                     .map(|(seq, queued)| {
-                        let message = &queued.message;
-                        let sources: Vec<_> = queued.shared.iter().map(|source| source.filter.clone()).collect();
+                        let at_rest = self.at_rest(slot, seq);
+                        let Carried { message, shared } = queued.carried.as_deref().unwrap_or(&at_rest);
+                        let sources: Vec<_> = shared.iter().map(|source| source.filter.clone()).collect();
                         (seq.0, message.qos, message.message.payload().to_vec(), queued.held, queued.stored, sources)
                     })
                     .collect();
@@ -203,10 +222,19 @@ impl Kept {
         lines.sort();
         let mut origins: Vec<_> = self.table.books.origins.iter().copied().collect();
         origins.sort_unstable();
-        let mut shared: Vec<_> = self.table.books.shared.iter().collect();
+        let shared = self.table.books.shared.iter();
+        let mut shared: Vec<_> = shared.map(|(number, shared)| (*number, shared.readers)).collect();
         shared.sort_unstable();
         lines.push(format!("{origins:?} {shared:?}"));
         lines
+    }
+
+    /// What the record of a message says.
+    fn at_rest(&self, slot: Slot, seq: InboxSeq) -> Carried {
+        let key = key(Kind::Queued, Some(slot), &seq.0.to_be_bytes());
+        let mut value = Reader::new(&self.records[&*key]).expect("written by the table");
+        let shared = |number| self.table.books.shared_message(number);
+        read_queued(&mut value, seq, shared).expect("written by the table").0
     }
 
     /// Records by the first byte of their keys.
@@ -356,6 +384,58 @@ fn what_a_connection_brought_from_elsewhere_keeps_its_identifier() {
     let inbox = kept.table.inboxes.occupant(slot).expect("indexed");
     let resumed = inbox.resumed(RangeIdx(0), true);
     assert_eq!(resumed.in_flight.iter().map(|one| (one.packet_id, one.released)).collect::<Vec<_>>(), [(id, true)]);
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_in_memory_and_comes_from_the_records_in_order() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.subscribe(1, "a/#", QOS1);
+    let before = kept.table.totals().resident_bytes;
+    kept.detach(1, 100);
+    let payload = |n: u32| format!("{n:0>200}");
+    (0..20).for_each(|n| drop(kept.insert(&payload(n), QoS::AtLeastOnce, None)));
+    let totals = kept.table.totals();
+    assert_eq!(totals.resident_bytes, before + 20 * QUEUED_OVERHEAD_BYTES, "twenty places, no message");
+    assert!(totals.bytes > 20 * 200, "quotas count all of it");
+    let (mut kept, _) = kept.recovered();
+    assert_eq!(kept.table.totals().resident_bytes, totals.resident_bytes, "nor after a start");
+    assert_eq!(kept.attach(1, false), ["attached present=true", "fetch for 0.1"], "the answer does not wait");
+    let pushed: Vec<_> = kept.pushed["c1"].iter().map(|m| String::from_utf8(m.message.payload().to_vec())).collect();
+    assert_eq!(pushed, (0..20).map(|n| Ok(payload(n))).collect::<Vec<_>>());
+    assert_eq!(kept.fetches, 7, "three at a time");
+}
+
+#[test]
+fn a_backlog_rests_behind_what_the_owner_has() {
+    let mut kept = Kept::new();
+    let settings = TenantSettings { inbox_messages_max: 1_000, ..TenantSettings::default() };
+    kept.tenant =
+        Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota: kept.tenant.quota.clone() });
+    kept.attach(1, false);
+    kept.subscribe(1, "a/#", QOS1);
+    let window = u64::try_from(INBOX_PUSH_WINDOW).expect("small");
+    (0..window + 5).for_each(|n| drop(kept.insert(&format!("{n}"), QoS::AtLeastOnce, None)));
+    assert!(kept.fetches > 0, "so that the first of them are there when the window moves on");
+    for _ in 0..window + 5 {
+        kept.commit_first(1);
+    }
+    let Totals { messages, resident_bytes, .. } = kept.table.totals();
+    assert_eq!((messages, resident_bytes), (0, 0));
+}
+
+#[test]
+fn a_record_that_is_missing_is_damage() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.subscribe(1, "a/#", QOS1);
+    kept.detach(1, 100);
+    kept.insert("one", QoS::AtLeastOnce, None);
+    let mut effects = vec![];
+    let terms = AttachTerms { clean_start: false, expiry_s: 100, will: None };
+    kept.table.attach(kept.now, TO, conn(1), &client("c1"), &kept.tenant.clone(), terms, &mut effects);
+    let Some(InboxEffect::Fetch { inbox, .. }) = effects.pop() else { panic!("a fetch") };
+    assert!(kept.table.fetched(kept.now, inbox, core::iter::empty(), &mut effects).is_err());
 }
 
 /// One step of a random history: what, who, and a detail.

@@ -88,6 +88,7 @@ fn line(effect: &InboxEffect) -> String {
             });
             format!("push {} {}", conn.slot.index, each.collect::<Vec<_>>().join(" "))
         }
+        InboxEffect::Fetch { inbox, .. } => format!("fetch for {inbox}"),
         InboxEffect::Lost { conn, .. } => format!("lost {}", conn.slot.index),
         InboxEffect::AddRoute { route, .. } => format!("add route {}", route.filter),
         InboxEffect::RemoveRoute { route, .. } => format!("remove route {}", route.filter),
