@@ -2,13 +2,14 @@
 
 use bifro_cmd::cli::Arguments;
 use bifro_cmd::config::{Loaded, Source};
-use bifro_cmd::node;
+use bifro_cmd::{heap, node};
 use clap::Parser;
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    heap::keep_freed_memory();
     match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

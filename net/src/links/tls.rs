@@ -7,6 +7,7 @@ use crate::any_server::AnyServer;
 use quinn_proto::ConnectionError;
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::AlertDescription;
+use rustls::CipherSuite;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::PrivateKeyDer;
@@ -128,6 +129,9 @@ pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
 }
 
+/// AES with keys of 128 bits comes first, which costs a quarter less than with 256, of a tenth of what a forwarded message costs.
 pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
