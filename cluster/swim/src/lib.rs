@@ -45,6 +45,6 @@ pub mod wire;
 
 pub use config::Config;
 pub use effect::{Effect, Event};
-pub use member::{Announcement, Health, Incarnation, Load, Member, Order, Status};
+pub use member::{Announcement, Answer, Health, Incarnation, Load, Member, Order, Status};
 pub use message::{Body, Message, Report, Rumour};
 pub use swim::{Peer, Swim};

@@ -1,6 +1,7 @@
 //! What is known of one member.
 
 use bifro_core::ids::NodeId;
+use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::roles::Duties;
 use bifro_core::time::Instant;
 use core::net::SocketAddr;
@@ -60,6 +61,8 @@ pub enum Order {
     Drain(bool),
     /// To leave, if it is draining.
     Leave,
+    /// Something of its ranges.
+    Ranges(RangeOrder),
 }
 
 /// What a node bears, as it says itself.
@@ -73,6 +76,21 @@ pub struct Load {
     pub led: u16,
     /// Whether it gives all that away.
     pub is_draining: bool,
+}
+
+/// What a node answers to an order.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Answer {
+    /// What it bears.
+    pub load: Load,
+    /// Of its ranges, if the order was of these.
+    pub ranges: RangeAnswer,
+}
+
+impl From<Load> for Answer {
+    fn from(load: Load) -> Self {
+        Self { load, ranges: RangeAnswer::default() }
+    }
 }
 
 /// What others think of a member.

@@ -5,7 +5,7 @@ use crate::effect::{Effect, Event};
 use crate::gossip::Gossip;
 use crate::heal::Healing;
 use crate::limits;
-use crate::member::{Announcement, Health, Load, Member, Order, Status};
+use crate::member::{Announcement, Answer, Health, Member, Order, Status};
 use crate::message::{Body, Message, Report, Rumour};
 use crate::probe::Prober;
 use crate::suspicion::Suspicion;
@@ -165,8 +165,8 @@ impl Swim {
     }
 
     /// What [`Effect::Obey`] asked for is done.
-    pub fn obeyed(&mut self, to: NodeId, address: SocketAddr, seq: u64, load: Load) {
-        self.send(Some(to), address, Body::Obeyed { seq, load });
+    pub fn obeyed(&mut self, to: NodeId, address: SocketAddr, seq: u64, answer: Answer) {
+        self.send(Some(to), address, Body::Obeyed { seq, answer });
     }
 
     /// Says that this node goes. It is to be driven on until [`Self::has_told`].
@@ -335,7 +335,7 @@ impl Swim {
             Body::Nack { seq } => self.prober.handle_nack(seq),
             Body::Gossip => {}
             Body::Order { seq, order } => self.effects.push_back(Effect::Obey { from, address, seq, order }),
-            Body::Obeyed { seq, load } => self.effects.push_back(Effect::Obeyed { from, seq, load }),
+            Body::Obeyed { seq, answer } => self.effects.push_back(Effect::Obeyed { from, seq, answer }),
             Body::Digest { digest } => {
                 if digest != self.digest() {
                     let reports = self.reports();

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use bifro_cluster::{Handle, UnderlayMetrics, View};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::roles::Roles;
-use bifro_swim::{Announcement, Health, Load, Order, Status};
+use bifro_swim::{Announcement, Answer, Health, Load, Order, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,6 +26,10 @@ impl ClusterCell {
     pub fn show(&self, handle: Handle) {
         // A node joins once; a second call would be of the same cluster.
         let _ = self.0.set(handle);
+    }
+
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        self.0.get()
     }
 
     pub(super) fn metrics(&self) -> Option<&Arc<UnderlayMetrics>> {
@@ -140,12 +144,12 @@ pub(super) async fn page(cell: &ClusterCell, asks_loads: bool) -> Json<ClusterPa
 /// What became of an operator's wish.
 pub(super) type Told = (StatusCode, String);
 
-fn refused(text: String) -> Told {
+pub(super) fn refused(text: String) -> Told {
     (StatusCode::CONFLICT, text + "\n")
 }
 
 /// The node, and what is known of it: its status, if it is not this one.
-fn find(cell: &ClusterCell, node: &str) -> Result<(Handle, NodeId, Option<Status>), Told> {
+pub(super) fn find(cell: &ClusterCell, node: &str) -> Result<(Handle, NodeId, Option<Status>), Told> {
     let Ok(id) = node.parse::<NodeId>() else {
         return Err((StatusCode::BAD_REQUEST, format!("{node} is no id of a node\n")));
     };
@@ -177,7 +181,7 @@ pub(super) async fn drain(cell: &ClusterCell, node: &str, is_draining: bool) -> 
             "{id} is the last node for replicas of persistent sessions: there is nobody to give them to. Start another one first"
         ));
     }
-    let Some(load) = handle.order(id, Order::Drain(is_draining)).await else {
+    let Some(Answer { load, .. }) = handle.order(id, Order::Drain(is_draining)).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{id} has not answered: try again\n"));
     };
     let text = match (is_draining, hosts) {
@@ -233,7 +237,7 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> V
 /// Ends a node that lives, if it has nothing left.
 async fn have_leave(handle: &Handle, id: NodeId) -> Result<(), Told> {
     let advice = format!("`bifroctl node drain {id}` first");
-    let Some(load) = handle.order(id, Order::Tell).await else {
+    let Some(Answer { load, .. }) = handle.order(id, Order::Tell).await else {
         return Err(refused(format!("{id} does not answer, and is not known to be dead: try again")));
     };
     if !load.is_draining {

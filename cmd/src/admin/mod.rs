@@ -7,23 +7,29 @@
 //!   GET /healthz  200 while every shard turns, else 503 and which does not
 //!   GET /readyz   200 while clients are welcome, else 503 and why not
 //!   GET /cluster  the nodes of the cluster, as JSON; ?loads asks each what it bears
+//!   GET /ranges   the ranges with their replicas, as JSON
+//!   POST /ranges/RANGE/lead/ID     that node is to lead the range
 //!   POST /cluster/nodes/ID/drain   it is to give away what it has; undrain: it is not
 //!   POST /cluster/nodes/ID/remove  it does not come back
 //! ```
-//! Nothing here can reach a shard: it reads cells that shards and the cluster's thread write, and asks that thread to pass on what is
-//! wanted of a node. Connections are bounded in number, time and header
+//! Nothing here waits on a shard, nor a shard on it: it reads cells that shards and the cluster's thread write, asks that thread to pass on what is
+//! wanted of a node, and leaves commands for shards ([`shards`]), which answer in a turn of their own. Connections are bounded in number, time and header
 //! size ([`server`]), so that the worst a client can do is to keep other operators waiting for seconds.
 
 mod cluster;
 mod health;
 mod metrics;
 mod process;
+mod ranges;
 mod server;
+mod shards;
 #[cfg(test)]
 mod tests;
 
 pub use cluster::{ClusterCell, ClusterPage, LoadPage, NodePage};
 pub use health::{Phase, Readiness, ShardBeat};
+pub use ranges::{RangePage, RangesPage, ReplicaPage};
+pub use shards::ShardsCell;
 
 use crate::logging::EventLog;
 use axum::Router;
@@ -70,6 +76,8 @@ pub struct AdminState {
     pub storage: Option<Arc<StorageCells>>,
     /// The cluster, once the node has joined one.
     pub cluster: ClusterCell,
+    /// The shards, once they have been started.
+    pub shards: ShardsCell,
 }
 
 /// The running admin thread; stops when dropped.
@@ -156,6 +164,8 @@ fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cluster", get(cluster_page))
+        .route("/ranges", get(ranges_page))
+        .route("/ranges/{range}/lead/{node}", post(lead_range))
         .route("/cluster/nodes/{node}/drain", post(drain_node))
         .route("/cluster/nodes/{node}/undrain", post(undrain_node))
         .route("/cluster/nodes/{node}/remove", post(remove_node))
@@ -167,7 +177,7 @@ async fn index() -> &'static str {
         "bifro-uring ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics            OpenMetrics text\n/metrics?per=shard  the same for each shard\n/healthz            does every \
-         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n/cluster?loads      and what each bears\n\nPOST /cluster/nodes/ID/drain, \
+         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n/cluster?loads      and what each bears\n/ranges             the ranges with their replicas\n\nPOST /ranges/RANGE/lead/ID: `bifroctl range`\nPOST /cluster/nodes/ID/drain, \
          undrain and remove: `bifroctl node`\n"
     )
 }
@@ -215,6 +225,14 @@ async fn cluster_page(
     Query(query): Query<ClusterQuery>,
 ) -> axum::Json<ClusterPage> {
     cluster::page(&context.state.cluster, query.loads.is_some()).await
+}
+
+async fn ranges_page(State(context): State<Arc<Context>>) -> axum::Json<RangesPage> {
+    ranges::page(&context.state).await
+}
+
+async fn lead_range(State(context): State<Arc<Context>>, Path((range, node)): Path<(String, String)>) -> Told {
+    ranges::lead(&context.state, &range, &node).await
 }
 
 async fn drain_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {

@@ -12,6 +12,7 @@ mod node;
 mod options;
 mod passwd;
 mod publish;
+mod range;
 mod subscribe;
 mod tls;
 
@@ -43,6 +44,8 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Drain a node, or remove it from the cluster.
     Node(node::NodeArgs),
+    /// Show the ranges, or have one led by another node.
+    Range(range::RangeArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.
@@ -78,6 +81,7 @@ impl Cli {
             Command::Certs(args) => args.run(console),
             Command::Cluster(args) => args.run(console),
             Command::Node(args) => args.run(console),
+            Command::Range(args) => args.run(console),
             Command::Pub(args) => args.run(console),
             Command::Sub(args) => args.run(console),
         }

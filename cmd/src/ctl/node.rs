@@ -79,7 +79,7 @@ impl NodeOptions {
 }
 
 /// The id as nodes write it.
-fn checked(node: &str) -> Result<String, CtlError> {
+pub(super) fn checked(node: &str) -> Result<String, CtlError> {
     let wrong = |_| CtlError::Usage(format!("{node:?} is no id of a node: `bifroctl cluster` shows them"));
     node.parse().map(|id: NodeId| id.to_string()).map_err(wrong)
 }

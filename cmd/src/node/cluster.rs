@@ -4,7 +4,7 @@ use super::StartError;
 use super::listeners::once_free;
 use super::storage::Storage;
 use super::watcher::Watcher;
-use crate::admin::{ClusterCell, ShardBeat};
+use crate::admin::{ClusterCell, ShardBeat, ShardsCell};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
 use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay};
@@ -62,6 +62,7 @@ pub(super) struct Process<'a> {
     pub(super) metrics: &'a [Arc<ShardMetrics>],
     pub(super) beats: &'a [Arc<ShardBeat>],
     pub(super) shards: &'a [InletSender<Command>],
+    pub(super) ranges: &'a ShardsCell,
 }
 
 /// This node's part in the cluster, before it joins.
@@ -137,9 +138,11 @@ impl Member {
         let config = &self.config;
         let (beats, stall) = (process.beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
         let (cells, metrics) = (process.storage.cells(), process.metrics.to_vec());
+        let stalls = process.metrics.to_vec();
         let address = self.entrance.address().to_string();
         let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
+        let ranges = process.ranges.clone();
         let mut watcher = Watcher::new(process.shards.to_vec());
         let underlay = self.entrance.join(Settings {
             cluster: self.hello.cluster,
@@ -148,11 +151,13 @@ impl Member {
             shards: self.hello.shards,
             roles: loaded.config.roles.roles(),
             load: Box::new(move || load(&metrics)),
+            ranges: Box::new(move |order, done| ranges.ask(order, done)),
             end: Box::new(end_process),
             health: Box::new(move || {
                 let turns = beats.iter().all(|beat| beat.silence() < stall);
                 let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
-                if turns && has_space { Health::Well } else { Health::Impaired }
+                let is_stalled = stalls.iter().any(|metrics| metrics.store_stalled.read() > 0);
+                if turns && has_space && !is_stalled { Health::Well } else { Health::Impaired }
             }),
             watcher: Box::new(move |view| {
                 if watcher.see(view) {

@@ -14,7 +14,7 @@ mod watcher;
 pub use error::StartError;
 
 use crate::acl::AclAuthorizer;
-use crate::admin::{self, AdminHandle, AdminState, ClusterCell, Phase, Readiness, ShardBeat};
+use crate::admin::{self, AdminHandle, AdminState, ClusterCell, Phase, Readiness, ShardBeat, ShardsCell};
 use crate::auth::AuthPlane;
 use crate::config::Loaded;
 use crate::logging::Logging;
@@ -107,7 +107,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let readiness = Arc::new(Readiness::default());
     let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
     let beats: Vec<_> = (0..shards).map(|_| Arc::new(ShardBeat::default())).collect();
-    let cluster_cell = ClusterCell::default();
+    let (cluster_cell, shards_cell) = (ClusterCell::default(), ShardsCell::default());
     let admin = admin::start(
         &loaded.config.admin,
         AdminState {
@@ -119,6 +119,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
             lines_dropped: logging.lines_dropped(),
             storage: storage.cells(),
             cluster: cluster_cell.clone(),
+            shards: shards_cell.clone(),
         },
     )?;
     let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
@@ -127,6 +128,7 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address.clone()).collect();
     let links = member.as_mut().map(cluster::Member::take_links).unwrap_or_default();
     let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets, links);
+    shards_cell.show(senders.clone());
     let executors = spawn_shards(
         &loaded,
         shards,
@@ -149,7 +151,13 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         executors.join();
         return Err(error);
     }
-    let process = cluster::Process { storage: &storage, metrics: &metrics, beats: &beats, shards: &senders };
+    let process = cluster::Process {
+        storage: &storage,
+        metrics: &metrics,
+        beats: &beats,
+        shards: &senders,
+        ranges: &shards_cell,
+    };
     let underlay = member.map(|member| member.join(&loaded, &process, &cluster_cell));
     storage.wait_for_leaders(&metrics);
     storage.admit_clients();

@@ -40,6 +40,7 @@ mod log;
 mod offers;
 mod peers;
 mod range;
+mod report;
 mod restore;
 mod shard;
 #[cfg(feature = "simulation")]

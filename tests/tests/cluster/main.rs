@@ -6,6 +6,7 @@ mod faults;
 mod genesis;
 mod overlay;
 mod partitions;
+mod ranges;
 mod replication;
 mod roles;
 mod storm;

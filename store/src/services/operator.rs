@@ -1,0 +1,76 @@
+//! What operators see of the ranges of a shard, and want of them.
+
+use super::RangeServices;
+use super::ranges::{Service, range_id};
+use bifro_core::ids::{NodeId, RangeId, RangeIdx};
+use bifro_core::ranges::{Held, RangeAnswer, RangeOrder, ReplicaReport};
+use bifro_core::time::Instant;
+use bifro_raft::TransferError;
+
+impl RangeServices {
+    pub(super) fn obey(&mut self, now: Instant, order: RangeOrder) -> RangeAnswer {
+        match order {
+            RangeOrder::Show => RangeAnswer { replicas: self.report(now), refusal: None },
+            RangeOrder::Lead { range, to } => match range.parts() {
+                // Another shard answers for it.
+                Some((_, idx)) if self.home(idx) != self.shard => RangeAnswer::default(),
+                Some((Service::Inbox, idx)) if idx.0 < self.ranges => RangeAnswer::of(self.give_lead(now, idx, to)),
+                Some((Service::Retain, _)) => {
+                    RangeAnswer::of(Err(format!("{range}: each node leads its own copy of retained messages")))
+                }
+                _ => RangeAnswer::of(Err(format!("there is no range {range}"))),
+            },
+        }
+    }
+
+    /// All replicas here.
+    fn report(&self, now: Instant) -> Vec<ReplicaReport> {
+        let mut reports = self.host.as_ref().map(|host| host.report(now)).unwrap_or_default();
+        for report in &mut reports {
+            report.held = self.held_in(report.range);
+        }
+        reports
+    }
+
+    /// What is in a range, if it is served here.
+    fn held_in(&self, range: RangeId) -> Option<Held> {
+        let (service, idx) = range.parts()?;
+        let at = self.local(idx);
+        match service {
+            Service::Inbox => {
+                let is_served = self.reigns.is_none() || self.states.get(at)?.leads();
+                let totals = self.inboxes.get(at).filter(|_| is_served)?.machine.totals();
+                Some(Held { sessions: totals.inboxes, messages: totals.messages, bytes: totals.bytes })
+            }
+            Service::Retain => {
+                let machine = &self.retained.get(at)?.machine;
+                Some(Held { sessions: 0, messages: machine.messages(), bytes: machine.bytes() })
+            }
+        }
+    }
+
+    /// Has a range led by a node: hands it over if this one leads it, keeps it if that node is this one.
+    fn give_lead(&mut self, now: Instant, idx: RangeIdx, to: NodeId) -> Result<(), String> {
+        let id = range_id(Service::Inbox, idx);
+        let alone = || "this node is alone: nobody else can lead its ranges".to_owned();
+        let (Some(cluster), Some(host)) = (&mut self.cluster, &mut self.host) else { return Err(alone()) };
+        let nobody = || format!("{} has no replica of {id}", cluster.nodes.me);
+        let is_voter = host.membership(id).ok_or_else(nobody)?.is_voter(to);
+        if !is_voter {
+            return Err(format!("{to} is no voter of {id}: `bifroctl range show {id}` tells who is"));
+        }
+        if to == cluster.nodes.me {
+            cluster.kept.insert(idx);
+            return Ok(());
+        }
+        if !cluster.nodes.lives(to) {
+            return Err(format!("{to} does not live"));
+        }
+        cluster.kept.remove(&idx);
+        match host.transfer_leadership(now, id, to) {
+            // It was told before.
+            Err(TransferError::NotLeader { leader: Some(leader) }) if leader == to => Ok(()),
+            outcome => outcome.map_err(|error| format!("{id} is not handed over to {to}: {error}")),
+        }
+    }
+}
