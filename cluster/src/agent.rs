@@ -81,11 +81,12 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A member that is dead or has left does not come back, an operator says ([`Swim::remove`]). False if there is no such member.
-    pub async fn remove(&self, id: NodeId) -> bool {
+    /// A member that is dead or has left does not come back, an operator says; never, if it is expelled ([`Swim::remove`]). False if there is no
+    /// such member.
+    pub async fn remove(&self, id: NodeId, is_expelled: bool) -> bool {
         let (done, outcome) = oneshot::channel();
         // If the underlay has ended there is nobody left to remove.
-        self.requests.send(Request::Remove { id, done }).await.is_ok() && outcome.await.unwrap_or_default()
+        self.requests.send(Request::Remove { id, is_expelled, done }).await.is_ok() && outcome.await.unwrap_or_default()
     }
 
     /// Has a node, this one or another, do what an operator wants. Returns what it says then; nothing if it does not answer.
@@ -122,7 +123,7 @@ impl Handle {
 #[derive(Debug)]
 enum Request {
     /// See [`Handle::remove`].
-    Remove { id: NodeId, done: oneshot::Sender<bool> },
+    Remove { id: NodeId, is_expelled: bool, done: oneshot::Sender<bool> },
     /// See [`Handle::order`].
     Order { node: NodeId, order: Order, done: Done },
 }
@@ -217,8 +218,10 @@ impl Agent {
         let (leave, told_to_leave) = oneshot::channel();
         let clock = Clock::start();
         let peers = settings.identity.peers().to_vec();
+        let mut swim = Swim::new(settings.swim, me, peers, Prng::new(place.nonce), clock.now());
+        swim.recall_expelled(settings.identity.expelled(), clock.now());
         let agent = Self {
-            swim: Swim::new(settings.swim, me, peers, Prng::new(place.nonce), clock.now()),
+            swim,
             clock,
             links,
             view,
@@ -298,9 +301,9 @@ impl Agent {
 
     fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Remove { id, done } => {
+            Request::Remove { id, is_expelled, done } => {
                 // Whoever asked may have gone.
-                let _ = done.send(self.swim.remove(id, self.clock.now()));
+                let _ = done.send(self.swim.remove(id, is_expelled, self.clock.now()));
             }
             Request::Order { node, order, done } if node == self.swim.me().id => self.obey(order, Asker::Here(done)),
             Request::Order { node, order, done } => self.orders.add(node, order, done, self.clock.now()),
@@ -355,7 +358,7 @@ impl Agent {
         if is_new || looked {
             self.show();
         }
-        self.keeper.keep(self.swim.me().incarnation.start, || self.swim.peers());
+        self.keeper.keep(self.swim.me().incarnation.start, || (self.swim.peers(), self.swim.expelled()));
     }
 
     /// Lets the rest of the process see the members.
@@ -398,6 +401,10 @@ impl Agent {
             Event::AddressTaken(old, new) => {
                 tracing::warn!(%old, %new, address = place(new), "two nodes say that they are at one address: the later one is believed");
             }
+            Event::Expelled => (self.fatal)(
+                "an operator has declared this node lost for good, and others have gone on without what it has: it cannot come back with its old \
+                 data. Start it as a new node, with an empty data directory",
+            ),
             Event::Superseded => (self.fatal)(
                 "another process with this node's identity was started after this one: is its data directory a copy of this one's? \
                  Each node needs its own",
@@ -432,14 +439,14 @@ impl Keeper {
         });
     }
 
-    fn keep(&mut self, starts: u32, peers: impl FnOnce() -> Vec<Peer>) {
+    fn keep(&mut self, starts: u32, known: impl FnOnce() -> (Vec<Peer>, Vec<Peer>)) {
         if !self.changed || self.writing.swap(true, Ordering::Acquire) {
             return;
         }
         self.changed = false;
-        let (peers, identity, writing) = (peers(), self.identity.clone(), self.writing.clone());
+        let ((peers, expelled), identity, writing) = (known(), self.identity.clone(), self.writing.clone());
         tokio::task::spawn_blocking(move || {
-            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).save(starts, peers);
+            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).save(starts, peers, expelled);
             if let Err(error) = saved {
                 tracing::error!(%error, "the peers of this node are not remembered");
             }

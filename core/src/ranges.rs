@@ -70,6 +70,23 @@ pub enum RangeOrder {
         /// By whom.
         to: NodeId,
     },
+    /// To go on with a range alone, without a majority that is lost for good. With an empty replica, if it has none.
+    Recover {
+        /// Which.
+        range: RangeId,
+        /// The newest term that any replica which is left has seen.
+        newest: u64,
+    },
+}
+
+impl RangeOrder {
+    /// The range it is about; none if it is about all.
+    pub const fn range(self) -> Option<RangeId> {
+        match self {
+            Self::Show => None,
+            Self::Lead { range, .. } | Self::Recover { range, .. } => Some(range),
+        }
+    }
 }
 
 /// What a node answers.

@@ -62,4 +62,6 @@ pub enum Event {
     AddressTaken(NodeId, NodeId),
     /// Another process has this node's identity and was started later: this one must end.
     Superseded,
+    /// An operator has said that this node never comes back: it must end.
+    Expelled,
 }

@@ -1,5 +1,6 @@
 //! What is known of one member.
 
+use crate::swim::Peer;
 use bifro_core::ids::NodeId;
 use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::roles::Duties;
@@ -17,6 +18,9 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// Than which there is nothing newer: of a node that has been expelled.
+    pub const LAST: Self = Self { start: u32::MAX, word: u32::MAX };
+
     /// The next word of the same process.
     pub(crate) const fn next(self) -> Self {
         Self { start: self.start, word: self.word.saturating_add(1) }
@@ -126,4 +130,25 @@ pub struct Member {
     pub since: Instant,
     /// It was dead for longer than [`crate::Config::eviction_grace`].
     pub evicted: bool,
+}
+
+impl Member {
+    /// Whether it was removed so that it never comes back, not as a newcomer either.
+    pub fn is_expelled(&self) -> bool {
+        self.status == Status::Removed && self.announcement.incarnation == Incarnation::LAST
+    }
+
+    /// One that was expelled in the time of an earlier process.
+    pub(crate) fn expelled(peer: Peer, now: Instant) -> Self {
+        let announcement = Announcement {
+            id: peer.id,
+            incarnation: Incarnation::LAST,
+            nonce: 0,
+            address: peer.address,
+            shards: 0,
+            health: Health::Well,
+            duties: Duties::default(),
+        };
+        Self { announcement, status: Status::Removed, since: now, evicted: false }
+    }
 }

@@ -5,7 +5,7 @@ use crate::effect::{Effect, Event};
 use crate::gossip::Gossip;
 use crate::heal::Healing;
 use crate::limits;
-use crate::member::{Announcement, Answer, Health, Member, Order, Status};
+use crate::member::{Announcement, Answer, Health, Incarnation, Member, Order, Status};
 use crate::message::{Body, Message, Report, Rumour};
 use crate::probe::Prober;
 use crate::suspicion::Suspicion;
@@ -63,6 +63,7 @@ pub struct Swim {
 pub(crate) enum Phase {
     Taking,
     Leaving,
+    /// It must end.
     Superseded,
 }
 
@@ -184,13 +185,26 @@ impl Swim {
     }
 
     /// A member that is dead or has left does not come back, an operator says: it is asked no more, and others take its place at once. Old
-    /// news do not bring it back; it itself could come, as a newcomer. False if there is no such member.
-    pub fn remove(&mut self, id: NodeId, now: Instant) -> bool {
+    /// news do not bring it back; it itself could come, as a newcomer, unless it is expelled. False if there is no such member.
+    pub fn remove(&mut self, id: NodeId, is_expelled: bool, now: Instant) -> bool {
         let gone = self.members.get(&id).filter(|member| !member.status.is_present());
         let Some(incarnation) = gone.map(|member| member.announcement.incarnation) else { return false };
+        let incarnation = if is_expelled { Incarnation::LAST } else { incarnation };
         self.hear(Rumour::Removed { id, incarnation }, now);
         self.refresh_healing(now);
         true
+    }
+
+    /// Who was expelled, to be kept for the next process.
+    pub fn expelled(&self) -> Vec<Peer> {
+        let expelled = self.members.values().filter(|member| member.is_expelled());
+        expelled.map(|member| Peer { id: member.announcement.id, address: member.announcement.address }).collect()
+    }
+
+    /// Takes over whom an earlier process knew to be expelled.
+    pub fn recall_expelled(&mut self, expelled: &[Peer], now: Instant) {
+        self.members.extend(expelled.iter().map(|peer| (peer.id, Member::expelled(*peer, now))));
+        self.healing_is_stale = true;
     }
 
     /// The next thing to do, in order.
@@ -282,9 +296,9 @@ impl Swim {
         evicted.into_iter().for_each(|id| self.tell(Event::Evicted(id)));
     }
 
-    /// Forgets who has been thus for longest, of more than so many.
+    /// Forgets who has been thus for longest, of more than so many; nobody who was expelled.
     fn bound(&mut self, status: Status, most: usize) {
-        let thus = self.members.values().filter(|member| member.status == status);
+        let thus = self.members.values().filter(|member| member.status == status && !member.is_expelled());
         let mut thus: Vec<(Instant, NodeId)> = thus.map(|member| (member.since, member.announcement.id)).collect();
         if thus.len() > most {
             thus.sort_unstable();

@@ -60,7 +60,7 @@ pub struct NodePage {
     pub id: String,
     /// Where its underlay listens.
     pub address: String,
-    /// `alive`, `suspect`, `dead`, `evicted`, `left` or `removed`.
+    /// `alive`, `suspect`, `dead`, `evicted`, `left`, `removed`, or `lost`: removed for good.
     pub status: String,
     /// `well` or `impaired`, as it says itself.
     pub health: String,
@@ -132,6 +132,7 @@ pub(super) async fn page(cell: &ClusterCell, asks_loads: bool) -> Json<ClusterPa
             Status::Dead if member.evicted => "evicted",
             Status::Dead => "dead",
             Status::Left => "left",
+            Status::Removed if member.is_expelled() => "lost",
             Status::Removed => "removed",
         };
         page(&member.announcement, status)
@@ -207,8 +208,9 @@ fn other_hosts(view: &View, id: NodeId) -> Option<usize> {
 }
 
 /// Has others take the place of a node that does not come back: one that is dead, or one that is drained, which ends. `unled` are the
-/// ranges without a leader: what a node leaves can be made again only from a majority of the other replicas.
-pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> Vec<RangeId>) -> Told {
+/// ranges without a leader: what a node leaves can be made again only from a majority of the other replicas. One that is lost for good has
+/// nothing to leave, and is never let in again.
+pub(super) async fn remove(cell: &ClusterCell, node: &str, is_lost: bool, unled: impl Fn() -> Vec<RangeId>) -> Told {
     let (handle, id, status) = match find(cell, node) {
         Ok(found) => found,
         Err(told) => return told,
@@ -217,18 +219,27 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> V
         return refused(format!("{id} is this node: ask another one, by --admin"));
     };
     if status.is_present() {
+        if is_lost {
+            return refused(format!("{id} lives: it is not lost"));
+        }
         if let Err(told) = have_leave(&handle, id).await {
             return told;
         }
+    } else if is_lost {
+        // Whether or not anything is left of what it had.
     } else if tokio::time::timeout(ELECTION, until(|| unled().is_empty())).await.is_err() {
         let ranges: Vec<_> = unled().iter().map(ToString::to_string).collect();
         return refused(format!(
             "{id} may be needed: of {} of persistent sessions no majority of the replicas lives, and so nothing can be made again elsewhere. \
-             Start {id} or the others that have them",
+             Start {id} or the others that have them. If their disks are lost for good: `bifroctl node remove {id} --lost`, and so on, then \
+             `bifroctl range recover --all --accept-loss`",
             ranges.join(", ")
         ));
     }
-    match handle.remove(id).await {
+    match handle.remove(id, is_lost).await {
+        true if is_lost => {
+            (StatusCode::OK, format!("{id} is removed for good: it is never let in again with the data it had\n"))
+        }
         true => (StatusCode::OK, format!("{id} is removed: others take its place\n")),
         false => refused(format!("{id} lives again")),
     }

@@ -86,7 +86,7 @@ pub struct ReplicaPage {
 #[derive(Default)]
 pub(super) struct Reports {
     pub(super) replicas: Vec<ReplicaReport>,
-    silent: Vec<NodeId>,
+    pub(super) silent: Vec<NodeId>,
 }
 
 /// All ranges.
@@ -251,7 +251,7 @@ async fn leader_of(state: &AdminState, range: RangeId) -> Result<NodeId, Told> {
 }
 
 /// Tells a node what is wanted of it, and why it does not do it.
-async fn order(handle: &Handle, node: NodeId, order: RangeOrder) -> Result<RangeAnswer, Told> {
+pub(super) async fn order(handle: &Handle, node: NodeId, order: RangeOrder) -> Result<RangeAnswer, Told> {
     let answer = handle.order(node, Order::Ranges(order)).await;
     let silent = || (StatusCode::SERVICE_UNAVAILABLE, format!("{node} has not answered: try again\n"));
     let answer = answer.ok_or_else(silent)?.ranges;

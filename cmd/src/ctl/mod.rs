@@ -44,7 +44,7 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Drain a node, or remove it from the cluster.
     Node(node::NodeArgs),
-    /// Show the ranges, or have one led by another node.
+    /// Show the ranges, have one led by another node, or recover what is left of it.
     Range(range::RangeArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),

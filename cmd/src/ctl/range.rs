@@ -10,7 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 const PAGE: &str = "/ranges";
 
-/// Shows the ranges, and has them led by other nodes.
+/// Shows the ranges, has them led by other nodes, and recovers what is left of them.
 #[derive(Debug, Args)]
 pub(super) struct RangeArgs {
     #[command(subcommand)]
@@ -44,6 +44,22 @@ enum RangeCommand {
         /// Id of the node, as `bifroctl cluster` shows it.
         #[arg(long)]
         node: String,
+        /// Admin endpoint of any node: host and port.
+        #[arg(long, default_value = "127.0.0.1:9091")]
+        admin: String,
+    },
+    /// Have a range go on without a majority of its replicas, which is lost for good; with the newest that is left. The nodes that had the
+    /// others must have been removed as lost before.
+    Recover {
+        /// As `bifroctl range list` names it: inbox:7.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        range: Option<String>,
+        /// All ranges that have lost their majority.
+        #[arg(long)]
+        all: bool,
+        /// What was acknowledged and only the lost replicas had is lost.
+        #[arg(long, required = true)]
+        accept_loss: bool,
         /// Admin endpoint of any node: host and port.
         #[arg(long, default_value = "127.0.0.1:9091")]
         admin: String,
@@ -94,6 +110,10 @@ impl RangeArgs {
             RangeCommand::Lead { range, node, admin } => {
                 let path = format!("/ranges/{}/lead/{}", checked_range(range)?, checked(node)?);
                 print(console, &ask(admin, "POST", &path)?)
+            }
+            RangeCommand::Recover { range, admin, .. } => {
+                let range = range.as_deref().map_or(Ok("all".to_owned()), checked_range)?;
+                print(console, &ask(admin, "POST", &format!("/ranges/{range}/recover?accept-loss"))?)
             }
         }
     }

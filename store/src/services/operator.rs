@@ -5,21 +5,23 @@ use super::ranges::{Service, range_id};
 use bifro_core::ids::{NodeId, RangeId, RangeIdx};
 use bifro_core::ranges::{Held, RangeAnswer, RangeOrder, ReplicaReport};
 use bifro_core::time::Instant;
-use bifro_raft::TransferError;
+use bifro_raft::{Membership, Poll, Term, TransferError};
 
 impl RangeServices {
     pub(super) fn obey(&mut self, now: Instant, order: RangeOrder) -> RangeAnswer {
-        match order {
-            RangeOrder::Show => RangeAnswer { replicas: self.report(now), refusal: None },
-            RangeOrder::Lead { range, to } => match range.parts() {
-                // Another shard answers for it.
-                Some((_, idx)) if self.home(idx) != self.shard => RangeAnswer::default(),
-                Some((Service::Inbox, idx)) if idx.0 < self.ranges => RangeAnswer::of(self.give_lead(now, idx, to)),
-                Some((Service::Retain, _)) => {
-                    RangeAnswer::of(Err(format!("{range}: each node leads its own copy of retained messages")))
-                }
-                _ => RangeAnswer::of(Err(format!("there is no range {range}"))),
-            },
+        let Some(range) = order.range() else { return RangeAnswer { replicas: self.report(now), refusal: None } };
+        match range.parts() {
+            // Another shard answers for it.
+            Some((_, idx)) if self.home(idx) != self.shard => RangeAnswer::default(),
+            Some((Service::Inbox, idx)) if idx.0 < self.ranges => RangeAnswer::of(match order {
+                RangeOrder::Show => Ok(()),
+                RangeOrder::Lead { to, .. } => self.give_lead(now, idx, to),
+                RangeOrder::Recover { newest, .. } => self.recover_range(now, idx, newest),
+            }),
+            Some((Service::Retain, _)) => {
+                RangeAnswer::of(Err(format!("{range}: each node leads its own copy of retained messages")))
+            }
+            _ => RangeAnswer::of(Err(format!("there is no range {range}"))),
         }
     }
 
@@ -72,5 +74,27 @@ impl RangeServices {
             Err(TransferError::NotLeader { leader: Some(leader) }) if leader == to => Ok(()),
             outcome => outcome.map_err(|error| format!("{id} is not handed over to {to}: {error}")),
         }
+    }
+
+    /// Goes on with a range alone. Whoever passes this on has seen that a majority of its voters has been declared lost; what this node knows
+    /// must not say otherwise.
+    fn recover_range(&mut self, now: Instant, idx: RangeIdx, newest: u64) -> Result<(), String> {
+        let id = range_id(Service::Inbox, idx);
+        let alone = || "this node is alone: its ranges have no other replicas".to_owned();
+        let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return Err(alone()) };
+        let (nodes, none) = (&cluster.nodes, Membership::default());
+        let members = host.membership(id).unwrap_or(&none);
+        if members.is_sole_voter(nodes.me) {
+            // It was told before.
+            return Ok(());
+        }
+        let lives = |node: NodeId| Some(node == nodes.me || nodes.lives(node));
+        if members.poll(lives) == Poll::Won {
+            return Err(format!(
+                "{id} has a majority of its voters, as {} sees it: a leader comes by itself",
+                nodes.me
+            ));
+        }
+        host.force(now, id, Term(newest))
     }
 }

@@ -7,6 +7,7 @@ mod genesis;
 mod overlay;
 mod partitions;
 mod ranges;
+mod recovery;
 mod replication;
 mod roles;
 mod storm;

@@ -1,0 +1,54 @@
+//! What is left of a group that has lost its majority.
+
+use super::rig::*;
+use crate::types::{Index, LogId, Term, WriteId};
+use crate::{Body, Effect, EntryKind, ForceError, LogWrite, Membership, Role, Round};
+use alloc::vec;
+
+#[test]
+fn the_replica_that_is_left_leads_by_itself_when_its_vote_and_its_members_are_durable() {
+    let mut rig = Rig::follower(&[1, 1]);
+    // It had heard of a leader in term 3 and of no entry of it.
+    let id = rig.group.force_sole_voter(rig.now, Term(3)).expect("nobody leads");
+    assert_eq!(id, LogId::new(1_003, 3));
+    let effects = rig.poll();
+    let Effect::Persist { write, hard_state: Some(state), log: LogWrite::Append(entries) } = &effects[1] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((state.term, state.vote, *write), (Term(1_003), Some(N1), WriteId(1)));
+    assert_eq!(entries[0].kind, EntryKind::Membership(Membership::single(N1)));
+    assert_eq!(rig.group.role(), Role::Candidate, "nothing is durable yet");
+    rig.group.handle_durable(rig.now, WriteId(1));
+    rig.poll();
+    assert_eq!(rig.group.role(), Role::Leader);
+    rig.group.handle_durable(rig.now, WriteId(2));
+    let applied = rig.poll();
+    // With its own first entry everything is committed that it had.
+    let Some(Effect::Apply { entries }) = applied.first() else { panic!("{applied:?}") };
+    assert_eq!(entries.iter().map(|entry| entry.id.index.0).collect::<vec::Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(rig.group.membership(), &Membership::single(N1));
+    rig.group.validate();
+}
+
+#[test]
+fn whoever_comes_back_in_an_older_term_is_told_that_it_is_over() {
+    let mut rig = Rig::follower(&[1]);
+    rig.group.force_sole_voter(rig.now, Term(1)).expect("nobody leads");
+    rig.group.handle_durable(rig.now, WriteId(1));
+    rig.poll();
+    rig.group.handle_durable(rig.now, WriteId(1));
+    let append = Body::Append { prev: LogId::new(1, 1), entries: vec![data(7, 2)], commit: Index(2), round: Round(1) };
+    rig.tell(N2, 7, append);
+    assert_eq!((rig.group.role(), rig.group.term()), (Role::Leader, Term(1_001)));
+}
+
+#[test]
+fn a_replica_that_is_led_or_no_member_is_not_made_the_only_one() {
+    let mut rig = Rig::follower(&[1]);
+    rig.tell(N2, 1, Body::Heartbeat { commit: Index(1), round: Round(1), quiesce: false });
+    assert_eq!(rig.group.force_sole_voter(rig.now, Term(1)), Err(ForceError::Led { leader: N2 }));
+    let mut rig = Rig::with_voters(&[N2, N3]);
+    assert_eq!(rig.group.force_sole_voter(rig.now, Term(1)), Err(ForceError::NoMember));
+    let mut rig = Rig::with_voters(&[]);
+    assert!(rig.group.force_sole_voter(rig.now, Term(1)).is_ok(), "it begins the group anew");
+}
