@@ -78,6 +78,10 @@ pub struct Load {
     pub replicas: u16,
     /// Ranges among these that it leads.
     pub led: u16,
+    /// Listeners for clients.
+    pub listeners: u16,
+    /// Retained messages of which it has a copy.
+    pub retained: u32,
     /// Whether it gives all that away.
     pub is_draining: bool,
 }

@@ -86,12 +86,16 @@ pub struct LoadPage {
     pub replicas: u16,
     /// Ranges among these that it leads.
     pub led: u16,
+    /// Listeners for clients.
+    pub listeners: u16,
+    /// Retained messages of which it has a copy.
+    pub retained: u32,
 }
 
 impl From<Load> for LoadPage {
     fn from(load: Load) -> Self {
-        let Load { connections, replicas, led, is_draining: _ } = load;
-        Self { connections, replicas, led }
+        let Load { connections, replicas, led, listeners, retained, is_draining: _ } = load;
+        Self { connections, replicas, led, listeners, retained }
     }
 }
 

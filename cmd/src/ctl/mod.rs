@@ -13,6 +13,7 @@ mod options;
 mod passwd;
 mod publish;
 mod range;
+mod service;
 mod subscribe;
 mod tls;
 
@@ -46,6 +47,8 @@ enum Command {
     Node(node::NodeArgs),
     /// Show the ranges, have one led by another node, or recover what is left of it.
     Range(range::RangeArgs),
+    /// Show what each node does.
+    Service(service::ServiceArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.
@@ -82,6 +85,7 @@ impl Cli {
             Command::Cluster(args) => args.run(console),
             Command::Node(args) => args.run(console),
             Command::Range(args) => args.run(console),
+            Command::Service(args) => args.run(console),
             Command::Pub(args) => args.run(console),
             Command::Sub(args) => args.run(console),
         }

@@ -143,6 +143,7 @@ impl Member {
         let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
         let ranges = process.ranges.clone();
+        let listeners = u16::try_from(loaded.config.listener.len()).unwrap_or(u16::MAX);
         let mut watcher = Watcher::new(process.shards.to_vec());
         let underlay = self.entrance.join(Settings {
             cluster: self.hello.cluster,
@@ -150,7 +151,7 @@ impl Member {
             swim: timings(config),
             shards: self.hello.shards,
             roles: loaded.config.roles.roles(),
-            load: Box::new(move || load(&metrics)),
+            load: Box::new(move || load(&metrics, listeners)),
             ranges: Box::new(move |order, done| ranges.ask(order, done)),
             end: Box::new(end_process),
             health: Box::new(move || {
@@ -216,13 +217,15 @@ fn bind(
 }
 
 /// What this node bears.
-fn load(metrics: &[Arc<ShardMetrics>]) -> Load {
+fn load(metrics: &[Arc<ShardMetrics>], listeners: u16) -> Load {
     let sum = |count: fn(&ShardMetrics) -> u64| metrics.iter().map(|metrics| count(metrics)).sum::<u64>();
     let ranges = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
     Load {
         connections: u32::try_from(sum(|metrics| metrics.connections.read())).unwrap_or(u32::MAX),
         replicas: ranges(sum(|metrics| metrics.ranges_held.read())),
         led: ranges(sum(|metrics| metrics.ranges_led.read())),
+        listeners,
+        retained: u32::try_from(sum(|metrics| metrics.retained_messages.read())).unwrap_or(u32::MAX),
         is_draining: false,
     }
 }

@@ -3,6 +3,7 @@
 use super::departures::bifroctl;
 use super::replication::{leave_sessions, publish, replicated};
 use bifro_core::client::Version;
+use bifro_core::message::QoS;
 use bifro_tests::Broker;
 use bifro_tests::client::Client;
 use bifro_tests::cluster::id;
@@ -72,6 +73,30 @@ fn ranges_are_shown_and_handed_over_by_any_node() {
     for turn in 0..8 {
         publish(&nodes[1], &mut publisher, "p", &format!("q/{turn}"), "kept");
     }
+}
+
+#[test]
+fn the_services_of_all_nodes_are_shown() {
+    let nodes = replicated(2);
+    let mut client = Client::connect(nodes[1].tcp(), Version::V5, "c");
+    client.publish("kept", b"on", QoS::AtLeastOnce, true);
+    client.recv();
+    let admin = nodes[0].address("admin").to_string();
+    let (done, told) = bifroctl(&["service", "list", "--admin", &admin]);
+    let rows = |service: &str, state: &str| {
+        told.lines().filter(|line| line.contains(service) && line.ends_with(state)).count()
+    };
+    assert!(done && told.lines().count() == 11, "{told}");
+    assert_eq!(
+        (rows(" mqtt ", "listeners 1, connections 1"), rows(" mqtt ", "listeners 1, connections 0")),
+        (1, 1),
+        "{told}"
+    );
+    assert_eq!(
+        (rows(" retain ", "messages 1"), rows(" inbox ", "replicas 8, leads 0"), rows(" api ", "on")),
+        (2, 1, 2),
+        "{told}"
+    );
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn an_order_goes_to_the_member_and_its_answer_comes_back() {
     assert!(node.order(NodeId(2), 7, Order::Drain(true)));
     assert_eq!(sent(&mut node), [(2, Body::Order { seq: 7, order: Order::Drain(true) }, vec![])]);
     assert!(!node.order(NodeId(3), 8, Order::Tell), "nobody knows where that is");
-    let answer = Answer::from(Load { connections: 3, replicas: 2, led: 1, is_draining: true });
+    let answer = Answer::from(Load { connections: 3, replicas: 2, led: 1, is_draining: true, ..Load::default() });
     node.handle_message(message(2, Body::Obeyed { seq: 7, answer: answer.clone() }, vec![]), at(1));
     assert_eq!(effects(&mut node), [Effect::Obeyed { from: NodeId(2), seq: 7, answer: answer.clone() }]);
     node.handle_message(message(2, Body::Order { seq: 9, order: Order::Leave }, vec![]), at(2));

@@ -35,7 +35,7 @@ fn no_message_with_rumours_is_larger_than_a_datagram() {
         Body::Order { seq: u64::MAX, order: Order::Drain(true) },
         Body::Obeyed {
             seq: u64::MAX,
-            answer: Load { connections: u32::MAX, replicas: u16::MAX, led: 0, is_draining: true }.into(),
+            answer: Load { connections: u32::MAX, retained: u32::MAX, is_draining: true, ..Load::default() }.into(),
         },
         Body::Order {
             seq: u64::MAX,
