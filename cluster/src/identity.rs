@@ -149,7 +149,7 @@ fn parse(text: &str) -> Result<Identity, String> {
     if contents.format > FORMAT {
         return Err(format!("has format {}, this version knows {FORMAT}: start a newer version", contents.format));
     }
-    let read = |peers: Vec<KnownPeer>| peers.into_iter().map(KnownPeer::read).collect();
+    let read = |peers: Vec<KnownPeer>| peers.into_iter().map(KnownPeer::read).collect::<Result<Vec<_>, _>>();
     Ok(Identity {
         path: None,
         starts: contents.starts,

@@ -63,20 +63,11 @@ pub struct Held {
 pub enum RangeOrder {
     /// To tell what they are.
     Show,
-    /// To have a range led by a node. Told to its leader, which hands it over, and before to that node, which keeps it then.
-    Lead {
-        /// Which.
-        range: RangeId,
-        /// By whom.
-        to: NodeId,
-    },
-    /// To go on with a range alone, without a majority that is lost for good. With an empty replica, if it has none.
-    Recover {
-        /// Which.
-        range: RangeId,
-        /// The newest term that any replica which is left has seen.
-        newest: u64,
-    },
+    /// To have the range led by the node. Told to its leader, which hands it over, and before to that node, which keeps it then.
+    Lead(RangeId, NodeId),
+    /// To go on with the range alone, without a majority that is lost for good; with an empty replica, if it has none. In a term beyond this one,
+    /// the newest that any replica which is left has seen.
+    Recover(RangeId, u64),
 }
 
 impl RangeOrder {
@@ -84,7 +75,7 @@ impl RangeOrder {
     pub const fn range(self) -> Option<RangeId> {
         match self {
             Self::Show => None,
-            Self::Lead { range, .. } | Self::Recover { range, .. } => Some(range),
+            Self::Lead(range, _) | Self::Recover(range, _) => Some(range),
         }
     }
 }

@@ -223,11 +223,11 @@ async fn give_lead(state: &AdminState, range: &str, node: &str) -> Result<String
     }
     let leader = leader_of(state, range).await?;
     // It keeps what it leads already, too.
-    order(&handle, to, RangeOrder::Lead { range, to }).await?;
+    order(&handle, to, RangeOrder::Lead(range, to)).await?;
     if leader == to {
         return Ok(format!("{range} is led by {to} already, and stays so until a node comes or goes"));
     }
-    order(&handle, leader, RangeOrder::Lead { range, to }).await?;
+    order(&handle, leader, RangeOrder::Lead(range, to)).await?;
     let start = tokio::time::Instant::now();
     while start.elapsed() < ELECTION {
         if leader_of(state, range).await == Ok(to) {

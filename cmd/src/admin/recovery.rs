@@ -68,7 +68,7 @@ async fn try_recover(state: &AdminState, range: &str) -> Result<String, Told> {
     }
     for recovery in &recoveries {
         let Recovery { range, on, newest, .. } = *recovery;
-        order(handle, on, RangeOrder::Recover { range, newest }).await?;
+        order(handle, on, RangeOrder::Recover(range, newest)).await?;
     }
     until_served(state, handle, &recoveries).await?;
     Ok(recoveries.iter().map(told).collect())

@@ -125,10 +125,7 @@ mod tests {
         assert_eq!(states(&all), ["listeners 2, connections 5", "replicas 8, leads 3", "off", "off", "on"]);
         let going = NodePage { draining: true, ..node("alive", load) };
         assert_eq!(rows(&going)[0].status, "draining");
-        assert_eq!(
-            states(&going)[..2],
-            ["takes no clients, connections 5", "takes no replicas, has 8, leads 3"]
-        );
+        assert_eq!(states(&going)[..2], ["takes no clients, connections 5", "takes no replicas, has 8, leads 3"]);
         assert_eq!(states(&node("suspect", None))[0], "no answer");
         assert_eq!(states(&node("dead", None)), ["down", "down", "off", "off", "down"]);
     }

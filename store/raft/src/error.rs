@@ -86,11 +86,8 @@ pub enum TransferError {
 /// Why a replica is not made the only voter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForceError {
-    /// Somebody leads, so the group has its majority.
-    Led {
-        /// Who.
-        leader: NodeId,
-    },
+    /// It leads, so the group has its majority.
+    Leads,
     /// A snapshot is on its way in: what the replica has is about to be replaced.
     Installing,
     /// It belongs to the group no more.
@@ -198,7 +195,7 @@ display_as!(TransferError, self, f, {
     Self::Transferring { to } => write!(f, "leadership is going to {to}"),
 });
 display_as!(ForceError, self, f, {
-    Self::Led { leader } => write!(f, "{leader} leads"),
+    Self::Leads => f.write_str("it leads"),
     Self::Installing => f.write_str("a snapshot is on its way in"),
     Self::NoMember => f.write_str("it is no member any more"),
 });

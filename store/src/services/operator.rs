@@ -15,8 +15,8 @@ impl RangeServices {
             Some((_, idx)) if self.home(idx) != self.shard => RangeAnswer::default(),
             Some((Service::Inbox, idx)) if idx.0 < self.ranges => RangeAnswer::of(match order {
                 RangeOrder::Show => Ok(()),
-                RangeOrder::Lead { to, .. } => self.give_lead(now, idx, to),
-                RangeOrder::Recover { newest, .. } => self.recover_range(now, idx, newest),
+                RangeOrder::Lead(_, to) => self.give_lead(now, idx, to),
+                RangeOrder::Recover(_, newest) => self.recover_range(now, idx, newest),
             }),
             Some((Service::Retain, _)) => {
                 RangeAnswer::of(Err(format!("{range}: each node leads its own copy of retained messages")))
@@ -61,12 +61,18 @@ impl RangeServices {
         if !is_voter {
             return Err(format!("{to} is no voter of {id}: `bifroctl range show {id}` tells who is"));
         }
-        if to == cluster.nodes.me {
+        let is_here = to == cluster.nodes.me;
+        if !is_here && !cluster.nodes.lives(to) {
+            return Err(format!("{to} does not live"));
+        }
+        if if is_here { host.is_impaired() } else { !cluster.nodes.is_well(to) } {
+            return Err(format!(
+                "{to} is impaired, and would give {id} away at once: is its disk full, or does it stall?"
+            ));
+        }
+        if is_here {
             cluster.kept.insert(idx);
             return Ok(());
-        }
-        if !cluster.nodes.lives(to) {
-            return Err(format!("{to} does not live"));
         }
         cluster.kept.remove(&idx);
         match host.transfer_leadership(now, id, to) {

@@ -37,10 +37,7 @@ fn no_message_with_rumours_is_larger_than_a_datagram() {
             seq: u64::MAX,
             answer: Load { connections: u32::MAX, retained: u32::MAX, is_draining: true, ..Load::default() }.into(),
         },
-        Body::Order {
-            seq: u64::MAX,
-            order: Order::Ranges(RangeOrder::Lead { range: RangeId(u64::MAX), to: NodeId(u64::MAX) }),
-        },
+        Body::Order { seq: u64::MAX, order: Order::Ranges(RangeOrder::Lead(RangeId(u64::MAX), NodeId(u64::MAX))) },
     ];
     for body in bodies {
         let message =

@@ -1,5 +1,5 @@
 //! A group that has lost its majority for good, made anew of one replica. No part of Raft: what only the lost replicas had is lost, and
-//! should one of them come back, it must not be heard. Both are for whoever asks for this to see to.
+//! should one of them come back, it must not be heard. Whoever asks for this has to see to that, and that nobody else leads who lives.
 //!
 //! The replica becomes the sole voter by an entry of a term of its own, which lies far beyond all that others may have been in, and from
 //! then on everything is as Raft has it: the entry counts as soon as it is in the log, and with the commit of the leader's first one all before
@@ -24,8 +24,8 @@ impl Group {
     pub fn force_sole_voter(&mut self, now: Instant, newest: Term) -> Result<LogId, ForceError> {
         self.advance(now);
         let (node, members) = (self.identity.node, self.members.current());
-        if let Some(leader) = self.leader {
-            return Err(ForceError::Led { leader });
+        if matches!(self.state, State::Leader(_)) {
+            return Err(ForceError::Leads);
         }
         if self.installing.is_some() {
             return Err(ForceError::Installing);
