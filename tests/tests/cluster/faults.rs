@@ -10,6 +10,7 @@ use bifro_tests::client::Client;
 use bifro_tests::cluster::{SECRET, begin, free_address, id, node, page, table, wait_for};
 use bifro_tests::process::fresh_dir;
 use bifro_tests::{Broker, PATIENCE};
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -84,18 +85,16 @@ fn until_others_lead(nodes: &[Broker], publishers: &mut [Client; 2]) {
         }
     }
     eprintln!("others lead in its place, and all sessions take messages, after {:?}", start.elapsed());
-    assert_eq!(impaired(&nodes[1]), 1);
+    until_impaired(&nodes[1], 1);
 }
 
-/// How many nodes are not well, as one sees it.
-fn impaired(node: &Broker) -> usize {
-    let page = page(node);
-    page["nodes"].as_array().expect("a list").iter().filter(|node| node["health"] == "impaired").count()
-}
-
-fn until_well(node: &Broker) {
+/// Waits until so many nodes are not well, as one sees it.
+fn until_impaired(node: &Broker, count: usize) {
     let start = Instant::now();
-    while impaired(node) > 0 {
+    let impaired = |page: &Value| {
+        page["nodes"].as_array().expect("a list").iter().filter(|node| node["health"] == "impaired").count()
+    };
+    while impaired(&page(node)) != count {
         assert!(start.elapsed() < PATIENCE, "{}", page(node));
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -141,7 +140,7 @@ fn a_node_whose_disk_stalls_gives_its_ranges_away_and_nothing_acknowledged_is_lo
         until_others_lead(&nodes, &mut publishers);
         assert_eq!(nodes[0].metric("bifro_store_stalled"), 1.0);
         std::fs::remove_file(&stalls).expect("it is there");
-        until_well(&nodes[1]);
+        until_impaired(&nodes[1], 0);
         until_replicated(&nodes);
     });
 }
@@ -196,7 +195,7 @@ fn sessions_live_through_a_full_disk_of_one_node() {
             std::thread::sleep(Duration::from_secs(2));
             assert_eq!(nodes[0].metric("bifro_ranges_led"), 0.0, "nobody gives it a range back");
             disk.clear();
-            until_well(&nodes[1]);
+            until_impaired(&nodes[1], 0);
         }
         until_replicated(&nodes);
     });
