@@ -19,13 +19,14 @@ fn the_replica_that_is_left_leads_by_itself_when_its_vote_and_its_members_are_du
     assert_eq!(entries[0].kind, EntryKind::Membership(Membership::single(N1)));
     assert_eq!(rig.group.role(), Role::Candidate, "nothing is durable yet");
     rig.group.handle_durable(rig.now, WriteId(1));
-    rig.poll();
+    let effects = rig.poll();
     assert_eq!(rig.group.role(), Role::Leader);
-    rig.group.handle_durable(rig.now, WriteId(2));
-    let applied = rig.poll();
-    // With its own first entry everything is committed that it had.
-    let Some(Effect::Apply { entries }) = applied.first() else { panic!("{applied:?}") };
-    assert_eq!(entries.iter().map(|entry| entry.id.index.0).collect::<vec::Vec<_>>(), [1, 2, 3, 4]);
+    // The entry is of its own term, and it is all the voters there are: with it everything is committed that it had.
+    let applied = effects.iter().find_map(|effect| match effect {
+        Effect::Apply { entries } => Some(entries.iter().map(|entry| entry.id.index.0).collect::<vec::Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(applied, Some(vec![1, 2, 3]));
     assert_eq!(rig.group.membership(), &Membership::single(N1));
     rig.group.validate();
 }
