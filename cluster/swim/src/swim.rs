@@ -185,12 +185,25 @@ impl Swim {
     }
 
     /// A member that is dead or has left does not come back, an operator says: it is asked no more, and others take its place at once. Old
-    /// news do not bring it back; it itself could come, as a newcomer, unless it is expelled. False if there is no such member.
+    /// news do not bring it back; it itself could come, as a newcomer, unless it is expelled, which also a node can be that is not known. False if there is no such member.
     pub fn remove(&mut self, id: NodeId, is_expelled: bool, now: Instant) -> bool {
-        let gone = self.members.get(&id).filter(|member| !member.status.is_present());
-        let Some(incarnation) = gone.map(|member| member.announcement.incarnation) else { return false };
-        let incarnation = if is_expelled { Incarnation::LAST } else { incarnation };
-        self.hear(Rumour::Removed { id, incarnation }, now);
+        match self.members.get(&id) {
+            Some(member) if member.status.is_present() => return false,
+            Some(member) => {
+                let incarnation = if is_expelled { Incarnation::LAST } else { member.announcement.incarnation };
+                self.hear(Rumour::Removed { id, incarnation }, now);
+            }
+            // Nobody has met it since this process was started, which is no reason to let it in.
+            None if is_expelled && id != self.me.id => {
+                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+                let remembered = self.remembered.iter().find(|peer| peer.id == id);
+                let peer = Peer { id, address: remembered.map_or(nowhere, |peer| peer.address) };
+                self.recall_expelled(&[peer], now);
+                self.gossip.add(Rumour::Removed { id, incarnation: Incarnation::LAST });
+                self.tell(Event::Removed(id));
+            }
+            None => return false,
+        }
         self.refresh_healing(now);
         true
     }

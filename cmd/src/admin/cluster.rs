@@ -215,6 +215,9 @@ fn other_hosts(view: &View, id: NodeId) -> Option<usize> {
 /// ranges without a leader: what a node leaves can be made again only from a majority of the other replicas. One that is lost for good has
 /// nothing to leave, and is never let in again.
 pub(super) async fn remove(cell: &ClusterCell, node: &str, is_lost: bool, unled: impl Fn() -> Vec<RangeId>) -> Told {
+    if is_lost {
+        return remove_lost(cell, node).await;
+    }
     let (handle, id, status) = match find(cell, node) {
         Ok(found) => found,
         Err(told) => return told,
@@ -223,14 +226,9 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, is_lost: bool, unled:
         return refused(format!("{id} is this node: ask another one, by --admin"));
     };
     if status.is_present() {
-        if is_lost {
-            return refused(format!("{id} lives: it is not lost"));
-        }
         if let Err(told) = have_leave(&handle, id).await {
             return told;
         }
-    } else if is_lost {
-        // Whether or not anything is left of what it had.
     } else if tokio::time::timeout(ELECTION, until(|| unled().is_empty())).await.is_err() {
         let ranges: Vec<_> = unled().iter().map(ToString::to_string).collect();
         return refused(format!(
@@ -240,11 +238,25 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, is_lost: bool, unled:
             ranges.join(", ")
         ));
     }
-    match handle.remove(id, is_lost).await {
-        true if is_lost => {
-            (StatusCode::OK, format!("{id} is removed for good: it is never let in again with the data it had\n"))
-        }
+    match handle.remove(id, false).await {
         true => (StatusCode::OK, format!("{id} is removed: others take its place\n")),
+        false => refused(format!("{id} lives again")),
+    }
+}
+
+/// A node's disk is lost, whether or not anything is left of what was on it. It need not be known: this one may have been started since.
+async fn remove_lost(cell: &ClusterCell, node: &str) -> Told {
+    let (handle, id) = match find(cell, node) {
+        Ok((_, id, None)) => return refused(format!("{id} is this node: it is not lost")),
+        Ok((_, id, Some(status))) if status.is_present() => return refused(format!("{id} lives: it is not lost")),
+        Ok((handle, id, _)) => (handle, id),
+        Err(told) => match (cell.0.get(), node.parse::<NodeId>()) {
+            (Some(handle), Ok(id)) => (handle.clone(), id),
+            _ => return told,
+        },
+    };
+    match handle.remove(id, true).await {
+        true => (StatusCode::OK, format!("{id} is removed for good: it is never let in again with the data it had\n")),
         false => refused(format!("{id} lives again")),
     }
 }

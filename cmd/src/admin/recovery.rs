@@ -147,7 +147,9 @@ fn recovery(range: RangeId, replicas: &[ReplicaReport], view: &View) -> Result<R
     if best.leads() || decides {
         return Err(Obstacle::IsSound);
     }
-    let missing = best.voters.iter().chain(&best.outgoing).filter(|node| !here(node) && !is_lost(**node));
+    // A learner may have more than what is left, and know it to be committed.
+    let members = best.voters.iter().chain(&best.outgoing).chain(&best.learners);
+    let missing = members.filter(|node| !here(node) && !is_lost(**node));
     let missing: BTreeSet<NodeId> = missing.copied().collect();
     if !missing.is_empty() {
         return Err(Obstacle::Expected(missing));

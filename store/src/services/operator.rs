@@ -65,7 +65,8 @@ impl RangeServices {
         if !is_here && !cluster.nodes.lives(to) {
             return Err(format!("{to} does not live"));
         }
-        if if is_here { host.is_impaired() } else { !cluster.nodes.is_well(to) } {
+        let is_well = if is_here { !host.is_impaired() } else { cluster.nodes.is_well(to) };
+        if !is_well {
             return Err(format!(
                 "{to} is impaired, and would give {id} away at once: is its disk full, or does it stall?"
             ));

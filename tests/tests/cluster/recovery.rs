@@ -110,6 +110,8 @@ fn of_three_nodes_two_burn_and_the_third_goes_on_with_what_it_has() {
 #[test]
 fn nodes_that_were_declared_lost_are_not_let_in_again_with_their_old_disks() {
     let (_, left, crashed, lost) = burnt();
+    // A later process has never met them.
+    let left = left.crash().restart();
     lost.iter().for_each(|lost| assert!(remove_lost(&left, lost).0));
     let (done, told) = recover_all(&left);
     assert!(done, "{told}");

@@ -137,6 +137,10 @@ fn who_is_expelled_is_told_so_whenever_it_comes_back_and_whomever_it_asks() {
     world.start(announcement(1, 2, 11), &[address(2)]);
     world.with(1, |node, now| node.recall_expelled(&expelled, now));
     assert!(knows(&world, 1), "nor has who was started again");
+    assert!(world.with(2, |node, now| node.remove(NodeId(77), true, now)), "nobody has met it");
+    assert!(!world.with(2, |node, now| node.remove(NodeId(78), false, now)));
+    let knows = |world: &World, id: u64| world.nodes[&address(id)].member(NodeId(77)).is_some_and(Member::is_expelled);
+    world.run_until(Duration::from_secs(60), "all know of it", |world| [1, 2, 4].iter().all(|&id| knows(world, id)));
 }
 
 /// Node 4 stands still while node 3 dies and is removed; when it goes on, everybody else has had time to forget whoever left.
