@@ -259,7 +259,7 @@ mod tests {
         let led = ReplicaReport { leader: Some(NodeId(1)), ..replica(1, (3, 20)) };
         assert_eq!(recovery(RANGE, &[led], &view(&[], &[2, 3])), Err(Obstacle::IsSound));
         let changing = ReplicaReport { outgoing: [1, 5, 6].map(NodeId).to_vec(), ..replica(1, (3, 20)) };
-        let told = recovery(RANGE, &[changing, replica(2, (3, 20))], &view(&[5], &[6]));
+        let told = recovery(RANGE, &[changing, replica(2, (3, 20))], &view(&[5], &[3, 4, 6]));
         assert_eq!(told, Err(Obstacle::Expected([NodeId(5)].into())), "both majorities are needed");
     }
 
