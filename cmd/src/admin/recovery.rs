@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(recovery(RANGE, &two, &view(&[], &[3])), Err(Obstacle::IsSound));
         let led = ReplicaReport { leader: Some(NodeId(1)), ..replica(1, (3, 20)) };
         assert_eq!(recovery(RANGE, &[led], &view(&[], &[2, 3])), Err(Obstacle::IsSound));
-        let changing = ReplicaReport { outgoing: [1, 5, 6].map(NodeId).to_vec(), ..replica(1, (3, 20)) };
+        let changing = ReplicaReport { outgoing: [1, 5, 6].map(NodeId).to_vec(), ..replica(1, (3, 21)) };
         let told = recovery(RANGE, &[changing, replica(2, (3, 20))], &view(&[5], &[3, 4, 6]));
         assert_eq!(told, Err(Obstacle::Expected([NodeId(5)].into())), "both majorities are needed");
     }
