@@ -180,6 +180,9 @@ impl Swim {
     }
 
     fn hear_end(&mut self, id: NodeId, incarnation: Incarnation, end: Status, now: Instant) {
+        if end == Status::Removed && incarnation == Incarnation::LAST && !self.members.contains_key(&id) {
+            return self.note_expelled(id, now);
+        }
         let Some(member) = self.members.get_mut(&id) else { return };
         if incarnation != member.announcement.incarnation && end == Status::Dead
             || incarnation < member.announcement.incarnation

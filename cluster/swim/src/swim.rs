@@ -188,20 +188,13 @@ impl Swim {
     /// news do not bring it back; it itself could come, as a newcomer, unless it is expelled, which also a node can be that is not known. False if there is no such member.
     pub fn remove(&mut self, id: NodeId, is_expelled: bool, now: Instant) -> bool {
         match self.members.get(&id) {
+            _ if id == self.me.id => return false,
             Some(member) if member.status.is_present() => return false,
             Some(member) => {
                 let incarnation = if is_expelled { Incarnation::LAST } else { member.announcement.incarnation };
                 self.hear(Rumour::Removed { id, incarnation }, now);
             }
-            // Nobody has met it since this process was started, which is no reason to let it in.
-            None if is_expelled && id != self.me.id => {
-                let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-                let remembered = self.remembered.iter().find(|peer| peer.id == id);
-                let peer = Peer { id, address: remembered.map_or(nowhere, |peer| peer.address) };
-                self.recall_expelled(&[peer], now);
-                self.gossip.add(Rumour::Removed { id, incarnation: Incarnation::LAST });
-                self.tell(Event::Removed(id));
-            }
+            None if is_expelled => self.hear(Rumour::Removed { id, incarnation: Incarnation::LAST }, now),
             None => return false,
         }
         self.refresh_healing(now);
@@ -212,6 +205,18 @@ impl Swim {
     pub fn expelled(&self) -> Vec<Peer> {
         let expelled = self.members.values().filter(|member| member.is_expelled());
         expelled.map(|member| Peer { id: member.announcement.id, address: member.announcement.address }).collect()
+    }
+
+    /// Somebody was expelled whom this process has never met, which is no reason to let it in.
+    pub(crate) fn note_expelled(&mut self, id: NodeId, now: Instant) {
+        if self.members.len() < limits::MEMBERS {
+            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            let remembered = self.remembered.iter().find(|peer| peer.id == id);
+            let peer = Peer { id, address: remembered.map_or(nowhere, |peer| peer.address) };
+            self.recall_expelled(&[peer], now);
+            self.gossip.add(Rumour::Removed { id, incarnation: Incarnation::LAST });
+            self.tell(Event::Removed(id));
+        }
     }
 
     /// Takes over whom an earlier process knew to be expelled.
