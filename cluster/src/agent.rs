@@ -8,12 +8,13 @@ use crate::orders::{Asker, Done, Orders};
 use crate::seeds::look_up;
 use crate::view::{UnderlayMetrics, View, ViewCell};
 use bifro_core::ids::{ClusterId, NodeId};
+use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::rng::Prng;
 use bifro_core::roles::{Duties, Roles};
 use bifro_core::time::{Instant, earlier};
 use bifro_net::clock::Clock;
 use bifro_swim::{
-    Announcement, Config, Effect, Event, Health, Incarnation, Load, Member, Message, Order, Peer, Status, Swim,
+    Announcement, Answer, Config, Effect, Event, Health, Incarnation, Load, Member, Message, Order, Peer, Status, Swim,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -37,6 +38,12 @@ const LINGER: Duration = Duration::from_millis(200);
 /// How long nodes may take to say what they bear: whoever asks wants to see the others in any case.
 const TELLING: Duration = Duration::from_millis(700);
 
+/// Answers about ranges that wait to be passed on.
+const RANGE_ANSWERS: usize = 256;
+
+/// Hears what this node's shards say of their ranges, once; on any thread.
+pub type RangesDone = Box<dyn FnOnce(RangeAnswer) + Send>;
+
 /// What a node that joins brings along, besides its [`crate::Place`].
 pub struct Settings {
     /// Of which cluster it is; none if it keeps nothing.
@@ -51,6 +58,8 @@ pub struct Settings {
     pub roles: Roles,
     /// What it bears. Called on the underlay's thread.
     pub load: Box<dyn Fn() -> Load + Send>,
+    /// Has its shards do what an operator wants of their ranges. Called on the underlay's thread, and must not wait.
+    pub ranges: Box<dyn Fn(RangeOrder, RangesDone) + Send>,
     /// Has the process end in order, as an operator wants it to. Called on the underlay's thread.
     pub end: Box<dyn Fn() + Send>,
     /// How the node is. Called once a second, on the underlay's thread.
@@ -72,15 +81,16 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// A member that is dead or has left does not come back, an operator says ([`Swim::remove`]). False if there is no such member.
-    pub async fn remove(&self, id: NodeId) -> bool {
+    /// A member that is dead or has left does not come back, an operator says; never, if it is expelled ([`Swim::remove`]). False if there is no
+    /// such member.
+    pub async fn remove(&self, id: NodeId, is_expelled: bool) -> bool {
         let (done, outcome) = oneshot::channel();
         // If the underlay has ended there is nobody left to remove.
-        self.requests.send(Request::Remove { id, done }).await.is_ok() && outcome.await.unwrap_or_default()
+        self.requests.send(Request::Remove { id, is_expelled, done }).await.is_ok() && outcome.await.unwrap_or_default()
     }
 
-    /// Has a node, this one or another, do what an operator wants. Returns what it bears then; nothing if it does not answer.
-    pub async fn order(&self, node: NodeId, order: Order) -> Option<Load> {
+    /// Has a node, this one or another, do what an operator wants. Returns what it says then; nothing if it does not answer.
+    pub async fn order(&self, node: NodeId, order: Order) -> Option<Answer> {
         let (done, obeyed) = oneshot::channel();
         self.requests.send(Request::Order { node, order, done }).await.ok()?;
         obeyed.await.ok()
@@ -88,20 +98,24 @@ impl Handle {
 
     /// What each node bears that answers soon.
     pub async fn loads(&self) -> BTreeMap<NodeId, Load> {
+        let answers = self.ask_all(Order::Tell).await;
+        answers.into_iter().filter_map(|(node, answer)| Some((node, answer?.load))).collect()
+    }
+
+    /// What each node that lives answers soon, if it does.
+    pub async fn ask_all(&self, order: Order) -> BTreeMap<NodeId, Option<Answer>> {
         let view = self.view.get();
         let present = view.members.iter().filter(|member| member.status.is_present());
         let nodes = present.map(|member| member.announcement.id).chain([view.me.id]);
         let asked = nodes.map(|node| {
             let handle = self.clone();
-            (node, tokio::spawn(async move { timeout(TELLING, handle.order(node, Order::Tell)).await.ok().flatten() }))
+            (node, tokio::spawn(async move { timeout(TELLING, handle.order(node, order)).await.ok().flatten() }))
         });
-        let mut loads = BTreeMap::new();
-        for (node, load) in asked.collect::<Vec<_>>() {
-            if let Ok(Some(load)) = load.await {
-                loads.insert(node, load);
-            }
+        let mut answers = BTreeMap::new();
+        for (node, answer) in asked.collect::<Vec<_>>() {
+            answers.insert(node, answer.await.ok().flatten());
         }
-        loads
+        answers
     }
 }
 
@@ -109,7 +123,7 @@ impl Handle {
 #[derive(Debug)]
 enum Request {
     /// See [`Handle::remove`].
-    Remove { id: NodeId, done: oneshot::Sender<bool> },
+    Remove { id: NodeId, is_expelled: bool, done: oneshot::Sender<bool> },
     /// See [`Handle::order`].
     Order { node: NodeId, order: Order, done: Done },
 }
@@ -155,6 +169,7 @@ pub(crate) struct Inputs {
     messages: mpsc::Receiver<Message>,
     asked: mpsc::Receiver<Request>,
     kept: mpsc::Receiver<(bool, Asker)>,
+    answered: mpsc::Receiver<(RangeAnswer, Asker)>,
     told_to_leave: oneshot::Receiver<()>,
 }
 
@@ -168,6 +183,8 @@ pub(crate) struct Agent {
     keeper: Keeper,
     orders: Orders,
     load: Box<dyn Fn() -> Load + Send>,
+    ranges: Box<dyn Fn(RangeOrder, RangesDone) + Send>,
+    range_answers: mpsc::Sender<(RangeAnswer, Asker)>,
     end: Box<dyn Fn() + Send>,
     is_ending: bool,
     health: Box<dyn Fn() -> Health + Send>,
@@ -195,13 +212,16 @@ impl Agent {
         links.enter(settings.cluster.map_or(Standing::Any, Standing::Of));
         let (requests, asked) = mpsc::channel(REQUESTS);
         let (keeps, kept) = mpsc::channel(REQUESTS);
+        let (range_answers, answered) = mpsc::channel(RANGE_ANSWERS);
         let view = ViewCell::new(View { cluster: settings.cluster, me: me.clone(), members: Vec::new() });
         let handle = Handle { view: view.clone(), metrics: place.metrics.clone(), requests };
         let (leave, told_to_leave) = oneshot::channel();
         let clock = Clock::start();
         let peers = settings.identity.peers().to_vec();
+        let mut swim = Swim::new(settings.swim, me, peers, Prng::new(place.nonce), clock.now());
+        swim.recall_expelled(settings.identity.expelled(), clock.now());
         let agent = Self {
-            swim: Swim::new(settings.swim, me, peers, Prng::new(place.nonce), clock.now()),
+            swim,
             clock,
             links,
             view,
@@ -209,17 +229,19 @@ impl Agent {
             keeper: Keeper::new(settings.identity, keeps),
             orders: Orders::new(place.nonce),
             load: settings.load,
+            ranges: settings.ranges,
+            range_answers,
             end: settings.end,
             is_ending: false,
             health: settings.health,
             watcher: settings.watcher,
             fatal: settings.fatal,
         };
-        (agent, Inputs { messages, asked, kept, told_to_leave }, handle, leave)
+        (agent, Inputs { messages, asked, kept, answered, told_to_leave }, handle, leave)
     }
 
     pub(crate) async fn run(&mut self, seeds: Vec<String>, inputs: Inputs) {
-        let Inputs { mut messages, mut asked, mut kept, mut told_to_leave } = inputs;
+        let Inputs { mut messages, mut asked, mut kept, mut answered, mut told_to_leave } = inputs;
         let (resolved, mut addresses) = mpsc::channel(1);
         tokio::spawn(look_up(seeds, resolved));
         let mut look = interval(HEALTH_INTERVAL);
@@ -241,8 +263,9 @@ impl Agent {
                 Some(request) = asked.recv() => self.handle_request(request),
                 Some((is_draining, asker)) = kept.recv() => {
                     self.swim.set_draining(is_draining);
-                    self.answer(asker);
+                    self.answer(asker, RangeAnswer::default());
                 }
+                Some((ranges, asker)) = answered.recv() => self.answer(asker, ranges),
                 Some(message) = messages.recv() => self.swim.handle_message(message, self.clock.now()),
                 Some(seeds) = addresses.recv() => {
                     self.swim.set_seeds(seeds.into_iter().flatten().collect(), self.clock.now());
@@ -278,9 +301,9 @@ impl Agent {
 
     fn handle_request(&mut self, request: Request) {
         match request {
-            Request::Remove { id, done } => {
+            Request::Remove { id, is_expelled, done } => {
                 // Whoever asked may have gone.
-                let _ = done.send(self.swim.remove(id, self.clock.now()));
+                let _ = done.send(self.swim.remove(id, is_expelled, self.clock.now()));
             }
             Request::Order { node, order, done } if node == self.swim.me().id => self.obey(order, Asker::Here(done)),
             Request::Order { node, order, done } => self.orders.add(node, order, done, self.clock.now()),
@@ -293,17 +316,22 @@ impl Agent {
         match order {
             Order::Drain(wanted) if wanted != is_draining => return self.keeper.keep_draining(wanted, asker),
             Order::Leave if is_draining && !std::mem::replace(&mut self.is_ending, true) => (self.end)(),
+            Order::Ranges(order) => {
+                let answers = self.range_answers.clone();
+                // Too many at a time are asked for again.
+                return (self.ranges)(order, Box::new(move |answer| drop(answers.try_send((answer, asker)))));
+            }
             Order::Drain(_) | Order::Leave | Order::Tell => {}
         }
-        self.answer(asker);
+        self.answer(asker, RangeAnswer::default());
     }
 
-    fn answer(&mut self, asker: Asker) {
+    fn answer(&mut self, asker: Asker, ranges: RangeAnswer) {
         let load = Load { is_draining: self.swim.me().duties.is_draining, ..(self.load)() };
         match asker {
             // It may have gone.
-            Asker::Here(done) => drop(done.send(load)),
-            Asker::There { node, address, seq } => self.swim.obeyed(node, address, seq, load),
+            Asker::Here(done) => drop(done.send(Answer { load, ranges })),
+            Asker::There { node, address, seq } => self.swim.obeyed(node, address, seq, Answer { load, ranges }),
         }
     }
 
@@ -316,7 +344,7 @@ impl Agent {
                 Effect::Obey { from, address, seq, order } => {
                     self.obey(order, Asker::There { node: from, address, seq });
                 }
-                Effect::Obeyed { from, seq, load } => self.orders.obeyed(from, seq, load),
+                Effect::Obeyed { from, seq, answer } => self.orders.obeyed(from, seq, answer),
                 Effect::Event(event) => {
                     happened = true;
                     self.report(event);
@@ -330,7 +358,7 @@ impl Agent {
         if is_new || looked {
             self.show();
         }
-        self.keeper.keep(self.swim.me().incarnation.start, || self.swim.peers());
+        self.keeper.keep(self.swim.me().incarnation.start, || (self.swim.peers(), self.swim.expelled()));
     }
 
     /// Lets the rest of the process see the members.
@@ -373,6 +401,10 @@ impl Agent {
             Event::AddressTaken(old, new) => {
                 tracing::warn!(%old, %new, address = place(new), "two nodes say that they are at one address: the later one is believed");
             }
+            Event::Expelled => (self.fatal)(
+                "an operator has declared this node lost for good, and others have gone on without what it has: it cannot come back with its old \
+                 data. Start it as a new node, with an empty data directory",
+            ),
             Event::Superseded => (self.fatal)(
                 "another process with this node's identity was started after this one: is its data directory a copy of this one's? \
                  Each node needs its own",
@@ -407,14 +439,14 @@ impl Keeper {
         });
     }
 
-    fn keep(&mut self, starts: u32, peers: impl FnOnce() -> Vec<Peer>) {
+    fn keep(&mut self, starts: u32, known: impl FnOnce() -> (Vec<Peer>, Vec<Peer>)) {
         if !self.changed || self.writing.swap(true, Ordering::Acquire) {
             return;
         }
         self.changed = false;
-        let (peers, identity, writing) = (peers(), self.identity.clone(), self.writing.clone());
+        let ((peers, expelled), identity, writing) = (known(), self.identity.clone(), self.writing.clone());
         tokio::task::spawn_blocking(move || {
-            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).save(starts, peers);
+            let saved = identity.lock().unwrap_or_else(PoisonError::into_inner).save(starts, peers, expelled);
             if let Err(error) = saved {
                 tracing::error!(%error, "the peers of this node are not remembered");
             }

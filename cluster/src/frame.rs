@@ -3,7 +3,7 @@
 /// First bytes of a frame.
 const MAGIC: [u8; 2] = *b"bf";
 /// Version of the frames and of what is in them. Neighbours one minor version apart speak the same.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 8;
 

@@ -1,4 +1,4 @@
-//! What a node keeps about the cluster: how often it was started, whom to look for, and whether it is to go.
+//! What a node keeps about the cluster: how often it was started, whom to look for, who never comes back, and whether it is to go.
 //!
 //! One TOML file, replaced as a whole: written beside, synced, renamed. The number of starts is on the disk before the first word is
 //! said, so that no word of a process is older than one of its predecessor.
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// Name of the file in the data directory.
 pub const FILE: &str = "membership.toml";
 /// The newest format this version reads, and the one it writes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +26,8 @@ struct Contents {
     draining: bool,
     #[serde(default)]
     peers: Vec<KnownPeer>,
+    #[serde(default)]
+    expelled: Vec<KnownPeer>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,6 +46,20 @@ pub struct Identity {
     starts: u32,
     is_draining: bool,
     peers: Vec<Peer>,
+    expelled: Vec<Peer>,
+}
+
+impl KnownPeer {
+    fn of(peer: &Peer) -> Self {
+        Self { id: peer.id.0.to_string(), address: peer.address }
+    }
+
+    fn read(self) -> Result<Peer, String> {
+        match self.id.parse() {
+            Ok(id) => Ok(Peer { id: NodeId(id), address: self.address }),
+            Err(_) => Err(format!("is damaged: {:?} is no node id", self.id)),
+        }
+    }
 }
 
 impl Identity {
@@ -54,20 +70,21 @@ impl Identity {
     pub fn open(data_dir: &Path) -> Result<Self, UnderlayError> {
         let path = data_dir.join(FILE);
         let refuse = |problem: String| UnderlayError::Identity { path: path.clone(), problem };
-        let (starts, is_draining, peers) = match std::fs::read_to_string(&path) {
+        let kept = match std::fs::read_to_string(&path) {
             Ok(text) => parse(&text).map_err(refuse)?,
-            Err(error) if error.kind() == ErrorKind::NotFound => (0, false, Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Self { starts: 0, ..Self::volatile() },
             Err(error) => return Err(refuse(format!("cannot be read: {error}"))),
         };
-        let mut identity = Self { path: Some(path.clone()), starts, is_draining, peers };
+        let mut identity = Self { path: Some(path.clone()), ..kept };
         std::fs::create_dir_all(data_dir).map_err(|error| refuse(format!("cannot be written: {error}")))?;
-        identity.save(starts.saturating_add(1), identity.peers.clone())?;
+        let (peers, expelled) = (identity.peers.clone(), identity.expelled.clone());
+        identity.save(identity.starts.saturating_add(1), peers, expelled)?;
         Ok(identity)
     }
 
     /// Of a node that keeps nothing: every start is the first one of a new node.
     pub const fn volatile() -> Self {
-        Self { path: None, starts: 1, is_draining: false, peers: Vec::new() }
+        Self { path: None, starts: 1, is_draining: false, peers: Vec::new(), expelled: Vec::new() }
     }
 
     /// How often the node was started, this time included.
@@ -78,6 +95,11 @@ impl Identity {
     /// Whom an earlier process knew.
     pub fn peers(&self) -> &[Peer] {
         &self.peers
+    }
+
+    /// Whom an earlier process knew never to come back.
+    pub fn expelled(&self) -> &[Peer] {
+        &self.expelled
     }
 
     /// Whether the node is to go, as an operator said.
@@ -101,19 +123,19 @@ impl Identity {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn save(&mut self, starts: u32, peers: Vec<Peer>) -> Result<(), UnderlayError> {
-        if (starts, &peers) == (self.starts, &self.peers) {
+    pub fn save(&mut self, starts: u32, peers: Vec<Peer>, expelled: Vec<Peer>) -> Result<(), UnderlayError> {
+        if (starts, &peers, &expelled) == (self.starts, &self.peers, &self.expelled) {
             return Ok(());
         }
-        (self.starts, self.peers) = (starts, peers);
+        (self.starts, self.peers, self.expelled) = (starts, peers, expelled);
         self.write()
     }
 
     fn write(&self) -> Result<(), UnderlayError> {
         let Some(path) = &self.path else { return Ok(()) };
-        let peers = self.peers.iter().map(|peer| KnownPeer { id: peer.id.0.to_string(), address: peer.address });
-        let (starts, draining) = (self.starts, self.is_draining);
-        let contents = Contents { format: FORMAT, starts, draining, peers: peers.collect() };
+        let known = |peers: &[Peer]| peers.iter().map(KnownPeer::of).collect();
+        let (peers, expelled) = (known(&self.peers), known(&self.expelled));
+        let contents = Contents { format: FORMAT, starts: self.starts, draining: self.is_draining, peers, expelled };
         let text = toml::to_string(&contents).expect("numbers and strings are TOML");
         replace(path, text.as_bytes()).map_err(|error| UnderlayError::Identity {
             path: path.clone(),
@@ -122,16 +144,19 @@ impl Identity {
     }
 }
 
-fn parse(text: &str) -> Result<(u32, bool, Vec<Peer>), String> {
+fn parse(text: &str) -> Result<Identity, String> {
     let contents: Contents = toml::from_str(text).map_err(|error| format!("is damaged: {error}"))?;
     if contents.format > FORMAT {
         return Err(format!("has format {}, this version knows {FORMAT}: start a newer version", contents.format));
     }
-    let peers = contents.peers.into_iter().map(|peer| match peer.id.parse() {
-        Ok(id) => Ok(Peer { id: NodeId(id), address: peer.address }),
-        Err(_) => Err(format!("is damaged: {:?} is no node id", peer.id)),
-    });
-    Ok((contents.starts, contents.draining, peers.collect::<Result<_, _>>()?))
+    let read = |peers: Vec<KnownPeer>| peers.into_iter().map(KnownPeer::read).collect::<Result<Vec<_>, _>>();
+    Ok(Identity {
+        path: None,
+        starts: contents.starts,
+        is_draining: contents.draining,
+        peers: read(contents.peers)?,
+        expelled: read(contents.expelled)?,
+    })
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -153,10 +178,11 @@ mod tests {
         let peers = vec![Peer { id: NodeId(u64::MAX), address: "[::1]:7946".parse().expect("an address") }];
         let mut first = Identity::open(dir.path()).expect("a new file");
         assert_eq!((first.starts(), first.peers()), (1, &[][..]));
-        first.save(1, peers.clone()).expect("it can be written");
+        let expelled = vec![Peer { id: NodeId(7), address: "10.0.0.7:7946".parse().expect("an address") }];
+        first.save(1, peers.clone(), expelled.clone()).expect("it can be written");
         let mut second = Identity::open(dir.path()).expect("what was written");
-        assert_eq!((second.starts(), second.peers()), (2, &peers[..]));
-        second.save(9, Vec::new()).expect("it can be written");
+        assert_eq!((second.starts(), second.peers(), second.expelled()), (2, &peers[..], &expelled[..]));
+        second.save(9, Vec::new(), expelled).expect("it can be written");
         assert_eq!(Identity::open(dir.path()).expect("what was written").starts(), 10);
     }
 
@@ -174,7 +200,7 @@ mod tests {
     fn damage_and_the_future_are_refused_with_the_files_name() {
         let dir = tempfile::tempdir().expect("a directory");
         for (text, expected) in [
-            ("format = 3\nstarts = 1", "start a newer version"),
+            ("format = 4\nstarts = 1", "start a newer version"),
             ("format = 1", "missing field `starts`"),
             ("format = 1\nstarts = 1\n[[peers]]\nid = \"x\"\naddress = \"1.2.3.4:5\"", "no node id"),
             ("\u{0}", "is damaged"),

@@ -27,7 +27,7 @@ mod orders;
 mod seeds;
 mod view;
 
-pub use agent::{Handle, Settings, Underlay};
+pub use agent::{Handle, RangesDone, Settings, Underlay};
 pub use bifro_net::links::{Certificates, Secret};
 pub use entrance::{Entrance, Place};
 pub use error::{FoundingError, UnderlayError};

@@ -3,7 +3,7 @@
 
 use bifro_core::ids::NodeId;
 use bifro_core::time::Instant;
-use bifro_swim::{Load, Order};
+use bifro_swim::{Answer, Order};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,8 +14,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Until it is given up. The node may have to write to a slow disk first.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Hears what the node bears when it has obeyed; nothing if it does not.
-pub(crate) type Done = oneshot::Sender<Load>;
+/// Hears what the node says when it has obeyed; nothing if it does not.
+pub(crate) type Done = oneshot::Sender<Answer>;
 
 /// Who is to hear that this node has obeyed.
 pub(crate) enum Asker {
@@ -68,12 +68,12 @@ impl Orders {
     }
 
     /// The node has obeyed.
-    pub(crate) fn obeyed(&mut self, from: NodeId, seq: u64, load: Load) {
+    pub(crate) fn obeyed(&mut self, from: NodeId, seq: u64, answer: Answer) {
         if self.open.get(&seq).is_some_and(|open| open.node == from)
             && let Some(open) = self.open.remove(&seq)
         {
             // Whoever asked may have gone.
-            let _ = open.done.send(load);
+            let _ = open.done.send(answer);
         }
     }
 
@@ -96,10 +96,10 @@ mod tests {
         assert_eq!(orders.due(start), []);
         assert_eq!(orders.next_timeout(), Some(start + AGAIN));
         assert_eq!(orders.due(start + AGAIN), [(1, NodeId(2), Order::Tell)]);
-        orders.obeyed(NodeId(3), 1, Load::default());
+        orders.obeyed(NodeId(3), 1, Answer::default());
         assert!(answer.try_recv().is_err(), "it is not that node's to say");
-        orders.obeyed(NodeId(2), 1, Load::default());
-        assert_eq!((answer.try_recv(), orders.next_timeout()), (Ok(Load::default()), None));
+        orders.obeyed(NodeId(2), 1, Answer::default());
+        assert_eq!((answer.try_recv(), orders.next_timeout()), (Ok(Answer::default()), None));
         let (done, mut answer) = oneshot::channel();
         orders.add(NodeId(2), Order::Leave, done, start);
         assert_eq!(orders.due(start + PATIENCE), []);

@@ -46,13 +46,69 @@ impl fmt::Display for ClusterId {
     }
 }
 
+/// What ranges are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RangeKind {
+    /// Persistent sessions.
+    Inbox = 1,
+    /// Retained messages, of one node each.
+    Retain = 2,
+}
+
+impl RangeKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Inbox, Self::Retain];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Inbox => "inbox",
+            Self::Retain => "retain",
+        }
+    }
+}
+
 /// A range of the key space with its replicas, which are one Raft group; never reused for another range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
 pub struct RangeId(pub u64);
+
+impl RangeId {
+    /// The nth range of a kind.
+    pub const fn of(kind: RangeKind, nth: RangeIdx) -> Self {
+        Self((kind as u64) << 32 | nth.0 as u64)
+    }
+
+    /// Which range of which kind; none if it is none that a broker has.
+    pub fn parts(self) -> Option<(RangeKind, RangeIdx)> {
+        let kind = RangeKind::ALL.into_iter().find(|kind| *kind as u64 == self.0 >> 32)?;
+        let nth = u16::try_from(self.0 & 0xffff_ffff).ok()?;
+        Some((kind, RangeIdx(nth)))
+    }
+}
 
 impl fmt::Display for RangeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "r{}", self.0)
+        match self.parts() {
+            Some((kind, nth)) => write!(f, "{}:{}", kind.name(), nth.0),
+            None => write!(f, "r{}", self.0),
+        }
+    }
+}
+
+/// Text that names no range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRange;
+
+impl core::str::FromStr for RangeId {
+    type Err = NoRange;
+
+    /// As it is displayed: `inbox:7`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (kind, nth) = text.split_once(':').ok_or(NoRange)?;
+        let kind = RangeKind::ALL.into_iter().find(|known| known.name() == kind).ok_or(NoRange)?;
+        nth.parse().map(|nth| Self::of(kind, RangeIdx(nth))).map_err(|_| NoRange)
     }
 }
 
@@ -188,6 +244,16 @@ mod tests {
     #[test]
     fn the_hash_never_changes_because_placement_depends_on_it() {
         assert_eq!(keyed_hash(7, &[b"tenant", b"a topic of more than one word"]), 7_219_643_500_064_065_863);
+    }
+
+    #[test]
+    fn a_range_is_named_by_its_kind_and_its_number() {
+        let range = RangeId::of(RangeKind::Retain, RangeIdx(12));
+        assert_eq!((alloc::format!("{range}").as_str(), "retain:12".parse()), ("retain:12", Ok(range)));
+        assert_eq!(alloc::format!("{}", RangeId(7)), "r7");
+        for text in ["", "inbox", "inbox:", "inbox:65536", "outbox:1", "inbox:1:2", "r7"] {
+            assert_eq!(text.parse::<RangeId>(), Err(NoRange), "{text}");
+        }
     }
 
     #[test]

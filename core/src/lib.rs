@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod nodes;
 pub mod plugin;
 pub mod ports;
+pub mod ranges;
 pub mod rng;
 pub mod roles;
 pub mod settings;

@@ -98,6 +98,7 @@ metric_cells! {
         inbox_bytes: Gauge, "Bytes of messages queued in persistent sessions.";
         inbox_resident_bytes: Gauge, "Of these, bytes in memory: messages that nobody waits for are on disk alone.";
         store_held_bytes: Gauge, "Bytes of changes in memory that are not in the key-value base yet.";
+        store_stalled: Gauge, "Shards whose writes the log has not confirmed for 3 s: its disk stalls.";
         retained_messages: Gauge, "Retained messages held.";
         retained_bytes: Gauge, "Bytes of retained messages held.";
         routes: Gauge, "Routes held.";

@@ -20,6 +20,8 @@ pub struct Node {
     pub shards: u16,
     /// What is to be expected of it.
     pub duties: Duties,
+    /// It can be relied on, as it says itself: its disk has space and does not stall, its shards turn.
+    pub is_well: bool,
 }
 
 impl Node {
@@ -78,6 +80,11 @@ impl Nodes {
         self.others.iter().any(|node| node.id == id)
     }
 
+    /// Whether another node lives and is well.
+    pub fn is_well(&self, id: NodeId) -> bool {
+        self.others.iter().any(|node| node.id == id && node.is_well)
+    }
+
     /// The live process of a node.
     pub fn find(&self, id: NodeId, nonce: u64) -> Option<&Node> {
         self.others.iter().find(|node| node.id == id && node.nonce == nonce)
@@ -110,6 +117,7 @@ mod tests {
             address: ([127, 0, 0, 1], 7946).into(),
             shards: 1,
             duties: Duties::default(),
+            is_well: true,
         };
         let member = |&id: &u64| Member { id: NodeId(id), duties: Duties::default() };
         let mut members: Vec<Member> = others.iter().chain([&me]).map(member).collect();

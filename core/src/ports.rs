@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
 use crate::nodes::Nodes;
+use crate::ranges::{RangeAnswer, RangeOrder};
 use crate::tenant::{TenantCtx, TenantName};
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -405,6 +406,9 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
 
     /// The node is about to end: what others can do in its place is to be theirs.
     fn hand_over(&mut self, now: Instant);
+
+    /// Does what an operator wants of the ranges here, as far as they are this shard's.
+    fn operate(&mut self, now: Instant, order: RangeOrder) -> RangeAnswer;
 
     /// Whether a topic's receivers are known, whoever's sessions they are. If not, [`Dist::request_matches`] is answered when they are, and what
     /// [`Dist::matches`] remembers may lack some of those that other nodes have.

@@ -1,6 +1,6 @@
 //! What a host is to do.
 
-use crate::member::{Load, Order};
+use crate::member::{Answer, Order};
 use crate::message::Message;
 use bifro_core::ids::NodeId;
 use core::net::SocketAddr;
@@ -32,8 +32,8 @@ pub enum Effect {
         from: NodeId,
         /// Of the order.
         seq: u64,
-        /// What it bears.
-        load: Load,
+        /// What it says.
+        answer: Answer,
     },
     /// Something happened.
     Event(Event),
@@ -62,4 +62,6 @@ pub enum Event {
     AddressTaken(NodeId, NodeId),
     /// Another process has this node's identity and was started later: this one must end.
     Superseded,
+    /// An operator has said that this node never comes back: it must end.
+    Expelled,
 }

@@ -13,7 +13,8 @@
 //! # Identity
 //! A node keeps its [`NodeId`](bifro_core::ids::NodeId) in its data directory, with the number of times it was started. Its [`Incarnation`] has that
 //! number first, so what a process says is newer than everything said by or about its predecessors, whatever its address. A second process with
-//! the same identity makes the older of the two end ([`Event::Superseded`]).
+//! the same identity makes the older of the two end ([`Event::Superseded`]). A node that was expelled has nothing newer to say: it ends when it hears of it
+//! ([`Event::Expelled`]).
 //!
 //! # What spreads how
 //! News travel as [`Rumour`]s, piggybacked on probes and in gossip of their own, each a number of times that grows with the logarithm
@@ -45,6 +46,6 @@ pub mod wire;
 
 pub use config::Config;
 pub use effect::{Effect, Event};
-pub use member::{Announcement, Health, Incarnation, Load, Member, Order, Status};
+pub use member::{Announcement, Answer, Health, Incarnation, Load, Member, Order, Status};
 pub use message::{Body, Message, Report, Rumour};
 pub use swim::{Peer, Swim};

@@ -1,6 +1,8 @@
 //! What is known of one member.
 
+use crate::swim::Peer;
 use bifro_core::ids::NodeId;
+use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::roles::Duties;
 use bifro_core::time::Instant;
 use core::net::SocketAddr;
@@ -16,6 +18,9 @@ pub struct Incarnation {
 }
 
 impl Incarnation {
+    /// Than which there is nothing newer: of a node that has been expelled.
+    pub const LAST: Self = Self { start: u32::MAX, word: u32::MAX };
+
     /// The next word of the same process.
     pub(crate) const fn next(self) -> Self {
         Self { start: self.start, word: self.word.saturating_add(1) }
@@ -60,6 +65,8 @@ pub enum Order {
     Drain(bool),
     /// To leave, if it is draining.
     Leave,
+    /// Something of its ranges.
+    Ranges(RangeOrder),
 }
 
 /// What a node bears, as it says itself.
@@ -71,8 +78,27 @@ pub struct Load {
     pub replicas: u16,
     /// Ranges among these that it leads.
     pub led: u16,
+    /// Listeners for clients.
+    pub listeners: u16,
+    /// Retained messages of which it has a copy.
+    pub retained: u32,
     /// Whether it gives all that away.
     pub is_draining: bool,
+}
+
+/// What a node answers to an order.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Archive, Serialize, Deserialize)]
+pub struct Answer {
+    /// What it bears.
+    pub load: Load,
+    /// Of its ranges, if the order was of these.
+    pub ranges: RangeAnswer,
+}
+
+impl From<Load> for Answer {
+    fn from(load: Load) -> Self {
+        Self { load, ranges: RangeAnswer::default() }
+    }
 }
 
 /// What others think of a member.
@@ -108,4 +134,25 @@ pub struct Member {
     pub since: Instant,
     /// It was dead for longer than [`crate::Config::eviction_grace`].
     pub evicted: bool,
+}
+
+impl Member {
+    /// Whether it was removed so that it never comes back, not as a newcomer either.
+    pub fn is_expelled(&self) -> bool {
+        self.status == Status::Removed && self.announcement.incarnation == Incarnation::LAST
+    }
+
+    /// One that was expelled in the time of an earlier process.
+    pub(crate) fn expelled(peer: Peer, now: Instant) -> Self {
+        let announcement = Announcement {
+            id: peer.id,
+            incarnation: Incarnation::LAST,
+            nonce: 0,
+            address: peer.address,
+            shards: 0,
+            health: Health::Well,
+            duties: Duties::default(),
+        };
+        Self { announcement, status: Status::Removed, since: now, evicted: false }
+    }
 }

@@ -1,7 +1,7 @@
 //! How news about a node change what is known of it (SWIM, 4.2).
 //!
 //! At equal incarnations the worse word wins: alive, suspect, dead, gone, removed. A newer incarnation wins over everything, and only the node
-//! itself makes one. News about an incarnation whose announcement has not come are ignored: it is on its way.
+//! itself makes one. A node that was expelled is removed at the last of all incarnations, so that none of its words is newer. News about an incarnation whose announcement has not come are ignored: it is on its way.
 
 use crate::effect::Event;
 use crate::limits;
@@ -74,6 +74,13 @@ impl Swim {
                     self.tell(Event::Superseded);
                 } else {
                     self.refute(other.incarnation);
+                }
+            }
+            Rumour::Removed { incarnation: Incarnation::LAST, .. } => {
+                // There is no newer word to say.
+                if self.phase == Phase::Taking {
+                    self.phase = Phase::Superseded;
+                    self.tell(Event::Expelled);
                 }
             }
             Rumour::Suspect { incarnation, .. }
@@ -173,10 +180,13 @@ impl Swim {
     }
 
     fn hear_end(&mut self, id: NodeId, incarnation: Incarnation, end: Status, now: Instant) {
+        if end == Status::Removed && incarnation == Incarnation::LAST && !self.members.contains_key(&id) {
+            return self.note_expelled(id, now);
+        }
         let Some(member) = self.members.get_mut(&id) else { return };
         if incarnation != member.announcement.incarnation && end == Status::Dead
             || incarnation < member.announcement.incarnation
-            || member.status >= end
+            || member.status >= end && (incarnation != Incarnation::LAST || member.is_expelled())
         {
             return;
         }

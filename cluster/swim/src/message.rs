@@ -1,8 +1,9 @@
 //! What nodes tell each other.
 
-use crate::member::{Announcement, Incarnation, Load, Order, Status};
+use crate::member::{Announcement, Answer, Incarnation, Order, Status};
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
+use bifro_core::ranges::RangeAnswer;
 use core::net::SocketAddr;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -98,12 +99,12 @@ pub enum Body {
         /// What.
         order: Order,
     },
-    /// It is done, and this is what I bear.
+    /// It is done, or refused, and this is what I have to say. Over a stream if it is about ranges.
     Obeyed {
         /// Of the order.
         seq: u64,
         /// Of the sender.
-        load: Load,
+        answer: Answer,
     },
     /// Is your table like mine? Over a stream.
     Digest {
@@ -136,7 +137,11 @@ pub struct Message {
 
 impl Message {
     /// Whether it may be larger than a datagram, and so goes over a stream.
-    pub const fn is_bulk(&self) -> bool {
-        matches!(self.body, Body::Digest { .. } | Body::Table { .. })
+    pub fn is_bulk(&self) -> bool {
+        match &self.body {
+            Body::Digest { .. } | Body::Table { .. } => true,
+            Body::Obeyed { answer, .. } => answer.ranges != RangeAnswer::default(),
+            _ => false,
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::effect::{Effect, Event};
 use crate::gossip::Gossip;
 use crate::heal::Healing;
 use crate::limits;
-use crate::member::{Announcement, Health, Load, Member, Order, Status};
+use crate::member::{Announcement, Answer, Health, Incarnation, Member, Order, Status};
 use crate::message::{Body, Message, Report, Rumour};
 use crate::probe::Prober;
 use crate::suspicion::Suspicion;
@@ -63,6 +63,7 @@ pub struct Swim {
 pub(crate) enum Phase {
     Taking,
     Leaving,
+    /// It must end.
     Superseded,
 }
 
@@ -165,8 +166,8 @@ impl Swim {
     }
 
     /// What [`Effect::Obey`] asked for is done.
-    pub fn obeyed(&mut self, to: NodeId, address: SocketAddr, seq: u64, load: Load) {
-        self.send(Some(to), address, Body::Obeyed { seq, load });
+    pub fn obeyed(&mut self, to: NodeId, address: SocketAddr, seq: u64, answer: Answer) {
+        self.send(Some(to), address, Body::Obeyed { seq, answer });
     }
 
     /// Says that this node goes. It is to be driven on until [`Self::has_told`].
@@ -184,13 +185,44 @@ impl Swim {
     }
 
     /// A member that is dead or has left does not come back, an operator says: it is asked no more, and others take its place at once. Old
-    /// news do not bring it back; it itself could come, as a newcomer. False if there is no such member.
-    pub fn remove(&mut self, id: NodeId, now: Instant) -> bool {
-        let gone = self.members.get(&id).filter(|member| !member.status.is_present());
-        let Some(incarnation) = gone.map(|member| member.announcement.incarnation) else { return false };
-        self.hear(Rumour::Removed { id, incarnation }, now);
+    /// news do not bring it back; it itself could come, as a newcomer, unless it is expelled, which also a node can be that is not known. False if there is no such member.
+    pub fn remove(&mut self, id: NodeId, is_expelled: bool, now: Instant) -> bool {
+        match self.members.get(&id) {
+            _ if id == self.me.id => return false,
+            Some(member) if member.status.is_present() => return false,
+            Some(member) => {
+                let incarnation = if is_expelled { Incarnation::LAST } else { member.announcement.incarnation };
+                self.hear(Rumour::Removed { id, incarnation }, now);
+            }
+            None if is_expelled => self.hear(Rumour::Removed { id, incarnation: Incarnation::LAST }, now),
+            None => return false,
+        }
         self.refresh_healing(now);
         true
+    }
+
+    /// Who was expelled, to be kept for the next process.
+    pub fn expelled(&self) -> Vec<Peer> {
+        let expelled = self.members.values().filter(|member| member.is_expelled());
+        expelled.map(|member| Peer { id: member.announcement.id, address: member.announcement.address }).collect()
+    }
+
+    /// Somebody was expelled whom this process has never met, which is no reason to let it in.
+    pub(crate) fn note_expelled(&mut self, id: NodeId, now: Instant) {
+        if self.members.len() < limits::MEMBERS {
+            let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+            let remembered = self.remembered.iter().find(|peer| peer.id == id);
+            let peer = Peer { id, address: remembered.map_or(nowhere, |peer| peer.address) };
+            self.recall_expelled(&[peer], now);
+            self.gossip.add(Rumour::Removed { id, incarnation: Incarnation::LAST });
+            self.tell(Event::Removed(id));
+        }
+    }
+
+    /// Takes over whom an earlier process knew to be expelled.
+    pub fn recall_expelled(&mut self, expelled: &[Peer], now: Instant) {
+        self.members.extend(expelled.iter().map(|peer| (peer.id, Member::expelled(*peer, now))));
+        self.healing_is_stale = true;
     }
 
     /// The next thing to do, in order.
@@ -282,9 +314,9 @@ impl Swim {
         evicted.into_iter().for_each(|id| self.tell(Event::Evicted(id)));
     }
 
-    /// Forgets who has been thus for longest, of more than so many.
+    /// Forgets who has been thus for longest, of more than so many; nobody who was expelled.
     fn bound(&mut self, status: Status, most: usize) {
-        let thus = self.members.values().filter(|member| member.status == status);
+        let thus = self.members.values().filter(|member| member.status == status && !member.is_expelled());
         let mut thus: Vec<(Instant, NodeId)> = thus.map(|member| (member.since, member.announcement.id)).collect();
         if thus.len() > most {
             thus.sort_unstable();
@@ -335,7 +367,7 @@ impl Swim {
             Body::Nack { seq } => self.prober.handle_nack(seq),
             Body::Gossip => {}
             Body::Order { seq, order } => self.effects.push_back(Effect::Obey { from, address, seq, order }),
-            Body::Obeyed { seq, load } => self.effects.push_back(Effect::Obeyed { from, seq, load }),
+            Body::Obeyed { seq, answer } => self.effects.push_back(Effect::Obeyed { from, seq, answer }),
             Body::Digest { digest } => {
                 if digest != self.digest() {
                     let reports = self.reports();

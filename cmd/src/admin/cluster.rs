@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use bifro_cluster::{Handle, UnderlayMetrics, View};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::roles::Roles;
-use bifro_swim::{Announcement, Health, Load, Order, Status};
+use bifro_swim::{Announcement, Answer, Health, Load, Order, Status};
 use serde::{Deserialize, Serialize};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,6 +26,10 @@ impl ClusterCell {
     pub fn show(&self, handle: Handle) {
         // A node joins once; a second call would be of the same cluster.
         let _ = self.0.set(handle);
+    }
+
+    pub(super) fn handle(&self) -> Option<&Handle> {
+        self.0.get()
     }
 
     pub(super) fn metrics(&self) -> Option<&Arc<UnderlayMetrics>> {
@@ -56,7 +60,7 @@ pub struct NodePage {
     pub id: String,
     /// Where its underlay listens.
     pub address: String,
-    /// `alive`, `suspect`, `dead`, `evicted`, `left` or `removed`.
+    /// `alive`, `suspect`, `dead`, `evicted`, `left`, `removed`, or `lost`: removed for good.
     pub status: String,
     /// `well` or `impaired`, as it says itself.
     pub health: String,
@@ -82,12 +86,16 @@ pub struct LoadPage {
     pub replicas: u16,
     /// Ranges among these that it leads.
     pub led: u16,
+    /// Listeners for clients.
+    pub listeners: u16,
+    /// Retained messages of which it has a copy.
+    pub retained: u32,
 }
 
 impl From<Load> for LoadPage {
     fn from(load: Load) -> Self {
-        let Load { connections, replicas, led, is_draining: _ } = load;
-        Self { connections, replicas, led }
+        let Load { connections, replicas, led, listeners, retained, is_draining: _ } = load;
+        Self { connections, replicas, led, listeners, retained }
     }
 }
 
@@ -128,6 +136,7 @@ pub(super) async fn page(cell: &ClusterCell, asks_loads: bool) -> Json<ClusterPa
             Status::Dead if member.evicted => "evicted",
             Status::Dead => "dead",
             Status::Left => "left",
+            Status::Removed if member.is_expelled() => "lost",
             Status::Removed => "removed",
         };
         page(&member.announcement, status)
@@ -140,12 +149,12 @@ pub(super) async fn page(cell: &ClusterCell, asks_loads: bool) -> Json<ClusterPa
 /// What became of an operator's wish.
 pub(super) type Told = (StatusCode, String);
 
-fn refused(text: String) -> Told {
+pub(super) fn refused(text: String) -> Told {
     (StatusCode::CONFLICT, text + "\n")
 }
 
 /// The node, and what is known of it: its status, if it is not this one.
-fn find(cell: &ClusterCell, node: &str) -> Result<(Handle, NodeId, Option<Status>), Told> {
+pub(super) fn find(cell: &ClusterCell, node: &str) -> Result<(Handle, NodeId, Option<Status>), Told> {
     let Ok(id) = node.parse::<NodeId>() else {
         return Err((StatusCode::BAD_REQUEST, format!("{node} is no id of a node\n")));
     };
@@ -177,7 +186,7 @@ pub(super) async fn drain(cell: &ClusterCell, node: &str, is_draining: bool) -> 
             "{id} is the last node for replicas of persistent sessions: there is nobody to give them to. Start another one first"
         ));
     }
-    let Some(load) = handle.order(id, Order::Drain(is_draining)).await else {
+    let Some(Answer { load, .. }) = handle.order(id, Order::Drain(is_draining)).await else {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("{id} has not answered: try again\n"));
     };
     let text = match (is_draining, hosts) {
@@ -203,8 +212,12 @@ fn other_hosts(view: &View, id: NodeId) -> Option<usize> {
 }
 
 /// Has others take the place of a node that does not come back: one that is dead, or one that is drained, which ends. `unled` are the
-/// ranges without a leader: what a node leaves can be made again only from a majority of the other replicas.
-pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> Vec<RangeId>) -> Told {
+/// ranges without a leader: what a node leaves can be made again only from a majority of the other replicas. One that is lost for good has
+/// nothing to leave, and is never let in again.
+pub(super) async fn remove(cell: &ClusterCell, node: &str, is_lost: bool, unled: impl Fn() -> Vec<RangeId>) -> Told {
+    if is_lost {
+        return remove_lost(cell, node).await;
+    }
     let (handle, id, status) = match find(cell, node) {
         Ok(found) => found,
         Err(told) => return told,
@@ -220,12 +233,30 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> V
         let ranges: Vec<_> = unled().iter().map(ToString::to_string).collect();
         return refused(format!(
             "{id} may be needed: of {} of persistent sessions no majority of the replicas lives, and so nothing can be made again elsewhere. \
-             Start {id} or the others that have them",
+             Start {id} or the others that have them. If their disks are lost for good: `bifroctl node remove {id} --lost`, and so on, then \
+             `bifroctl range recover --all --accept-loss`",
             ranges.join(", ")
         ));
     }
-    match handle.remove(id).await {
+    match handle.remove(id, false).await {
         true => (StatusCode::OK, format!("{id} is removed: others take its place\n")),
+        false => refused(format!("{id} lives again")),
+    }
+}
+
+/// A node's disk is lost, whether or not anything is left of what was on it. It need not be known: this one may have been started since.
+async fn remove_lost(cell: &ClusterCell, node: &str) -> Told {
+    let (handle, id) = match find(cell, node) {
+        Ok((_, id, None)) => return refused(format!("{id} is this node: it is not lost")),
+        Ok((_, id, Some(status))) if status.is_present() => return refused(format!("{id} lives: it is not lost")),
+        Ok((handle, id, _)) => (handle, id),
+        Err(told) => match (cell.0.get(), node.parse::<NodeId>()) {
+            (Some(handle), Ok(id)) => (handle.clone(), id),
+            _ => return told,
+        },
+    };
+    match handle.remove(id, true).await {
+        true => (StatusCode::OK, format!("{id} is removed for good: it is never let in again with the data it had\n")),
         false => refused(format!("{id} lives again")),
     }
 }
@@ -233,7 +264,7 @@ pub(super) async fn remove(cell: &ClusterCell, node: &str, unled: impl Fn() -> V
 /// Ends a node that lives, if it has nothing left.
 async fn have_leave(handle: &Handle, id: NodeId) -> Result<(), Told> {
     let advice = format!("`bifroctl node drain {id}` first");
-    let Some(load) = handle.order(id, Order::Tell).await else {
+    let Some(Answer { load, .. }) = handle.order(id, Order::Tell).await else {
         return Err(refused(format!("{id} does not answer, and is not known to be dead: try again")));
     };
     if !load.is_draining {

@@ -7,23 +7,31 @@
 //!   GET /healthz  200 while every shard turns, else 503 and which does not
 //!   GET /readyz   200 while clients are welcome, else 503 and why not
 //!   GET /cluster  the nodes of the cluster, as JSON; ?loads asks each what it bears
+//!   GET /ranges   the ranges with their replicas, as JSON
+//!   POST /ranges/RANGE/lead/ID     that node is to lead the range
+//!   POST /ranges/RANGE/recover?accept-loss  it goes on without its majority, which is lost; all: all such ranges do
 //!   POST /cluster/nodes/ID/drain   it is to give away what it has; undrain: it is not
-//!   POST /cluster/nodes/ID/remove  it does not come back
+//!   POST /cluster/nodes/ID/remove  it does not come back; ?lost: it never does
 //! ```
-//! Nothing here can reach a shard: it reads cells that shards and the cluster's thread write, and asks that thread to pass on what is
-//! wanted of a node. Connections are bounded in number, time and header
+//! Nothing here waits on a shard, nor a shard on it: it reads cells that shards and the cluster's thread write, asks that thread to pass on what is
+//! wanted of a node, and leaves commands for shards ([`shards`]), which answer in a turn of their own. Connections are bounded in number, time and header
 //! size ([`server`]), so that the worst a client can do is to keep other operators waiting for seconds.
 
 mod cluster;
 mod health;
 mod metrics;
 mod process;
+mod ranges;
+mod recovery;
 mod server;
+mod shards;
 #[cfg(test)]
 mod tests;
 
 pub use cluster::{ClusterCell, ClusterPage, LoadPage, NodePage};
 pub use health::{Phase, Readiness, ShardBeat};
+pub use ranges::{RangePage, RangesPage, ReplicaPage};
+pub use shards::ShardsCell;
 
 use crate::logging::EventLog;
 use axum::Router;
@@ -32,6 +40,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bifro_core::config::AdminConfig;
+use bifro_core::ids::RangeId;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::settings::Quota;
 use bifro_core::tenant::TenantName;
@@ -70,6 +79,15 @@ pub struct AdminState {
     pub storage: Option<Arc<StorageCells>>,
     /// The cluster, once the node has joined one.
     pub cluster: ClusterCell,
+    /// The shards, once they have been started.
+    pub shards: ShardsCell,
+}
+
+impl AdminState {
+    /// Ranges of persistent sessions that nobody leads, as far as is known here.
+    fn unled(&self) -> Vec<RangeId> {
+        self.storage.as_ref().map(|cells| cells.unled()).unwrap_or_default()
+    }
 }
 
 /// The running admin thread; stops when dropped.
@@ -156,6 +174,9 @@ fn router(context: Arc<Context>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/cluster", get(cluster_page))
+        .route("/ranges", get(ranges_page))
+        .route("/ranges/{range}/lead/{node}", post(lead_range))
+        .route("/ranges/{range}/recover", post(recover_range))
         .route("/cluster/nodes/{node}/drain", post(drain_node))
         .route("/cluster/nodes/{node}/undrain", post(undrain_node))
         .route("/cluster/nodes/{node}/remove", post(remove_node))
@@ -167,7 +188,7 @@ async fn index() -> &'static str {
         "bifro-uring ",
         env!("CARGO_PKG_VERSION"),
         "\n\n/metrics            OpenMetrics text\n/metrics?per=shard  the same for each shard\n/healthz            does every \
-         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n/cluster?loads      and what each bears\n\nPOST /cluster/nodes/ID/drain, \
+         shard turn\n/readyz             are clients welcome\n/cluster            the nodes of the cluster\n/cluster?loads      and what each bears\n/ranges             the ranges with their replicas\n\nPOST /ranges/RANGE/lead/ID, /ranges/RANGE/recover: `bifroctl range`\nPOST /cluster/nodes/ID/drain, \
          undrain and remove: `bifroctl node`\n"
     )
 }
@@ -217,6 +238,31 @@ async fn cluster_page(
     cluster::page(&context.state.cluster, query.loads.is_some()).await
 }
 
+async fn ranges_page(State(context): State<Arc<Context>>) -> axum::Json<RangesPage> {
+    ranges::page(&context.state).await
+}
+
+async fn lead_range(State(context): State<Arc<Context>>, Path((range, node)): Path<(String, String)>) -> Told {
+    ranges::lead(&context.state, &range, &node).await
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct RecoverQuery {
+    accept_loss: Option<String>,
+}
+
+async fn recover_range(
+    State(context): State<Arc<Context>>,
+    Path(range): Path<String>,
+    Query(query): Query<RecoverQuery>,
+) -> Told {
+    if query.accept_loss.is_none() {
+        return (StatusCode::BAD_REQUEST, "what only lost replicas had is lost then: say ?accept-loss\n".to_owned());
+    }
+    recovery::recover(&context.state, &range).await
+}
+
 async fn drain_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {
     cluster::drain(&context.state.cluster, &node, true).await
 }
@@ -225,9 +271,18 @@ async fn undrain_node(State(context): State<Arc<Context>>, Path(node): Path<Stri
     cluster::drain(&context.state.cluster, &node, false).await
 }
 
-async fn remove_node(State(context): State<Arc<Context>>, Path(node): Path<String>) -> Told {
-    let unled = || context.state.storage.as_ref().map(|cells| cells.unled()).unwrap_or_default();
-    cluster::remove(&context.state.cluster, &node, unled).await
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    lost: Option<String>,
+}
+
+async fn remove_node(
+    State(context): State<Arc<Context>>,
+    Path(node): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Told {
+    cluster::remove(&context.state.cluster, &node, query.lost.is_some(), || context.state.unled()).await
 }
 
 async fn readyz(State(context): State<Arc<Context>>) -> (StatusCode, &'static str) {

@@ -29,6 +29,7 @@ fn state() -> AdminState {
         lines_dropped: Arc::default(),
         storage: None,
         cluster: ClusterCell::default(),
+        shards: ShardsCell::default(),
     }
 }
 

@@ -12,6 +12,8 @@ mod node;
 mod options;
 mod passwd;
 mod publish;
+mod range;
+mod service;
 mod subscribe;
 mod tls;
 
@@ -43,6 +45,10 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Drain a node, or remove it from the cluster.
     Node(node::NodeArgs),
+    /// Show the ranges, have one led by another node, or recover what is left of it.
+    Range(range::RangeArgs),
+    /// Show what each node does.
+    Service(service::ServiceArgs),
     /// Publish messages.
     Pub(publish::PublishArgs),
     /// Subscribe, and print what comes.
@@ -78,6 +84,8 @@ impl Cli {
             Command::Certs(args) => args.run(console),
             Command::Cluster(args) => args.run(console),
             Command::Node(args) => args.run(console),
+            Command::Range(args) => args.run(console),
+            Command::Service(args) => args.run(console),
             Command::Pub(args) => args.run(console),
             Command::Sub(args) => args.run(console),
         }

@@ -38,6 +38,9 @@ enum NodeCommand {
     Remove {
         /// Id of the node, as `bifroctl cluster` shows it.
         node: String,
+        /// Its disk is lost for good: it is never let in again with the data it had, and ranges may be without what only it had.
+        #[arg(long)]
+        lost: bool,
         /// Admin endpoint of any other node: host and port.
         #[arg(long, default_value = "127.0.0.1:9091")]
         admin: String,
@@ -63,7 +66,10 @@ impl NodeArgs {
                 if *no_wait { Ok(()) } else { watch(console, &node.admin, &id) }
             }
             NodeCommand::Undrain { node } => print(console, &tell(&node.admin, &node.id()?, "undrain")?),
-            NodeCommand::Remove { node, admin } => print(console, &tell(admin, &checked(node)?, "remove")?),
+            NodeCommand::Remove { node, lost, admin } => {
+                let wish = if *lost { "remove?lost" } else { "remove" };
+                print(console, &tell(admin, &checked(node)?, wish)?)
+            }
         }
     }
 }
@@ -79,7 +85,7 @@ impl NodeOptions {
 }
 
 /// The id as nodes write it.
-fn checked(node: &str) -> Result<String, CtlError> {
+pub(super) fn checked(node: &str) -> Result<String, CtlError> {
     let wrong = |_| CtlError::Usage(format!("{node:?} is no id of a node: `bifroctl cluster` shows them"));
     node.parse().map(|id: NodeId| id.to_string()).map_err(wrong)
 }

@@ -4,7 +4,7 @@ use super::StartError;
 use super::listeners::once_free;
 use super::storage::Storage;
 use super::watcher::Watcher;
-use crate::admin::{ClusterCell, ShardBeat};
+use crate::admin::{ClusterCell, ShardBeat, ShardsCell};
 use crate::config::Loaded;
 use bifro_cluster::identity::Identity;
 use bifro_cluster::{Certificates, Entrance, Founding, Place, Secret, Settings, Underlay};
@@ -62,6 +62,7 @@ pub(super) struct Process<'a> {
     pub(super) metrics: &'a [Arc<ShardMetrics>],
     pub(super) beats: &'a [Arc<ShardBeat>],
     pub(super) shards: &'a [InletSender<Command>],
+    pub(super) ranges: &'a ShardsCell,
 }
 
 /// This node's part in the cluster, before it joins.
@@ -137,9 +138,12 @@ impl Member {
         let config = &self.config;
         let (beats, stall) = (process.beats.to_vec(), Duration::from_secs(loaded.config.admin.stall_s.into()));
         let (cells, metrics) = (process.storage.cells(), process.metrics.to_vec());
+        let stalls = process.metrics.to_vec();
         let address = self.entrance.address().to_string();
         let is_first = self.identity.peers().is_empty() && config.seeds.iter().all(|seed| *seed == address);
         let (told, is_told) = mpsc::channel();
+        let ranges = process.ranges.clone();
+        let listeners = u16::try_from(loaded.config.listener.len()).unwrap_or(u16::MAX);
         let mut watcher = Watcher::new(process.shards.to_vec());
         let underlay = self.entrance.join(Settings {
             cluster: self.hello.cluster,
@@ -147,12 +151,14 @@ impl Member {
             swim: timings(config),
             shards: self.hello.shards,
             roles: loaded.config.roles.roles(),
-            load: Box::new(move || load(&metrics)),
+            load: Box::new(move || load(&metrics, listeners)),
+            ranges: Box::new(move |order, done| ranges.ask(order, done)),
             end: Box::new(end_process),
             health: Box::new(move || {
                 let turns = beats.iter().all(|beat| beat.silence() < stall);
                 let has_space = !cells.as_ref().is_some_and(|cells| cells.is_space_short());
-                if turns && has_space { Health::Well } else { Health::Impaired }
+                let is_stalled = stalls.iter().any(|metrics| metrics.store_stalled.read() > 0);
+                if turns && has_space && !is_stalled { Health::Well } else { Health::Impaired }
             }),
             watcher: Box::new(move |view| {
                 if watcher.see(view) {
@@ -211,13 +217,15 @@ fn bind(
 }
 
 /// What this node bears.
-fn load(metrics: &[Arc<ShardMetrics>]) -> Load {
+fn load(metrics: &[Arc<ShardMetrics>], listeners: u16) -> Load {
     let sum = |count: fn(&ShardMetrics) -> u64| metrics.iter().map(|metrics| count(metrics)).sum::<u64>();
     let ranges = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
     Load {
         connections: u32::try_from(sum(|metrics| metrics.connections.read())).unwrap_or(u32::MAX),
         replicas: ranges(sum(|metrics| metrics.ranges_held.read())),
         led: ranges(sum(|metrics| metrics.ranges_led.read())),
+        listeners,
+        retained: u32::try_from(sum(|metrics| metrics.retained_messages.read())).unwrap_or(u32::MAX),
         is_draining: false,
     }
 }

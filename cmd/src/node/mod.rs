@@ -14,7 +14,7 @@ mod watcher;
 pub use error::StartError;
 
 use crate::acl::AclAuthorizer;
-use crate::admin::{self, AdminHandle, AdminState, ClusterCell, Phase, Readiness, ShardBeat};
+use crate::admin::{self, AdminHandle, AdminState, ClusterCell, Phase, Readiness, ShardBeat, ShardsCell};
 use crate::auth::AuthPlane;
 use crate::config::Loaded;
 use crate::logging::Logging;
@@ -105,28 +105,17 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     let acl = AclAuthorizer::load(&loaded.acl)?;
     let tenants = Arc::new(TenantRegistry::new(Arc::new(ConfiguredTenants::of(&loaded.config))));
     let readiness = Arc::new(Readiness::default());
-    let metrics: Vec<_> = (0..shards).map(|_| Arc::new(ShardMetrics::default())).collect();
-    let beats: Vec<_> = (0..shards).map(|_| Arc::new(ShardBeat::default())).collect();
-    let cluster_cell = ClusterCell::default();
-    let admin = admin::start(
-        &loaded.config.admin,
-        AdminState {
-            metrics: metrics.clone(),
-            beats: beats.clone(),
-            tenants: Arc::new(policy::Registered(tenants.clone())),
-            readiness: readiness.clone(),
-            events: logging.events().clone(),
-            lines_dropped: logging.lines_dropped(),
-            storage: storage.cells(),
-            cluster: cluster_cell.clone(),
-        },
-    )?;
+    let state = admin_state(shards, &tenants, &readiness, &storage, logging);
+    let (metrics, beats) = (state.metrics.clone(), state.beats.clone());
+    let (cluster_cell, shards_cell) = (state.cluster.clone(), state.shards.clone());
+    let admin = admin::start(&loaded.config.admin, state)?;
     let auth = AuthPlane::new(&loaded.auth, &loaded.auth_chains(), admin.runtime().clone())?;
     let sockets = loaded.config.listener.iter().map(|listener| listeners::open(listener, shards));
     let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = sockets.iter().map(|sockets| sockets.address.clone()).collect();
     let links = member.as_mut().map(cluster::Member::take_links).unwrap_or_default();
     let (seeds, senders) = seeds(&loaded, &metrics, &beats, sockets, links);
+    shards_cell.show(senders.clone());
     let executors = spawn_shards(
         &loaded,
         shards,
@@ -149,7 +138,13 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
         executors.join();
         return Err(error);
     }
-    let process = cluster::Process { storage: &storage, metrics: &metrics, beats: &beats, shards: &senders };
+    let process = cluster::Process {
+        storage: &storage,
+        metrics: &metrics,
+        beats: &beats,
+        shards: &senders,
+        ranges: &shards_cell,
+    };
     let underlay = member.map(|member| member.join(&loaded, &process, &cluster_cell));
     storage.wait_for_leaders(&metrics);
     storage.admit_clients();
@@ -161,6 +156,27 @@ fn run_logged(loaded: Loaded, shards: u16, logging: &Arc<Logging>) -> Result<(),
     }
     tracing::info!("the node has ended");
     Ok(())
+}
+
+/// What the admin endpoint reads, of which the shards and the cluster's thread are told.
+fn admin_state(
+    shards: u16,
+    tenants: &Arc<TenantRegistry>,
+    readiness: &Arc<Readiness>,
+    storage: &Storage,
+    logging: &Logging,
+) -> AdminState {
+    AdminState {
+        metrics: (0..shards).map(|_| Arc::default()).collect(),
+        beats: (0..shards).map(|_| Arc::default()).collect(),
+        tenants: Arc::new(policy::Registered(tenants.clone())),
+        readiness: readiness.clone(),
+        events: logging.events().clone(),
+        lines_dropped: logging.lines_dropped(),
+        storage: storage.cells(),
+        cluster: ClusterCell::default(),
+        shards: ShardsCell::default(),
+    }
 }
 
 /// Opens the storage of a node of its cluster, which has to be known before: the node waits for it, unless it is alone or keeps nothing.

@@ -37,7 +37,7 @@ mod shared;
 mod tenants;
 mod uplinks;
 
-pub use command::{Command, Reload};
+pub use command::{Command, RangeReply, Reload};
 pub use peer::ShardMessage;
 pub use settings::{BrokerSettings, ListenerSettings};
 pub use shard::{Shard, ShardParts};

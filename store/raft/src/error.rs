@@ -83,6 +83,17 @@ pub enum TransferError {
     },
 }
 
+/// Why a replica is not made the only voter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForceError {
+    /// It leads, so the group has its majority.
+    Leads,
+    /// A snapshot is on its way in: what the replica has is about to be replaced.
+    Installing,
+    /// It belongs to the group no more.
+    NoMember,
+}
+
 /// How a peer broke the protocol. What the message says was ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Violation {
@@ -182,6 +193,11 @@ display_as!(TransferError, self, f, {
     Self::NotLeader { leader } => not_leader(f, *leader),
     Self::NotEligible => f.write_str("the target cannot take over"),
     Self::Transferring { to } => write!(f, "leadership is going to {to}"),
+});
+display_as!(ForceError, self, f, {
+    Self::Leads => f.write_str("it leads"),
+    Self::Installing => f.write_str("a snapshot is on its way in"),
+    Self::NoMember => f.write_str("it is no member any more"),
 });
 display_as!(Violation, self, f, {
     Self::EntriesOutOfOrder => f.write_str("entries out of order"),

@@ -48,7 +48,7 @@ mod types;
 
 pub use config::Config;
 pub use effect::{Effect, FetchId, LogWrite, Role};
-pub use error::{ChangeError, FetchError, ProposeError, ReadError, RestoreError, TransferError, Violation};
+pub use error::{ChangeError, FetchError, ForceError, ProposeError, ReadError, RestoreError, TransferError, Violation};
 pub use group::{Group, Identity, Restored};
 pub use membership::{Membership, Poll};
 pub use message::{Body, Message, Round};

@@ -25,7 +25,7 @@ use crate::kv::{KvDone, KvSpace, SpaceId};
 use crate::wal::{GroupId, Record};
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::time::Instant;
-use bifro_raft::{Body, Group, HardState, LogId, Membership, Message, Refusal, Restored, Role, SnapshotMeta};
+use bifro_raft::{Body, Group, HardState, LogId, Membership, Message, Refusal, Restored, Role, SnapshotMeta, Term};
 use std::time::Duration;
 
 /// Until a replica that is removed and cannot be sure asks again.
@@ -185,6 +185,23 @@ impl Host {
         self.multi.insert(group);
         self.ranges.insert(id, HostedRange::new(space, SnapshotMeta::default(), hard_state, reigns_left));
         true
+    }
+
+    /// Goes on with a range alone, although a majority of its replicas is lost for good; with an empty replica, if it has none. See
+    /// [`Group::force_sole_voter`] for what that means. `newest` is the newest term that any replica which is left has seen.
+    ///
+    /// # Errors
+    /// Why nothing was begun.
+    pub fn force(&mut self, now: Instant, id: RangeId, newest: Term) -> Result<(), String> {
+        if !self.make_replica(now, id) {
+            return Err(format!("{id} is not of this node, or its replica is on its way out: try again"));
+        }
+        let group = self.multi.input(id).expect("it was there, or has been made");
+        let at =
+            group.force_sole_voter(now, newest).map_err(|error| format!("{id} cannot be recovered here: {error}"))?;
+        tracing::warn!(range = %id, %at, "an operator has this replica go on alone: what only the lost ones had is lost");
+        self.carry_out(now);
+        Ok(())
     }
 
     /// Tells who asks for votes, or asks itself, if it is no member.

@@ -32,7 +32,7 @@ impl Host {
         match effect {
             Effect::Persist { write, hard_state, log } => self.persist(range, write, hard_state, &log),
             Effect::Apply { entries } => self.apply(now, range, &entries),
-            Effect::RoleChanged { role, term, leader } => self.handle_role(range, role, term, leader),
+            Effect::RoleChanged { role, term, leader } => self.handle_role(now, range, role, term, leader),
             Effect::Send { .. } | Effect::ReadReady { .. } | Effect::ReadFailed { .. } => {}
             Effect::Fetch { fetch, first, last, bytes_max } => {
                 // Entries that memory had no room for: to be applied after a start, or for a peer that is far behind.
@@ -49,9 +49,10 @@ impl Host {
     }
 
     /// A reign ends at once, and begins when everything before it is applied.
-    fn handle_role(&mut self, id: RangeId, role: Role, term: Term, leader: Option<NodeId>) {
+    fn handle_role(&mut self, now: Instant, id: RangeId, role: Role, term: Term, leader: Option<NodeId>) {
         tracing::debug!(range = %id, ?role, term = term.0, "role changed");
         let Some(range) = self.ranges.get_mut(&id) else { return };
+        range.leaderless_since = if leader.is_some() { None } else { range.leaderless_since.or(Some(now)) };
         let goes_on = role == Role::Leader && range.reign().is_none_or(|reign| reign == term);
         if !goes_on {
             range.end_reign();

@@ -2,7 +2,7 @@
 
 use super::entry::from_wal;
 use super::range::RefusedAppend;
-use super::shard::{Host, RETRY, Written};
+use super::shard::{Host, RETRY, Submitted, Written};
 use crate::wal::{WalEntry, WalError, WalEvent};
 use bifro_core::ids::RangeId;
 use bifro_core::time::Instant;
@@ -10,12 +10,15 @@ use bifro_raft::{FetchError, FetchId, Index, WriteId};
 
 impl Host {
     /// Hands the log what has gathered.
-    pub(super) fn submit(&mut self) {
+    pub(super) fn submit(&mut self, now: Instant) {
         if self.batch.is_empty() {
             return;
         }
         match self.wal.submit(std::mem::take(&mut self.batch)) {
-            Ok(token) => self.submitted.push_back((token, std::mem::take(&mut self.batch_writes))),
+            Ok(token) => {
+                let writes = std::mem::take(&mut self.batch_writes);
+                self.submitted.push_back(Submitted { token, at: now, writes });
+            }
             // What is queued is on its way; more joins this until then.
             Err(batch) => self.batch = batch,
         }
@@ -24,7 +27,7 @@ impl Host {
     pub(super) fn handle_wal_event(&mut self, now: Instant, event: WalEvent) {
         match event {
             WalEvent::Durable { token } => {
-                while let Some((_, writes)) = self.submitted.pop_front_if(|(submitted, _)| *submitted <= token) {
+                while let Some(Submitted { writes, .. }) = self.submitted.pop_front_if(|batch| batch.token <= token) {
                     for written in writes {
                         match written {
                             Written::Group(range, write) => self.handle_durable(now, range, write),

@@ -41,6 +41,7 @@ mod offers;
 mod peers;
 mod range;
 mod reads;
+mod report;
 mod restore;
 mod shard;
 #[cfg(feature = "simulation")]

@@ -87,8 +87,7 @@ impl Host {
     }
 
     /// Who leads a range, as far as is known here.
-    #[cfg(test)]
-    pub(super) fn leader(&self, range: RangeId) -> Option<NodeId> {
+    pub fn leader(&self, range: RangeId) -> Option<NodeId> {
         self.multi.group(range)?.leader()
     }
 

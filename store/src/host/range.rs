@@ -49,6 +49,8 @@ pub(super) struct HostedRange {
     applied_id: LogId,
     /// The members as of that entry, and which one they come from: a checkpoint speaks of these, not of members that may be undone.
     members: (LogId, Membership),
+    /// Since when nobody is known to lead; none if somebody is, or nothing has been decided since the start.
+    pub(super) leaderless_since: Option<Instant>,
     /// Term and vote as handed to the log.
     pub(super) hard_state: HardState,
     /// The term this replica leads in, once all before it is applied.
@@ -84,6 +86,7 @@ impl HostedRange {
             applied: start,
             applied_id: checkpoint.last,
             members: (checkpoint.last, checkpoint.membership),
+            leaderless_since: None,
             hard_state,
             reign: None,
             heard: None,

@@ -27,6 +27,16 @@ const PROPOSAL_BYTES_MAX: usize = 256 << 20;
 /// Batches of turns that have to wait are joined into entries of about this size.
 const JOINED_BYTES: usize = 1 << 20;
 
+/// A log that has not confirmed a batch for so long stalls: a sound one takes milliseconds, a busy one tenths of a second.
+const STALL: Duration = Duration::from_secs(3);
+
+/// A batch that the log has.
+pub(super) struct Submitted {
+    pub(super) token: Token,
+    pub(super) at: Instant,
+    pub(super) writes: Vec<Written>,
+}
+
 /// What a part of a batch for the log is reported to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Written {
@@ -56,7 +66,9 @@ pub struct Host {
     pub(super) batch: WalBatch,
     pub(super) batch_writes: Vec<Written>,
     /// Batches that are not durable.
-    pub(super) submitted: VecDeque<(Token, Vec<Written>)>,
+    pub(super) submitted: VecDeque<Submitted>,
+    /// The first of them waits for long.
+    is_stalled: bool,
     pub(super) fatal: Fatal,
     pub(super) effects: Vec<(RangeId, Effect)>,
     wal_events: Vec<WalEvent>,
@@ -139,6 +151,7 @@ impl Host {
             batch: WalBatch::default(),
             batch_writes: Vec::new(),
             submitted: VecDeque::new(),
+            is_stalled: false,
             fatal,
             effects: Vec::new(),
             wal_events: Vec::new(),
@@ -251,6 +264,21 @@ impl Host {
         self.wal.space()
     }
 
+    /// Whether the log has not confirmed for seconds what it was given: its disk stalls.
+    pub fn is_stalled(&self) -> bool {
+        self.is_stalled
+    }
+
+    /// Whether others should lead in this node's place: it is short of space, or its disk stalls.
+    pub fn is_impaired(&self) -> bool {
+        self.is_stalled || self.space() == Space::Short
+    }
+
+    /// From when on that is so, unless the log confirms something before.
+    fn stalls_at(&self) -> Option<Instant> {
+        self.submitted.front().map(|first| first.at + STALL)
+    }
+
     /// Bytes that have been recorded and are not in the base yet, roughly.
     pub fn held_bytes(&self) -> u64 {
         self.ranges.values().map(|range| (range.waiting_bytes() + range.space.overlay_bytes()) as u64).sum()
@@ -263,6 +291,7 @@ impl Host {
         let swollen = wanting.map(|range| range.checkpoint_at);
         let retry = refused.map(|refused| refused.retry_at).chain(swollen).min();
         let load = self.has_load_due().then(Instant::default);
+        let load = earlier(load, self.stalls_at().filter(|_| !self.is_stalled));
         let transfers = earlier(self.next_incoming(), self.next_offer());
         let transfers = earlier(transfers, self.leaving.values().copied().min());
         earlier(earlier(self.multi.next_timeout(), load), earlier(retry, transfers))
@@ -294,6 +323,7 @@ impl Host {
             self.retry_refused(now);
             worked = true;
         }
+        self.is_stalled = self.stalls_at().is_some_and(|at| at <= now);
         if worked {
             self.settle(now);
         }
@@ -318,7 +348,7 @@ impl Host {
         // A snapshot may have failed, or a removal be known by now.
         self.carry_out(now);
         self.bury_leaving(now);
-        self.submit();
+        self.submit(now);
     }
 
     fn propose(&mut self, now: Instant, id: RangeId) {

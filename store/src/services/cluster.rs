@@ -16,7 +16,7 @@ use super::registrations::Mine;
 use super::telling::Telling;
 use super::wire::{Remote, Route};
 use super::{RangeServices, repeat_order};
-use bifro_core::ids::{ConnRef, NodeId, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, NodeId, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::LINK_LEASE;
 use bifro_core::nodes::{Member, Node, Nodes};
 use bifro_core::ports::{Receiver, RemoteSend, Via};
@@ -24,7 +24,7 @@ use bifro_core::roles::{Duties, Roles};
 use bifro_core::time::Instant;
 use bifro_range::dist::RouteFilter;
 use hashbrown::{HashMap, HashSet};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A route as a node announces it.
@@ -90,6 +90,8 @@ pub(super) struct Cluster {
     pub(super) mine: HashMap<Slot, Mine>,
     /// Nodes that are being told everything.
     pub(super) tellings: VecDeque<Telling>,
+    /// Ranges that are to be led here, whoever is preferred: an operator wants it so. Until a node comes, goes or changes.
+    pub(super) kept: BTreeSet<RangeIdx>,
 }
 
 impl Cluster {
@@ -104,6 +106,7 @@ impl Cluster {
             unheard: Vec::new(),
             mine: HashMap::new(),
             tellings: VecDeque::new(),
+            kept: BTreeSet::new(),
         }
     }
 
@@ -245,6 +248,7 @@ impl RangeServices {
         let Some(cluster) = &mut self.cluster else { return };
         let old = std::mem::replace(&mut cluster.nodes, nodes.clone());
         cluster.changed_at = now;
+        cluster.kept.clear();
         if let Some(reigns) = &mut self.reigns {
             reigns.place_at = now;
         }

@@ -16,6 +16,7 @@ use super::{RangeServices, repeat_order};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
 use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeId, RangeIdx, Slot};
+use bifro_core::nodes::Node;
 use bifro_core::ports::{Completion, Receiver, Via};
 use bifro_core::tenant::{TenantCtx, TenantName};
 use bifro_core::time::Instant;
@@ -280,6 +281,11 @@ impl RangeServices {
     pub(super) fn place_replicas(&mut self, now: Instant) {
         let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.place_at <= now) else { return };
         reigns.place_at = now + PLACE_INTERVAL;
+        if self.host.as_ref().is_some_and(Host::is_impaired) {
+            // Its ranges stand still or refuse messages, so it does not matter that all change their leaders at once. Whoever is to go itself
+            // would only hand them on.
+            self.hand_over_to(now, |node| node.is_well && !node.duties.is_draining);
+        }
         let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return };
         let (nodes, hosts) = (cluster.nodes.clone(), cluster.nodes.hosts());
         let is_calm = now.since(cluster.changed_at) >= CALM;
@@ -291,10 +297,12 @@ impl RangeServices {
             moving += u64::from(!is_placed(members, &wanted));
             // Who is no member yet lacks everything.
             let lag = |node: NodeId| nodes.lives(node).then(|| host.lag(id, node).unwrap_or(u64::MAX));
-            let next = next_step(nodes.me, members, &wanted, lag);
+            let is_well = |node: NodeId| nodes.is_well(node);
+            let next = next_step(nodes.me, members, &wanted, lag, is_well);
             // Clients of the range have to attach again: not more than one range at a time, and to spread leaders not while nodes come and go.
             let next = next.filter(|step| !(moved && matches!(step, Step::Transfer(_))));
-            let heir = || heir(nodes.me, members, &wanted, lag).filter(|_| is_calm && !moved);
+            let may_spread = is_calm && !moved && !cluster.kept.contains(&range.idx);
+            let heir = || heir(nodes.me, members, &wanted, lag, is_well).filter(|_| may_spread);
             let Some(step) = next.or_else(|| heir().map(Step::Transfer)) else { continue };
             moved |= matches!(step, Step::Transfer(_));
             let outcome = match step.clone() {
@@ -314,14 +322,20 @@ impl RangeServices {
 
     /// The node is about to end: others are to lead, as soon as they can.
     pub(super) fn hand_over_ranges(&mut self, now: Instant) {
+        self.hand_over_to(now, |_| true);
+    }
+
+    /// Hands over every range that is led here to one of these nodes: to one that is well, if there is any, and of those to the one that lacks least.
+    fn hand_over_to(&mut self, now: Instant, may_lead: impl Fn(&Node) -> bool) {
         let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return };
-        for (range, _) in self.inboxes.iter().zip(&self.states).filter(|(_, state)| state.leads()) {
+        for range in &self.inboxes {
             let id = range_id(Service::Inbox, range.idx);
-            let voters = host.membership(id).map(|members| members.voters.clone()).unwrap_or_default();
-            let live = voters.into_iter().filter(|voter| cluster.nodes.lives(*voter));
-            let heirs = live.filter_map(|voter| Some((host.lag(id, voter)?, voter)));
+            let Some(members) = host.membership(id) else { continue };
+            // Of a range that is led elsewhere nobody's lag is known here.
+            let able = cluster.nodes.others.iter().filter(|node| members.is_voter(node.id) && may_lead(node));
+            let heirs = able.filter_map(|node| Some((!node.is_well, host.lag(id, node.id)?, node.id)));
             // Without an heir the others elect one when they miss this node.
-            if let Some((_, heir)) = heirs.min()
+            if let Some((_, _, heir)) = heirs.min()
                 && let Err(error) = host.transfer_leadership(now, id, heir)
             {
                 tracing::debug!(range = %id, %heir, %error, "a range is not handed over");
@@ -373,6 +387,5 @@ const fn first_place(term: u64) -> InboxSeq {
 
 /// The number of a range of persistent sessions.
 pub(super) fn inbox_range(id: RangeId) -> Option<RangeIdx> {
-    let range = RangeIdx(u16::try_from(id.0 & 0xffff_ffff).ok()?);
-    (range_id(Service::Inbox, range) == id).then_some(range)
+    id.parts().filter(|(service, _)| *service == Service::Inbox).map(|(_, range)| range)
 }

@@ -22,12 +22,14 @@
 mod cluster;
 mod dict;
 mod dist;
+mod figures;
 mod hearing;
 mod inbox;
 mod leading;
 mod lookups;
 pub mod message;
 mod mutation;
+mod operator;
 mod placement;
 mod ranges;
 mod registrations;
@@ -56,6 +58,7 @@ use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Attached, Completion, Out, Services, Via};
+use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::{Instant, earlier};
 use bifro_raft::Membership;
@@ -443,36 +446,6 @@ impl RangeServices {
         (self.inbox_effects, self.retain_effects) = (inbox_effects, retain_effects);
         self.settle(now);
     }
-
-    fn tell_metrics(&mut self) {
-        let mut totals = bifro_range::inbox::Totals::default();
-        for range in &self.inboxes {
-            let of = range.machine.totals();
-            totals.inboxes += of.inboxes;
-            totals.messages += of.messages;
-            totals.bytes += of.bytes;
-            totals.resident_bytes += of.resident_bytes;
-            totals.dropped_full += of.dropped_full;
-            totals.dropped_expired += of.dropped_expired;
-        }
-        self.metrics.inboxes.set(totals.inboxes);
-        self.metrics.inbox_messages.set(totals.messages);
-        self.metrics.inbox_bytes.set(totals.bytes);
-        self.metrics.inbox_resident_bytes.set(totals.resident_bytes);
-        self.metrics.retained_messages.set(self.retained.iter().map(|range| range.machine.messages()).sum());
-        self.metrics.retained_bytes.set(self.retained.iter().map(|range| range.machine.bytes()).sum());
-        self.metrics.routes.set(self.routes.routes());
-        if let Some(reigns) = &self.reigns {
-            self.metrics.ranges_unled.set(reigns.unled() as u64);
-            self.metrics.ranges_led.set(self.states.iter().filter(|state| state.leads()).count() as u64);
-        }
-        let (full, expired) = self.dropped_told;
-        if (full, expired) != (totals.dropped_full, totals.dropped_expired) {
-            self.metrics.dropped_queue_full.add(totals.dropped_full - full);
-            self.metrics.dropped_expired.add(totals.dropped_expired - expired);
-            self.dropped_told = (totals.dropped_full, totals.dropped_expired);
-        }
-    }
 }
 
 impl Services for RangeServices {
@@ -582,6 +555,10 @@ impl Services for RangeServices {
     fn hand_over(&mut self, now: Instant) {
         self.hand_over_ranges(now);
         self.settle(now);
+    }
+
+    fn operate(&mut self, now: Instant, order: RangeOrder) -> RangeAnswer {
+        self.obey(now, order)
     }
 
     fn is_complete(&self) -> bool {

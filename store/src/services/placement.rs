@@ -28,16 +28,17 @@ pub(super) fn wanted(range: RangeId, hosts: &[NodeId]) -> Vec<NodeId> {
     ranked
 }
 
-/// Who leads by preference, so that leaders spread over the nodes, if replicas are where they belong and it lacks next to nothing: nobody
-/// else than `me`, or none.
+/// Who leads by preference, so that leaders spread over the nodes, if replicas are where they belong, it lacks next to nothing and is well:
+/// nobody else than `me`, or none.
 pub(super) fn heir(
     me: NodeId,
     current: &Membership,
     wanted: &[NodeId],
     lag: impl Fn(NodeId) -> Option<u64>,
+    is_well: impl Fn(NodeId) -> bool,
 ) -> Option<NodeId> {
     let preferred = *wanted.first()?;
-    let is_ready = is_placed(current, wanted) && lag(preferred).is_some_and(|lag| lag <= LAG_MAX);
+    let is_ready = is_placed(current, wanted) && lag(preferred).is_some_and(|lag| lag <= LAG_MAX) && is_well(preferred);
     (preferred != me && is_ready).then_some(preferred)
 }
 
@@ -52,7 +53,7 @@ pub(super) fn founding(range: RangeId, founders: &[NodeId]) -> Membership {
 }
 
 /// What `me`, which leads, does next: nothing if all is as it should be, or a change is under way. `wanted` is what
-/// [`wanted`] says; `lag` is how many entries a live node lacks, none if it does not live.
+/// [`wanted`] says; `lag` is how many entries a live node lacks, none if it does not live. Of those who could lead in its place it takes one that is well.
 ///
 /// A replica is added as one that only learns, and votes once it has nearly everything. Nobody is let go before that, nor while a majority
 /// of those who would be left does not live: a voter that is to go is worth more than one that is dead.
@@ -61,6 +62,7 @@ pub(super) fn next_step(
     current: &Membership,
     wanted: &[NodeId],
     lag: impl Fn(NodeId) -> Option<u64>,
+    is_well: impl Fn(NodeId) -> bool,
 ) -> Option<Step> {
     if current.is_joint() || wanted.is_empty() {
         return None;
@@ -70,7 +72,7 @@ pub(super) fn next_step(
         Step::Change(target) => 2 * target.voters.iter().filter(|node| lives(**node)).count() > target.voters.len(),
         Step::Transfer(_) => true,
     };
-    step_towards(me, current, wanted, &lag).filter(can_decide)
+    step_towards(me, current, wanted, &lag, &is_well).filter(can_decide)
 }
 
 /// As [`next_step`], whether or not those who would be left can decide anything.
@@ -79,6 +81,7 @@ fn step_towards(
     current: &Membership,
     wanted: &[NodeId],
     lag: &impl Fn(NodeId) -> Option<u64>,
+    is_well: &impl Fn(NodeId) -> bool,
 ) -> Option<Step> {
     let lives = |node: NodeId| node == me || lag(node).is_some();
     let ready: Vec<NodeId> = (current.learners.iter().copied())
@@ -89,7 +92,8 @@ fn step_towards(
     let surplus: Vec<NodeId> = current.voters.iter().copied().filter(|node| !wanted.contains(node)).collect();
     if will_vote.len() == wanted.len() && (!ready.is_empty() || !surplus.is_empty()) {
         if surplus.contains(&me) {
-            let heir = kept.iter().copied().find(|&node| lag(node).is_some_and(|lag| lag <= LAG_MAX));
+            let able = kept.iter().copied().filter(|&node| lag(node).is_some_and(|lag| lag <= LAG_MAX));
+            let heir = able.max_by_key(|&node| (is_well(node), std::cmp::Reverse(node)));
             return match (heir, ready.is_empty()) {
                 (Some(heir), true) => Some(Step::Transfer(heir)),
                 // It stays until the others vote.
@@ -129,7 +133,9 @@ mod tests {
         let mut steps = Vec::new();
         for _ in 0..20 {
             let lag = |node: NodeId| (!dead.contains(&node)).then_some(0);
-            let Some(step) = next_step(me, &members, &wanted(RANGE, all), lag) else { return (members, steps) };
+            let Some(step) = next_step(me, &members, &wanted(RANGE, all), lag, |_| true) else {
+                return (members, steps);
+            };
             steps.push(step.clone());
             match step {
                 Step::Transfer(to) => {
@@ -166,7 +172,7 @@ mod tests {
         let members = Membership::new(voters.clone(), []);
         let (dead, leader) = (voters[2], voters[0]);
         let lag = |node: NodeId| (node != dead).then_some(0);
-        assert_eq!(next_step(leader, &members, &wanted(RANGE, &all), lag), None, "it is expected back");
+        assert_eq!(next_step(leader, &members, &wanted(RANGE, &all), lag, |_| true), None, "it is expected back");
         let left: Vec<_> = all.iter().copied().filter(|node| *node != dead).collect();
         let (members, _) = settled(members, &left, &[dead]);
         assert!(is_placed(&members, &wanted(RANGE, &left)) && !members.contains(dead));
@@ -189,7 +195,7 @@ mod tests {
         let left = wanted(RANGE, &nodes(1..=2));
         let (members, _) = settled(Membership::new(nodes(1..=3), []), &left, &[]);
         assert_eq!(members, Membership::new(left, []), "of three, two remain");
-        assert_eq!(next_step(NodeId(1), &members, &[], |_| Some(0)), None, "there is nobody else");
+        assert_eq!(next_step(NodeId(1), &members, &[], |_| Some(0), |_| true), None, "there is nobody else");
     }
 
     /// Else the range could do nothing until the dead one is back.
@@ -197,12 +203,16 @@ mod tests {
     fn a_node_that_is_to_go_stays_while_it_is_needed_for_a_majority() {
         let members = Membership::new(nodes(1..=3), []);
         let lag = |node: NodeId| (node != NodeId(3)).then_some(0);
-        assert_eq!(next_step(NodeId(1), &members, &nodes([2, 3]), lag), Some(Step::Transfer(NodeId(2))));
-        assert_eq!(next_step(NodeId(2), &members, &nodes([2, 3]), lag), None, "2 alone is no majority of two");
-        let step = next_step(NodeId(2), &members, &nodes([2]), lag);
+        assert_eq!(next_step(NodeId(1), &members, &nodes([2, 3]), lag, |_| true), Some(Step::Transfer(NodeId(2))));
+        assert_eq!(
+            next_step(NodeId(2), &members, &nodes([2, 3]), lag, |_| true),
+            None,
+            "2 alone is no majority of two"
+        );
+        let step = next_step(NodeId(2), &members, &nodes([2]), lag, |_| true);
         assert_eq!(step, Some(Step::Change(Membership::new(nodes([2]), []))), "3 has been removed");
         let four = Membership::new(nodes(1..=3), nodes([4]));
-        let step = next_step(NodeId(2), &four, &nodes([2, 3, 4]), lag);
+        let step = next_step(NodeId(2), &four, &nodes([2, 3, 4]), lag, |_| true);
         assert_eq!(step, Some(Step::Change(Membership::new(nodes([2, 3, 4]), []))), "two of three live");
     }
 
@@ -210,9 +220,9 @@ mod tests {
     fn nothing_is_changed_while_a_change_is_under_way_or_the_newcomer_has_not_learned_enough() {
         let all = nodes(1..=3);
         let learning = Membership::new(nodes([1]), nodes([2, 3]));
-        assert_eq!(next_step(NodeId(1), &learning, &wanted(RANGE, &all), |_| Some(LAG_MAX + 1)), None);
+        assert_eq!(next_step(NodeId(1), &learning, &wanted(RANGE, &all), |_| Some(LAG_MAX + 1), |_| true), None);
         let joint = Membership { outgoing: nodes([1]), ..Membership::new(nodes([1, 2]), []) };
-        assert_eq!(next_step(NodeId(1), &joint, &wanted(RANGE, &all), |_| Some(0)), None);
+        assert_eq!(next_step(NodeId(1), &joint, &wanted(RANGE, &all), |_| Some(0), |_| true), None);
     }
 
     #[test]
@@ -220,11 +230,16 @@ mod tests {
         let all = nodes(1..=3);
         let voters = wanted(RANGE, &all);
         let members = Membership::new(voters.clone(), []);
-        assert_eq!(heir(voters[1], &members, &voters, |_| Some(0)), Some(voters[0]));
-        assert_eq!(heir(voters[0], &members, &voters, |_| Some(0)), None, "it leads already");
-        assert_eq!(heir(voters[1], &members, &voters, |_| None), None, "it is away");
-        assert_eq!(heir(voters[1], &members, &voters, |_| Some(LAG_MAX + 1)), None, "it lacks too much");
-        assert_eq!(heir(voters[1], &Membership::single(voters[1]), &voters, |_| Some(0)), None, "replicas move");
+        assert_eq!(heir(voters[1], &members, &voters, |_| Some(0), |_| true), Some(voters[0]));
+        assert_eq!(heir(voters[1], &members, &voters, |_| Some(0), |_| false), None, "it is not well");
+        assert_eq!(heir(voters[0], &members, &voters, |_| Some(0), |_| true), None, "it leads already");
+        assert_eq!(heir(voters[1], &members, &voters, |_| None, |_| true), None, "it is away");
+        assert_eq!(heir(voters[1], &members, &voters, |_| Some(LAG_MAX + 1), |_| true), None, "it lacks too much");
+        assert_eq!(
+            heir(voters[1], &Membership::single(voters[1]), &voters, |_| Some(0), |_| true),
+            None,
+            "replicas move"
+        );
     }
 
     #[test]

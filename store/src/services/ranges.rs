@@ -1,6 +1,7 @@
 //! The ranges of one shard: each a machine, with the answers that wait until its changes are durable.
 
 use crate::host::{Gate, Host};
+pub(super) use bifro_core::ids::RangeKind as Service;
 use bifro_core::ids::{RangeId, RangeIdx};
 use bifro_range::changes::Changes;
 use std::collections::VecDeque;
@@ -8,16 +9,9 @@ use std::collections::VecDeque;
 /// Bytes of changes that are enough for an entry of the log.
 const ENTRY_BYTES: usize = 1 << 20;
 
-/// What a range is for; the upper half of its [`RangeId`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Service {
-    Inbox = 1,
-    Retain = 2,
-}
-
 /// The range's name in the log, which no other has.
 pub(super) fn range_id(service: Service, range: RangeIdx) -> RangeId {
-    RangeId((service as u64) << 32 | u64::from(range.0))
+    RangeId::of(service, range)
 }
 
 /// A machine whose changes of records can be taken.

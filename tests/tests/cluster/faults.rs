@@ -2,15 +2,19 @@
 //! nodes meanwhile, and nothing acknowledged may be lost.
 
 use super::partitions::is_root;
-use super::replication::until_replicated;
+use super::ranges::range;
+use super::replication::{leave_sessions, publish, until_replicated};
 use super::storm::{Clients, addresses_of, moved, under};
-use bifro_tests::Broker;
-use bifro_tests::cluster::{SECRET, begin, free_address, node, page, table, wait_for};
+use bifro_core::client::Version;
+use bifro_tests::client::Client;
+use bifro_tests::cluster::{SECRET, begin, free_address, id, node, page, table, wait_for};
 use bifro_tests::process::fresh_dir;
+use bifro_tests::{Broker, PATIENCE};
+use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LISTENER: &str = "[[listener]]\nprotocol = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
 
@@ -57,6 +61,114 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Has a node lead a range, as soon as all know that it is well.
+fn lead(node: &Broker, name: &str) {
+    let start = Instant::now();
+    loop {
+        let (done, told) = range(node, &["lead", name, "--node", &id(node)]);
+        if done {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{told}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Waits until the first node says that something is wrong with it and leads nothing, and 16 sessions take messages published on it and on the
+/// second.
+fn until_others_lead(nodes: &[Broker], publishers: &mut [Client; 2]) {
+    let start = Instant::now();
+    nodes[0].wait_for_metric("bifro_ranges_led", |led| led == 0.0);
+    for (at, publisher) in publishers.iter_mut().enumerate() {
+        for turn in 0..16 {
+            publish(&nodes[at], publisher, &format!("of-{at}"), &format!("q/{turn}"), "taken");
+        }
+    }
+    eprintln!("others lead in its place, and all sessions take messages, after {:?}", start.elapsed());
+    until_impaired(&nodes[1], 1);
+}
+
+/// Waits until so many nodes are not well, as one sees it.
+fn until_impaired(node: &Broker, count: usize) {
+    let start = Instant::now();
+    let impaired = |page: &Value| {
+        page["nodes"].as_array().expect("a list").iter().filter(|node| node["health"] == "impaired").count()
+    };
+    while impaired(&page(node)) != count {
+        assert!(start.elapsed() < PATIENCE, "{}", page(node));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A library that is loaded before all others into a broker.
+fn shim(name: &str, text: &str) -> PathBuf {
+    let dir = fresh_dir(name);
+    let (source, library) = (dir.join("shim.c"), dir.join("shim.so"));
+    std::fs::write(&source, text).expect("a file");
+    run("cc", &["-shared", "-fPIC", "-O1", "-o", &library.to_string_lossy(), &source.to_string_lossy()]);
+    library
+}
+
+/// Nodes that run with such a library, each with settings of its own for it.
+fn shimmed(library: &Path, settings: &[String]) -> Vec<Broker> {
+    let secret = library.with_file_name("secret");
+    std::fs::write(&secret, SECRET).expect("a file");
+    let bind: Vec<SocketAddr> = settings.iter().map(|_| free_address()).collect();
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let start = |(setting, &here): (&String, &SocketAddr)| {
+        let config = format!("{LISTENER}{}", table(here, &bind[..1], ""));
+        let config = config.replace("cluster.secret", &secret.to_string_lossy());
+        Broker::start_under(&["env", &preload, setting], 1, &config)
+    };
+    settings.iter().zip(&bind).map(start).collect()
+}
+
+/// The disk of the leader of all ranges does not answer for a while: it writes, and never hears that anything is durable.
+#[test]
+fn a_node_whose_disk_stalls_gives_its_ranges_away_and_nothing_acknowledged_is_lost() {
+    let library = shim("stall", STALL);
+    let stalls = library.with_file_name("stalls");
+    let settings = [&stalls, &stalls.with_extension("1"), &stalls.with_extension("2")];
+    let nodes = shimmed(&library, &settings.map(|file| format!("STALL_WHILE={}", file.display())));
+    all_alive(&nodes);
+    leave_sessions(&nodes[1], 16);
+    ["inbox:0", "inbox:3", "inbox:7"].iter().for_each(|range| lead(&nodes[0], range));
+    let mut publishers = [0, 1].map(|at: usize| Client::connect(nodes[at].tcp(), Version::V5, &format!("of-{at}")));
+    let addresses = addresses_of(&nodes);
+    under(&addresses, 1, Clients::Anywhere, |_| {
+        std::fs::write(&stalls, "").expect("a file");
+        until_others_lead(&nodes, &mut publishers);
+        assert_eq!(nodes[0].metric("bifro_store_stalled"), 1.0);
+        std::fs::remove_file(&stalls).expect("it is there");
+        until_impaired(&nodes[1], 0);
+        until_replicated(&nodes);
+    });
+}
+
+/// Makes a disk that answers no request while a file is there.
+const STALL: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static void stall(void) {
+    const char *path = getenv("STALL_WHILE");
+    while (path && access(path, F_OK) == 0) usleep(10000);
+}
+int fdatasync(int fd) {
+    static int (*real)(int);
+    if (!real) real = (int (*)(int)) dlsym(RTLD_NEXT, "fdatasync");
+    stall();
+    return real(fd);
+}
+int fsync(int fd) {
+    static int (*real)(int);
+    if (!real) real = (int (*)(int)) dlsym(RTLD_NEXT, "fsync");
+    stall();
+    return real(fd);
+}
+"#;
+
 #[test]
 fn sessions_live_through_a_full_disk_of_one_node() {
     if !is_root("file systems of a test's own") {
@@ -68,16 +180,22 @@ fn sessions_live_through_a_full_disk_of_one_node() {
     let nodes: Vec<Broker> =
         (0..3).map(|at| node(bind[at], &bind[..1], if at == 0 { &small } else { "" }, SECRET)).collect();
     all_alive(&nodes);
+    leave_sessions(&nodes[1], 16);
+    let mut publishers = [0, 1].map(|at: usize| Client::connect(nodes[at].tcp(), Version::V5, &format!("of-{at}")));
     let addresses = addresses_of(&nodes);
     let sent = under(&addresses, 1, Clients::Anywhere, |_| {
         // New messages are refused; then everything but what makes room; then there is no room at all.
         for free in [12 << 20, 4 << 20, 64 << 10] {
+            for range in ["inbox:0", "inbox:1", "inbox:2"] {
+                lead(&nodes[0], range);
+            }
             disk.fill_but(free);
-            std::thread::sleep(Duration::from_secs(3));
-            let members = page(&nodes[1])["nodes"].as_array().expect("a list").clone();
-            assert_eq!(members.iter().filter(|node| node["health"] == "impaired").count(), 1, "{members:?}");
-            disk.clear();
+            // It gives its ranges to others, whose sessions take messages, also of its own clients.
+            until_others_lead(&nodes, &mut publishers);
             std::thread::sleep(Duration::from_secs(2));
+            assert_eq!(nodes[0].metric("bifro_ranges_led"), 0.0, "nobody gives it a range back");
+            disk.clear();
+            until_impaired(&nodes[1], 0);
         }
         until_replicated(&nodes);
     });
@@ -87,23 +205,8 @@ fn sessions_live_through_a_full_disk_of_one_node() {
 /// The clock of the second is three minutes fast, that of the third five minutes slow.
 #[test]
 fn sessions_live_on_nodes_whose_clocks_are_minutes_apart() {
-    let shim = fresh_dir("clock");
-    let (source, library) = (shim.join("clock.c"), shim.join("clock.so"));
-    std::fs::write(&source, CLOCK).expect("a file");
-    run("cc", &["-shared", "-fPIC", "-O1", "-o", &library.to_string_lossy(), &source.to_string_lossy()]);
-    let secret = shim.join("secret");
-    std::fs::write(&secret, SECRET).expect("a file");
-    let bind: Vec<SocketAddr> = (0..3).map(|_| free_address()).collect();
-    let mut nodes: Vec<Broker> = [0, 180, -300]
-        .iter()
-        .zip(&bind)
-        .map(|(offset, &bind_here)| {
-            let config = format!("{LISTENER}{}", table(bind_here, &bind[..1], ""));
-            let config = config.replace("cluster.secret", &secret.to_string_lossy());
-            let (preload, offset) = (format!("LD_PRELOAD={}", library.display()), format!("CLOCK_OFFSET_S={offset}"));
-            Broker::start_under(&["env", &preload, &offset], 1, &config)
-        })
-        .collect();
+    let offsets = [0, 180, -300].map(|offset| format!("CLOCK_OFFSET_S={offset}"));
+    let mut nodes = shimmed(&shim("clock", CLOCK), &offsets);
     all_alive(&nodes);
     let fast = nodes[1].wait_for_log("ready", |line| line.contains("\"ready\""));
     assert_ne!(minute_of(&fast), minute_of(&nodes[0].wait_for_log("ready", |line| line.contains("\"ready\""))));

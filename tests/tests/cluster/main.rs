@@ -6,6 +6,8 @@ mod faults;
 mod genesis;
 mod overlay;
 mod partitions;
+mod ranges;
+mod recovery;
 mod replication;
 mod roles;
 mod storm;

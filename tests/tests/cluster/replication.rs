@@ -63,7 +63,7 @@ pub(crate) fn resume(node: &Broker, id: &str) -> (Client, bool) {
 }
 
 /// Sessions s0, s1... of clients that connected to the node, subscribed to q/0, q/1... and are away.
-fn leave_sessions(node: &Broker, count: u32) {
+pub(crate) fn leave_sessions(node: &Broker, count: u32) {
     for turn in 0..count {
         let (mut client, _) = resume(node, &format!("s{turn}"));
         client.subscribe(&format!("q/{turn}"), QoS::AtLeastOnce);
@@ -80,7 +80,7 @@ pub(crate) fn payload(client: &mut Client) -> String {
 }
 
 /// Publishes until it is acknowledged, on another connection if this one has to go. Returns how long that took.
-fn publish(node: &Broker, publisher: &mut Client, id: &str, topic: &str, payload: &str) -> Duration {
+pub(crate) fn publish(node: &Broker, publisher: &mut Client, id: &str, topic: &str, payload: &str) -> Duration {
     let start = Instant::now();
     loop {
         assert!(start.elapsed() < 2 * PATIENCE, "{payload} is not acknowledged");

@@ -1,7 +1,7 @@
 //! What exactly one machine does, step by step.
 
 use super::world::{address, announcement};
-use crate::{Body, Config, Effect, Event, Load, Message, Order, Report, Rumour, Status, Swim};
+use crate::{Answer, Body, Config, Effect, Event, Load, Message, Order, Report, Rumour, Status, Swim};
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
@@ -175,14 +175,14 @@ fn an_order_goes_to_the_member_and_its_answer_comes_back() {
     assert!(node.order(NodeId(2), 7, Order::Drain(true)));
     assert_eq!(sent(&mut node), [(2, Body::Order { seq: 7, order: Order::Drain(true) }, vec![])]);
     assert!(!node.order(NodeId(3), 8, Order::Tell), "nobody knows where that is");
-    let load = Load { connections: 3, replicas: 2, led: 1, is_draining: true };
-    node.handle_message(message(2, Body::Obeyed { seq: 7, load }, vec![]), at(1));
-    assert_eq!(effects(&mut node), [Effect::Obeyed { from: NodeId(2), seq: 7, load }]);
+    let answer = Answer::from(Load { connections: 3, replicas: 2, led: 1, is_draining: true, ..Load::default() });
+    node.handle_message(message(2, Body::Obeyed { seq: 7, answer: answer.clone() }, vec![]), at(1));
+    assert_eq!(effects(&mut node), [Effect::Obeyed { from: NodeId(2), seq: 7, answer: answer.clone() }]);
     node.handle_message(message(2, Body::Order { seq: 9, order: Order::Leave }, vec![]), at(2));
     let obey = Effect::Obey { from: NodeId(2), address: address(2), seq: 9, order: Order::Leave };
     assert_eq!(effects(&mut node), [obey]);
-    node.obeyed(NodeId(2), address(2), 9, load);
-    assert_eq!(sent(&mut node), [(2, Body::Obeyed { seq: 9, load }, vec![])]);
+    node.obeyed(NodeId(2), address(2), 9, answer.clone());
+    assert_eq!(sent(&mut node), [(2, Body::Obeyed { seq: 9, answer }, vec![])]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Halves that meet again, nodes that come back, nodes that leave.
 
 use super::world::{World, address, announcement};
-use crate::{Config, Event, Status};
+use crate::{Config, Event, Member, Peer, Status};
 use alloc::vec::Vec;
 use bifro_core::ids::NodeId;
 use core::time::Duration;
@@ -111,10 +111,36 @@ fn a_dead_member_that_an_operator_removes_is_asked_no_more() {
     world.kill(address(3));
     world.run(Duration::from_secs(10));
     assert_eq!(world.nodes[&address(2)].lost(), 1);
-    assert!(!world.with(2, |node, now| node.remove(NodeId(1), now)), "it lives");
-    assert!(world.with(2, |node, now| node.remove(NodeId(3), now)));
+    assert!(!world.with(2, |node, now| node.remove(NodeId(1), false, now)), "it lives");
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), false, now)));
     world.run(Duration::from_secs(5));
     assert!(world.nodes.values().all(|node| node.lost() == 0), "the other one has heard of it");
+}
+
+#[test]
+fn who_is_expelled_is_told_so_whenever_it_comes_back_and_whomever_it_asks() {
+    let mut world = World::cluster(11, 4);
+    world.kill(address(3));
+    world.run(Duration::from_secs(10));
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), false, now)));
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), true, now)), "also if it was removed before");
+    let knows = |world: &World, id: u64| world.nodes[&address(id)].member(NodeId(3)).is_some_and(Member::is_expelled);
+    world.run_until(Duration::from_secs(60), "all know of it", |world| [1, 2, 4].iter().all(|&id| knows(world, id)));
+    world.start(announcement(3, 9, 33), &[address(4)]);
+    let is_told = |world: &World| world.count(|event| event == Event::Expelled) == 1;
+    world.run_until(Duration::from_secs(5), "it hears", is_told);
+    world.run(Duration::from_secs(10));
+    assert!([1, 2, 4].iter().all(|&id| knows(&world, id)), "nobody has taken it in");
+    let expelled = world.nodes[&address(1)].expelled();
+    assert_eq!(expelled, [Peer { id: NodeId(3), address: address(3) }]);
+    world.kill(address(1));
+    world.start(announcement(1, 2, 11), &[address(2)]);
+    world.with(1, |node, now| node.recall_expelled(&expelled, now));
+    assert!(knows(&world, 1), "nor has who was started again");
+    assert!(world.with(2, |node, now| node.remove(NodeId(77), true, now)), "nobody has met it");
+    assert!(!world.with(2, |node, now| node.remove(NodeId(78), false, now)));
+    let knows = |world: &World, id: u64| world.nodes[&address(id)].member(NodeId(77)).is_some_and(Member::is_expelled);
+    world.run_until(Duration::from_secs(60), "all know of it", |world| [1, 2, 4].iter().all(|&id| knows(world, id)));
 }
 
 /// Node 4 stands still while node 3 dies and is removed; when it goes on, everybody else has had time to forget whoever left.
@@ -125,7 +151,7 @@ fn who_was_removed_is_not_brought_back_by_old_news_but_may_come_back_itself() {
     world.stopped.insert(address(4));
     world.kill(address(3));
     world.run(Duration::from_secs(10));
-    assert!(world.with(2, |node, now| node.remove(NodeId(3), now)));
+    assert!(world.with(2, |node, now| node.remove(NodeId(3), false, now)));
     world.run(Duration::from_secs(60));
     world.events.clear();
     world.stopped.remove(&address(4));

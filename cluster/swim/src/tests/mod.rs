@@ -9,7 +9,8 @@ mod world;
 use crate::{Body, Load, Message, Order, Report, Rumour, Status, limits, wire};
 use alloc::vec;
 use alloc::vec::Vec;
-use bifro_core::ids::NodeId;
+use bifro_core::ids::{NodeId, RangeId};
+use bifro_core::ranges::RangeOrder;
 use std::net::SocketAddr;
 
 /// As long as an announcement gets.
@@ -34,8 +35,9 @@ fn no_message_with_rumours_is_larger_than_a_datagram() {
         Body::Order { seq: u64::MAX, order: Order::Drain(true) },
         Body::Obeyed {
             seq: u64::MAX,
-            load: Load { connections: u32::MAX, replicas: u16::MAX, led: 0, is_draining: true },
+            answer: Load { connections: u32::MAX, retained: u32::MAX, is_draining: true, ..Load::default() }.into(),
         },
+        Body::Order { seq: u64::MAX, order: Order::Ranges(RangeOrder::Lead(RangeId(u64::MAX), NodeId(u64::MAX))) },
     ];
     for body in bodies {
         let message =

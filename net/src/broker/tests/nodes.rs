@@ -40,6 +40,7 @@ impl Cluster {
             address: ([127, 0, 0, 1], 1).into(),
             shards: node as u16 + 1,
             duties: Duties::default(),
+            is_well: true,
         };
         let belongs = |node: usize| Belonging { id: NodeId(node as u64), duties: Duties::default() };
         for me in 0..self.nodes.len() {

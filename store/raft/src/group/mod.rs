@@ -14,6 +14,7 @@ mod candidate;
 mod change;
 mod durable;
 mod fetch;
+mod force;
 mod lead;
 mod leader;
 mod members;

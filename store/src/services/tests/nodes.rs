@@ -147,6 +147,7 @@ impl Cluster {
                 address: ([127, 0, 0, 1], 1).into(),
                 shards: self.nodes[node].shards.len() as u16,
                 duties: self.duties[node],
+                is_well: true,
             });
             let member = |node: usize| Member { id: NodeId(node as u64 + 100), duties: self.duties[node] };
             let members = (0..self.nodes.len()).map(member).collect();

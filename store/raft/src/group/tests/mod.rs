@@ -2,6 +2,7 @@
 
 mod election;
 mod follower;
+mod force;
 mod found;
 mod leader;
 mod reads;

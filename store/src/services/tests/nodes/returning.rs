@@ -26,6 +26,7 @@ fn hear(cluster: &mut Cluster, shard: u16, lives: bool) {
         address: ([127, 0, 0, 1], 1).into(),
         shards: 1,
         duties: Duties::default(),
+        is_well: true,
     };
     let others = if lives { vec![other] } else { Vec::new() };
     let members = [100, 101].map(|id| Member { id: NodeId(id), duties: Duties::default() }).into();
