@@ -3,10 +3,12 @@
 mod certificates;
 mod departures;
 mod faults;
+mod foreign;
 mod genesis;
 mod overlay;
 mod partitions;
 mod replication;
 mod roles;
+mod standstill;
 mod storm;
 mod underlay;
