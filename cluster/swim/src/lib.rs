@@ -37,6 +37,9 @@ mod member;
 mod merge;
 mod message;
 mod probe;
+#[cfg(test)]
+#[path = "../../../tests/fixtures/recorded.rs"]
+mod recorded;
 mod suspicion;
 mod swim;
 #[cfg(test)]
