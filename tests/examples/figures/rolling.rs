@@ -24,6 +24,8 @@ const INTERVAL: Duration = Duration::from_millis(2);
 /// Messages without an acknowledgement at most. What there is no room for waits, and is sent as soon as there is.
 const WINDOW: usize = 256;
 const PAYLOAD_BYTES: usize = 256;
+/// Times without an answer that are worth a line.
+const LONG: Duration = Duration::from_millis(500);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(20);
 
 /// Where nodes are reached; none while one is down.
@@ -72,6 +74,7 @@ struct Publisher {
     due: Instant,
     next: u32,
     acknowledged: Vec<u32>,
+    begun: Instant,
     last_answer: Instant,
     /// It lost its connection since.
     was_away: bool,
@@ -90,6 +93,7 @@ impl Publisher {
             due: now,
             next: 0,
             acknowledged: Vec::new(),
+            begun: now,
             last_answer: now,
             was_away: false,
             stall: Duration::ZERO,
@@ -131,6 +135,10 @@ impl Publisher {
                 let since = self.last_answer.elapsed();
                 let longest = if self.was_away { &mut self.stall_away } else { &mut self.stall };
                 *longest = since.max(*longest);
+                if since > LONG {
+                    let how = if self.was_away { "away" } else { "connected" };
+                    eprintln!("{:.2?}: {} had no answer for {since:.2?}, {how}", self.begun.elapsed(), self.topic);
+                }
                 (self.last_answer, self.was_away) = (Instant::now(), false);
             }
             _ => {}
@@ -241,7 +249,9 @@ impl Load {
     /// Nobody has published yet: from now on stalls count.
     fn begin(&mut self) {
         let now = Instant::now();
-        self.publishers.iter_mut().for_each(|publisher| (publisher.due, publisher.last_answer) = (now, now));
+        for publisher in &mut self.publishers {
+            (publisher.due, publisher.begun, publisher.last_answer) = (now, now, now);
+        }
     }
 
     fn lost(&self) -> usize {
@@ -255,6 +265,7 @@ impl Load {
 
 /// What was done to the nodes, one after the other, and how long each was down.
 fn restart_all(nodes: &mut Vec<Broker>, addresses: &Addresses) -> Vec<Duration> {
+    let start = Instant::now();
     let place = |at: usize, address| addresses.lock().expect("nobody panics with it")[at] = address;
     let mut down = Vec::new();
     for at in 0..nodes.len() {
@@ -262,8 +273,15 @@ fn restart_all(nodes: &mut Vec<Broker>, addresses: &Addresses) -> Vec<Duration> 
         let node = nodes.remove(at);
         place(at, None);
         let began = Instant::now();
-        nodes.insert(at, node.stop().restart());
+        let stopped = node.stop();
+        let ended = began.elapsed();
+        nodes.insert(at, stopped.restart());
         down.push(began.elapsed());
+        eprintln!(
+            "{:.2?}: a node ended in {ended:.2?} and was ready {:.2?} later",
+            start.elapsed(),
+            began.elapsed() - ended
+        );
         place(at, Some(nodes[at].tcp()));
         for node in &*nodes {
             wait_for(node, &["alive"; 3]);
