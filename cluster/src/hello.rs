@@ -101,6 +101,19 @@ mod tests {
     }
 
     #[test]
+    fn a_greeting_is_as_recorded() {
+        use crate::frame::{Kind, unwrap, wrap};
+        let address = "[::1]:7946".parse().expect("an address");
+        let framed = |hello: Hello, proof: &[u8; PROOF_BYTES]| wrap(Kind::Hello, &hello.encode(proof));
+        let greetings =
+            [Standing::Asks, ONE, Standing::Any].map(|standing| framed(Hello { standing, address }, &[9; PROOF_BYTES]));
+        crate::recorded::check("underlay", &greetings, |bytes| {
+            let (hello, proof) = Hello::decode(unwrap(Kind::Hello, bytes)?)?;
+            Some((format!("{hello:?} {proof:?}"), framed(hello, proof.try_into().ok()?)))
+        });
+    }
+
+    #[test]
     fn members_of_two_clusters_are_strangers_and_who_keeps_nothing_is_not() {
         assert_eq!(ONE.relation(ONE), Relation::Members);
         assert_eq!(ONE.relation(OTHER), Relation::Strangers(ClusterId(u64::MAX), ClusterId(2)));

@@ -24,6 +24,9 @@ mod hello;
 pub mod identity;
 mod links;
 mod orders;
+#[cfg(test)]
+#[path = "../../tests/fixtures/recorded.rs"]
+mod recorded;
 mod seeds;
 mod view;
 

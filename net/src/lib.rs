@@ -7,6 +7,9 @@ pub mod cores;
 pub mod limiter;
 pub mod links;
 pub mod mesh;
+#[cfg(test)]
+#[path = "../../tests/fixtures/recorded.rs"]
+mod recorded;
 pub mod ring;
 pub mod stage;
 pub mod wheel;

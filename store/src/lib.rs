@@ -11,5 +11,8 @@ pub mod data_dir;
 pub mod fatal;
 pub mod host;
 pub mod kv;
+#[cfg(test)]
+#[path = "../../tests/fixtures/recorded.rs"]
+mod recorded;
 pub mod services;
 pub mod wal;

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod foreign;
 pub mod history;
 pub mod http;
 pub mod load;

@@ -39,6 +39,9 @@ mod founding;
 mod ledger;
 pub mod limits;
 mod message;
+#[cfg(test)]
+#[path = "../../../tests/fixtures/recorded.rs"]
+mod recorded;
 mod seats;
 #[cfg(test)]
 mod tests;

@@ -74,7 +74,7 @@ fn check(value: Option<&ClusterGenesis>) -> Result<(), Malformed> {
 mod tests {
     use super::*;
     use crate::Ballot;
-    use alloc::vec;
+    use alloc::{format, vec};
     use bifro_core::ids::{ClusterId, NodeId};
 
     #[test]
@@ -98,6 +98,33 @@ mod tests {
             assert!(decode_reply(&encode_reply(&reply)).is_err(), "{reply:?}");
         }
         assert!(decode_reply(b"").is_err());
+    }
+
+    #[test]
+    fn questions_and_replies_are_as_recorded() {
+        let value = ClusterGenesis { cluster: ClusterId(1), seed: 2, ranges: 3, founders: vec![NodeId(4), NodeId(5)] };
+        let (ballot, promised) = (Ballot { round: 6, node: 7 }, Ballot { round: 8, node: 9 });
+        let vote = Vote { ballot, value: value.clone() };
+        let questions = [Question::Ask, Question::Prepare { ballot }, Question::Accept { vote: vote.clone() }];
+        let questions = questions.map(|question| encode_question(&question).into_vec());
+        crate::recorded::check("genesis-questions", &questions, |bytes| {
+            let question = decode_question(bytes).ok()?;
+            Some((format!("{question:?}"), encode_question(&question).into_vec()))
+        });
+        let answers = [
+            Answer::Decided(value),
+            Answer::Undecided,
+            Answer::NoVote,
+            Answer::Promise { ballot, accepted: None },
+            Answer::Promise { ballot, accepted: Some(vote) },
+            Answer::Accepted { ballot },
+            Answer::Refused { promised },
+        ];
+        let replies = answers.map(|answer| encode_reply(&Reply { from: NodeId(1), answer }).into_vec());
+        crate::recorded::check("genesis-replies", &replies, |bytes| {
+            let reply = decode_reply(bytes).ok()?;
+            Some((format!("{reply:?}"), encode_reply(&reply).into_vec()))
+        });
     }
 
     #[test]

@@ -38,6 +38,9 @@ mod member;
 mod merge;
 mod message;
 mod probe;
+#[cfg(test)]
+#[path = "../../../tests/fixtures/recorded.rs"]
+mod recorded;
 mod suspicion;
 mod swim;
 #[cfg(test)]

@@ -290,6 +290,34 @@ mod tests {
         assert!(rest.is_empty());
     }
 
+    /// What a frame says, and the same frame again.
+    fn reread(mut bytes: &[u8]) -> Option<(String, Vec<u8>)> {
+        let frame = next(&mut bytes, NOW).filter(|_| bytes.is_empty())?;
+        let (meaning, mut again) = (format!("{frame:?}"), Vec::new());
+        match frame {
+            Frame::Service { tenant, bytes } => put_service(tenant, bytes, &mut again),
+            Frame::ServicePart(part) => super::frame(SERVICE_PART, &mut again, |batch| batch.extend(part)),
+            Frame::Deliver(forward) => put_forward(&forward, NOW, &mut again),
+            Frame::Taken(publishes) => {
+                let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
+                put_taken(&publishes, &mut again);
+            }
+            Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
+        }
+        Some((meaning, again))
+    }
+
+    #[test]
+    fn a_batch_is_as_recorded() {
+        let (batch, mut frames, mut at) = (batch(), Vec::new(), 0);
+        while at < batch.len() {
+            let length = part(&batch[at..], 1);
+            frames.push(batch[at..at + length].to_vec());
+            at += length;
+        }
+        crate::recorded::check("batches", &frames, reread);
+    }
+
     #[test]
     fn a_batch_is_parted_between_frames() {
         let batch = batch();

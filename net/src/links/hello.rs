@@ -112,6 +112,15 @@ mod tests {
     }
 
     #[test]
+    fn a_greeting_is_as_recorded() {
+        let greetings = [HELLO, Hello { cluster: None, ..HELLO }].map(|hello| frame(&hello).to_vec());
+        crate::recorded::check("links", &greetings, |bytes| {
+            let (hello, proof) = decode(bytes.try_into().ok()?)?;
+            Some((format!("{hello:?} {proof:?}"), encode(&hello, proof.try_into().ok()?)))
+        });
+    }
+
+    #[test]
     fn another_magic_version_kind_or_length_is_recognised_at_its_byte() {
         for at in 0..HEADER_BYTES {
             let mut broken = frame(&HELLO);

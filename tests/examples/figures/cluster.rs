@@ -118,7 +118,7 @@ fn publish(publisher: &mut Client, topic: &str, payload: &[u8]) {
 }
 
 /// Waits until every range has a leader and all its replicas.
-fn until_led(nodes: &[Broker]) {
+pub(crate) fn until_led(nodes: &[Broker]) {
     for node in nodes {
         node.wait_for_metric("bifro_ranges_unled", |unled| unled == 0.0);
         node.wait_for_metric("bifro_ranges_moving", |moving| moving == 0.0);

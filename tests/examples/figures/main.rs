@@ -1,6 +1,6 @@
 //! The measured acceptance figures, as a Markdown table: `scripts/figures.sh` builds everything and runs this.
 //!
-//! `figures [idle] [syscalls] [isolation] [throughput] [durable] [cluster]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
+//! `figures [idle] [syscalls] [isolation] [throughput] [durable] [cluster] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
 //! seconds what otherwise takes minutes. Broker and generator are separate processes; where it says "pinned", the broker has
 //! CPU 0 and the generator CPU 1.
 
@@ -9,6 +9,7 @@ mod durable;
 mod flow;
 mod idle;
 mod isolation;
+mod rolling;
 mod syscalls;
 mod target;
 mod throughput;
@@ -48,13 +49,14 @@ fn span() -> Duration {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, Measure); 6] = [
+    let all: [(&str, Measure); 7] = [
         ("throughput", throughput::measure),
         ("syscalls", syscalls::measure),
         ("isolation", isolation::measure),
         ("idle", idle::measure),
         ("durable", durable::measure),
         ("cluster", cluster::measure),
+        ("rolling", rolling::measure),
     ];
     let mut rows = Vec::new();
     for (name, measure) in all {

@@ -81,12 +81,28 @@ impl Swarm {
         key
     }
 
+    /// The same to a broker that may be gone.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    ///
+    /// # Panics
+    /// Never: the connection was just opened.
+    pub fn try_connect(&mut self, broker: SocketAddr, options: &ConnectOptions) -> io::Result<usize> {
+        let key = self.adopt(TcpStream::connect(broker)?, options.version);
+        self.sender(key).expect("it was just opened").raw(&options.encode());
+        Ok(key)
+    }
+
     /// Opens a connection on which nothing has been sent.
     ///
     /// # Panics
     /// If nobody listens.
     pub fn open(&mut self, version: Version) -> usize {
-        let stream = TcpStream::connect(self.broker).expect("the broker listens");
+        self.adopt(TcpStream::connect(self.broker).expect("the broker listens"), version)
+    }
+
+    fn adopt(&mut self, stream: TcpStream, version: Version) -> usize {
         stream.set_nodelay(true).expect("a TCP option");
         stream.set_nonblocking(true).expect("a socket option");
         let key = self.links.len();

@@ -3,6 +3,7 @@
 mod certificates;
 mod departures;
 mod faults;
+mod foreign;
 mod genesis;
 mod overlay;
 mod partitions;
@@ -10,5 +11,6 @@ mod ranges;
 mod recovery;
 mod replication;
 mod roles;
+mod standstill;
 mod storm;
 mod underlay;

@@ -20,11 +20,14 @@ use std::time::{Duration, Instant};
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// So many nodes, each in a namespace of its own. They end with this.
-struct Network(u32, #[expect(dead_code, reason = "held until the nodes have ended")] MutexGuard<'static, ()>);
+pub(crate) struct Network(
+    u32,
+    #[expect(dead_code, reason = "held until the nodes have ended")] MutexGuard<'static, ()>,
+);
 
 impl Network {
     /// None without root: said, not failed.
-    fn up(nodes: u32) -> Option<Self> {
+    pub(crate) fn up(nodes: u32) -> Option<Self> {
         if !is_root("network namespaces") {
             return None;
         }
@@ -41,14 +44,14 @@ impl Network {
         command
     }
 
-    fn script(&self, arguments: &[&str]) {
+    pub(crate) fn script(&self, arguments: &[&str]) {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cluster.sh");
         let output = self.command(script).args(arguments).output().expect("the script runs");
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Cuts every node of one list off from every one of the other.
-    fn cut(&self, one: &[u32], other: &[u32]) {
+    pub(crate) fn cut(&self, one: &[u32], other: &[u32]) {
         for (a, b) in one.iter().flat_map(|a| other.iter().map(move |b| (a, b))) {
             self.script(&["cut", &a.to_string(), &b.to_string()]);
         }
@@ -67,7 +70,7 @@ impl Network {
     }
 
     /// Waits until every node sees so many alive and so many dead.
-    fn wait_for(&self, alive: impl Fn(u32) -> usize, dead: impl Fn(u32) -> usize) -> Duration {
+    pub(crate) fn wait_for(&self, alive: impl Fn(u32) -> usize, dead: impl Fn(u32) -> usize) -> Duration {
         let start = Instant::now();
         for number in 1..=self.0 {
             loop {
@@ -108,7 +111,7 @@ impl Network {
     }
 
     /// Waits until every range has a leader and all its replicas.
-    fn wait_for_replicas(&self) {
+    pub(crate) fn wait_for_replicas(&self) {
         let metric = |number: u32, name: &str| -> f64 {
             let address = format!("10.78.0.{number}:9091").parse().expect("an address");
             metric_values(address, "/metrics", name).into_iter().sum()

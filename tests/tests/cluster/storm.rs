@@ -65,7 +65,7 @@ fn connect(world: &World, n: usize, options: &ConnectOptions, rng: &mut Prng) ->
 }
 
 /// What a client has seen.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) messages: u64,
     disconnects: u32,

@@ -4,6 +4,7 @@ mod damage;
 mod deadline;
 mod kill_loop;
 mod power_loss;
+mod recorded;
 mod sessions;
 mod steps;
 

@@ -73,3 +73,45 @@ fn what_is_no_message_is_refused_and_a_message_survives_the_wire() {
     }
     assert!(wire::decode(b"").is_err() && wire::decode(&[0xff; 64]).is_err());
 }
+
+/// One of each kind.
+fn messages() -> Vec<Message> {
+    let (announcement, address) = (world::announcement(1, 2, 3), long_announcement().address);
+    let (id, incarnation, from) = (NodeId(7), announcement.incarnation, NodeId(8));
+    let load = Load { connections: 1, replicas: 2, led: 3, is_draining: true };
+    let statuses = [Status::Alive, Status::Suspect, Status::Dead, Status::Left, Status::Removed];
+    let report = |status| Report { announcement: announcement.clone(), status };
+    let orders = [Order::Tell, Order::Drain(true), Order::Drain(false), Order::Leave];
+    let mut bodies = vec![
+        Body::Ping { seq: 1 },
+        Body::PingRequest { seq: 2, target: NodeId(9), address },
+        Body::Ack { seq: 3 },
+        Body::Nack { seq: 4 },
+        Body::Gossip,
+        Body::Obeyed { seq: 5, load },
+        Body::Digest { digest: 6 },
+        Body::Table { reports: statuses.map(report).to_vec(), answer: true },
+    ];
+    bodies.extend(orders.map(|order| Body::Order { seq: 7, order }));
+    let rumours = vec![
+        Rumour::Alive(announcement),
+        Rumour::Suspect { id, incarnation, from },
+        Rumour::Dead { id, incarnation },
+        Rumour::Left { id, incarnation },
+        Rumour::Removed { id, incarnation },
+    ];
+    let message = |(nth, body)| {
+        let (to, rumours) = if nth == 0 { (None, rumours.clone()) } else { (Some(NodeId(2)), Vec::new()) };
+        Message { from: NodeId(1), address, to, body, rumours }
+    };
+    bodies.into_iter().enumerate().map(message).collect()
+}
+
+#[test]
+fn messages_are_as_recorded() {
+    let frames: Vec<Vec<u8>> = messages().iter().map(|message| wire::encode(message).into_vec()).collect();
+    crate::recorded::check("membership", &frames, |bytes| {
+        let message = wire::decode(bytes).ok()?;
+        Some((alloc::format!("{message:?}"), wire::encode(&message).into_vec()))
+    });
+}

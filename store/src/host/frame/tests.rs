@@ -159,3 +159,48 @@ fn what_was_said_may_not_contradict_itself() {
     assert_eq!(read(&bytes), None, "neither true nor false");
     assert_eq!(read(&[VERSION, 0, 0, 0, 0]), None, "a frame says something");
 }
+
+/// One of each kind.
+fn every_part() -> Vec<Part> {
+    let (last, round, commit) = (LogId::new(3, 9), Round(5), Index(8));
+    let membership =
+        Membership { outgoing: [NodeId(4)].into(), ..Membership::new([NodeId(1), NodeId(2)], [NodeId(3)]) };
+    let kinds =
+        [EntryKind::Noop, EntryKind::Data(Bytes::from_static(b"changes")), EntryKind::Membership(membership.clone())];
+    let entries = (10..).zip(kinds).map(|(index, kind)| Entry { id: LogId::new(3, index), kind }).collect();
+    let bodies = [
+        Body::PreVote { last },
+        Body::PreVoteReply { asked_in: Term(2), granted: true },
+        Body::Vote { last, transfer: true },
+        Body::VoteReply { granted: false },
+        Body::Append { prev: last, entries, commit, round },
+        Body::Accepted { matched: commit, round },
+        Body::Rejected { at: commit, hint: last, round },
+        Body::Heartbeat { commit, round, quiesce: true },
+        Body::HeartbeatReply { round },
+        Body::SnapshotOffer { meta: SnapshotMeta { last, membership }, round },
+        Body::SnapshotPending { round },
+        Body::SnapshotFailed { last },
+        Body::TimeoutNow,
+        Body::TermIsOver,
+    ];
+    let mut parts: Vec<Part> = bodies.map(|body| Part::Raft(Message { term: Term(4), body })).into();
+    let pairs: Vec<Pair> = vec![(b"key".as_slice().into(), b"value".as_slice().into())];
+    parts.extend([
+        Part::Fetch { last, from: b"key".to_vec() },
+        Part::Chunk { last, from: b"key".to_vec(), pairs, next: Some(b"next".to_vec()) },
+        Part::NoSnapshot { last },
+        Part::NotMember { since: last, as_of: LogId::new(3, 10) },
+        Part::IsMember,
+    ]);
+    parts
+}
+
+#[test]
+fn frames_are_as_recorded() {
+    let frames: Vec<Vec<u8>> = every_part().into_iter().map(|part| frame(&[(RangeId(7), part)])).collect();
+    crate::recorded::check("hosts", &frames, |bytes| {
+        let parts = read(bytes)?;
+        Some((format!("{parts:?}"), frame(&parts)))
+    });
+}

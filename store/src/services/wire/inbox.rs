@@ -9,7 +9,7 @@
 
 mod parts;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::{Conn, is_filter};
 use crate::services::message::Inbox;

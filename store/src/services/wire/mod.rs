@@ -273,4 +273,48 @@ mod tests {
             assert_eq!(Remote::decode(&bytes[..bytes.len() - 1]), None);
         }
     }
+
+    /// One of each kind, and of each kind that inboxes have.
+    fn every_message() -> Vec<Remote> {
+        let group = Some(GroupName { name: "g".into(), ordered: true });
+        let route = Route::from(&RouteFilter { filter: "a/+/#".into(), group });
+        let conn = Conn { shard: 1, index: 7, generation: 9 };
+        let (token, req, range, term) = (3, 4, 5, 6);
+        let replica = b"a replica".to_vec();
+        let offers = vec![Offer::new("t", Version { at: 8, node: NodeId(2) })];
+        let mut messages = vec![
+            Remote::Add { token: Some(token), route: route.clone(), nth: 2 },
+            Remote::Added { token },
+            Remote::Remove { route, nth: 2 },
+            Remote::Told,
+            Remote::Retain { token: None, replica: replica.clone() },
+            Remote::Retained { token },
+            Remote::Offer { offers },
+            Remote::Want { topics: vec!["t".to_owned()] },
+            Remote::SetRetained { req, replica: replica.clone() },
+            Remote::RetainedSet { req, is_refused: true },
+            Remote::FindRetained { req, filter: "a/#".to_owned() },
+            Remote::FoundRetained { req, more: Some(11), replicas: vec![replica] },
+            Remote::FindOn { guest: 11 },
+            Remote::Raft { frame: b"a frame".to_vec() },
+            Remote::Leads { range, term },
+            Remote::Ends { range, term },
+            Remote::Ended { range, term },
+            Remote::Register { req: Some(req), conn, client_id: "a client of some length".to_owned() },
+            Remote::Registered { conn, req },
+            Remote::Kick { conn },
+            Remote::Unregister { conn, client_id: "c".to_owned() },
+        ];
+        messages.extend(inbox::tests::all().into_iter().map(Remote::Inbox));
+        messages
+    }
+
+    #[test]
+    fn messages_are_as_recorded() {
+        let frames: Vec<Vec<u8>> = every_message().iter().map(Remote::encode).collect();
+        crate::recorded::check("services", &frames, |bytes| {
+            let message = Remote::decode(bytes)?;
+            Some((format!("{message:?}"), message.encode()))
+        });
+    }
 }

@@ -1,12 +1,13 @@
 //! mosquitto's command line clients.
 
 use super::stand::{PAYLOAD_BYTES, Stand};
-use super::tool::{Program, is_here, on_path, run_short};
+use super::tool::{Program, run_short};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::packet::Packet;
 use bifro_mqtt::property::{PropertyId, PropertyWriter};
 use bifro_tests::Client;
+use bifro_tests::foreign::{is_here, on_path};
 use std::process::Command;
 use std::time::Duration;
 

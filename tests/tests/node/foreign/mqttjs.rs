@@ -1,7 +1,8 @@
 //! MQTT.js, by way of `tests/js`.
 
 use super::stand::Stand;
-use super::tool::{checkout, is_here, on_path, run};
+use super::tool::run;
+use bifro_tests::foreign::{checkout, is_here, on_path};
 use std::process::Command;
 use std::time::Duration;
 

@@ -1,28 +1,15 @@
 //! paho-mqtt, by way of `tests/py`.
 
 use super::stand::Stand;
-use super::tool::{checkout, is_here, run};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use super::tool::run;
+use bifro_tests::foreign::{checkout, python_with_paho};
+use std::process::Command;
 use std::time::Duration;
 
-/// An interpreter that can import paho: the checkout's own, or the system's.
-fn python() -> Option<PathBuf> {
-    let candidates = [checkout().join(".venv/bin/python"), PathBuf::from("python3")];
-    candidates.into_iter().find(|python| {
-        let mut command = Command::new(python);
-        command.args(["-c", "import paho.mqtt.client as c; c.CallbackAPIVersion.VERSION2"]);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    })
-}
-
 fn all_scenarios(transports: &[&str]) {
-    let python = python();
-    if !is_here("paho-mqtt 2 for Python", python.is_some()) {
-        return;
-    }
+    let Some(python) = python_with_paho() else { return };
     let mut stand = Stand::start();
-    let mut command = Command::new(python.expect("it is here"));
+    let mut command = Command::new(python);
     command.arg(checkout().join("tests/py/scenarios.py")).args(transports);
     let output = run(&mut command, stand.describe().as_bytes(), Duration::from_secs(60));
     let text = String::from_utf8_lossy(&output);

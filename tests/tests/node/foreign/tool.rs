@@ -1,36 +1,12 @@
-//! Programs of others: whether they are here, and running them within a deadline.
+//! Programs of others, run within a deadline.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// What a program may take that connects, exchanges a few messages and ends.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Whether a test can run that needs something from outside. On a developer's machine a missing program skips it, saying
-/// so; where `CI` is set it fails, unless `BIFRO_SKIP_FOREIGN=1` asks for less.
-pub(super) fn is_here(what: &str, found: bool) -> bool {
-    if found {
-        return true;
-    }
-    let set = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
-    assert!(!set("CI", "true") || set("BIFRO_SKIP_FOREIGN", "1"), "{what} is not installed; scripts/ci.sh installs it");
-    eprintln!("skipped: {what} is not installed; scripts/ci.sh installs it");
-    false
-}
-
-/// Whether a program is on the path.
-pub(super) fn on_path(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
-}
-
-/// The top of the checkout.
-pub(super) fn checkout() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the checkout")
-}
 
 /// A running program whose output is read line by line. Killed when dropped.
 pub(super) struct Program {

@@ -183,7 +183,7 @@ fn answers(node: NodeIdx, now: Instant) -> Vec<Inbox> {
 }
 
 /// As the sender writes them.
-fn all() -> Vec<RemoteInbox> {
+pub(in crate::services::wire) fn all() -> Vec<RemoteInbox> {
     let mut all = requests(NodeIdx::HERE, SENT_AT);
     all.extend(answers(NODE, SENT_AT));
     all.iter().map(|message| RemoteInbox::of(message, SHARD, TERM, CLAIM, SENT_AT).expect("it travels")).collect()
