@@ -17,6 +17,7 @@ mod budget;
 mod command;
 mod completion;
 mod conn;
+mod delivery;
 mod departure;
 mod drain;
 mod effects;
@@ -222,7 +223,7 @@ impl<S: Services> Broker<S> {
         self.continue_evacuation();
         self.continue_reload();
         self.resume_sessions();
-        let waiting_bytes = self.publishes.unmatched_bytes() + self.remotes.bytes() + mesh_bytes;
+        let waiting_bytes = self.publishes.held_bytes() + self.remotes.bytes() + mesh_bytes;
         self.budget.observe(waiting_bytes, &self.metrics);
         self.relieve();
         self.settle();

@@ -443,7 +443,7 @@ impl RangeServices {
                     return false;
                 }
             }
-            (via, None, message @ (Remote::Leads { .. } | Remote::Ends { .. } | Remote::Ended { .. })) => {
+            (via, None, message) if message.is_of_reigns() => {
                 if !self.hear_reign(now, via, &message) {
                     return false;
                 }

@@ -591,4 +591,12 @@ impl Services for RangeServices {
     fn unheard_nodes(&self) -> &[NodeIdx] {
         self.cluster.as_ref().map_or(&[], |cluster| cluster.unheard())
     }
+
+    fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool {
+        self.reigns.as_ref().is_none_or(|reigns| reigns.is_followed_by(node, shard))
+    }
+
+    fn reigns_seen(&self) -> u64 {
+        self.reigns.as_ref().map_or(0, |reigns| reigns.seen())
+    }
 }

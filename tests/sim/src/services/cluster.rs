@@ -194,7 +194,7 @@ impl Simulation {
             settings,
             options,
         };
-        let Settings { subscribers, publishers, ranges, window, .. } = world.settings;
+        let Settings { subscribers, publishers, ranges, .. } = world.settings;
         (0..world.options.nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
         (0..subscribers).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
         (0..publishers).for_each(|index| world.queue.at(Moment(2), Event::Publisher { index }));
@@ -206,7 +206,7 @@ impl Simulation {
             conns: BTreeMap::new(),
             subscribers: (0..subscribers).map(Subscriber::new).collect(),
             publishers: (0..publishers).map(|_| Publisher::default()).collect(),
-            checks: Checks::new(subscribers, window == 1),
+            checks: Checks::new(subscribers),
             boots: 0,
             faulty: false,
             heals_at: Moment(0),
@@ -242,7 +242,6 @@ impl Simulation {
         }
         assert!(self.seen.all, "what had to be true was looked at");
         self.world.report.episodes += 1;
-        self.world.report.overtaken += std::mem::take(&mut self.checks.delivery.overtaken);
     }
 
     /// The virtual time.
