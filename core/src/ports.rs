@@ -364,6 +364,10 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// What the services of two shards tell each other.
     type Message: Send + 'static;
 
+    /// Begins a turn: time has passed, and what was known of others may be worth nothing by now. All that clients are heard to say in the turn
+    /// they have said before `now`. True if there is something to drain.
+    fn begin_turn(&mut self, now: Instant) -> bool;
+
     /// Takes a message from the services of another shard.
     fn receive(&mut self, now: Instant, from: ShardId, message: Self::Message);
 

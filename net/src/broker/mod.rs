@@ -198,6 +198,8 @@ impl<S: Services> Broker<S> {
         self.turn = self.turn.wrapping_add(1);
         self.work = 0;
         self.departures.begin_turn();
+        self.services.begin_turn(now);
+        self.settle();
     }
 
     /// Looks what the storage under the services has done. True if there was anything.

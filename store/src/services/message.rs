@@ -230,6 +230,13 @@ pub enum Dist {
         /// Known.
         complete: bool,
     },
+    /// To every shard: what a shard of another node has told here is not to be relied on until it is `Heard` again.
+    Lapsed {
+        /// The node.
+        node: NodeIdx,
+        /// Its shard.
+        shard: ShardId,
+    },
     /// To every shard: of which shards of a node it has heard everything. Answered by `Heard`, of each.
     WhoHasHeard {
         /// The node.

@@ -32,10 +32,12 @@ mod placement;
 mod ranges;
 mod registrations;
 mod reigns;
+mod reliance;
 mod replicas;
 mod retain;
 #[cfg(feature = "simulation")]
 mod standing;
+mod tally;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -47,6 +49,7 @@ pub use message::Message;
 pub use mutation::Mutation;
 #[cfg(not(feature = "mutations"))]
 use mutation::Mutation;
+pub use reliance::HearingCells;
 
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
@@ -88,6 +91,8 @@ pub struct RangeServices {
     owners: OwnerTable,
     routes: RoutePartition,
     cache: MatchCache,
+    /// What the shards here show each other.
+    cells: Arc<HearingCells>,
     /// Other nodes; none if the node stands alone.
     cluster: Option<Box<cluster::Cluster>>,
     /// Routes this shard is having added, by the token it gave them.
@@ -156,6 +161,8 @@ pub struct Placement {
     pub shards: u16,
     /// The shard's metric cells.
     pub metrics: Arc<ShardMetrics>,
+    /// The same for all shards of the node.
+    pub cells: Arc<HearingCells>,
 }
 
 impl Placement {
@@ -286,7 +293,7 @@ impl RangeServices {
 
     fn new(placement: Placement, ranges: u16, seed: u64) -> Self {
         let here = placement.ranges(ranges);
-        let Placement { shard, shards, metrics } = placement;
+        let Placement { shard, shards, metrics, cells } = placement;
         assert!(shard.0 < shards, "{shard:?} is not one of {shards} shards");
         Self {
             shard,
@@ -298,6 +305,7 @@ impl RangeServices {
             owners: OwnerTable::new(),
             routes: RoutePartition::new(),
             cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
+            cells,
             cluster: None,
             additions: Slab::new(),
             replications: Slab::new(),
@@ -443,38 +451,14 @@ impl RangeServices {
         (self.inbox_effects, self.retain_effects) = (inbox_effects, retain_effects);
         self.settle(now);
     }
-
-    fn tell_metrics(&mut self) {
-        let mut totals = bifro_range::inbox::Totals::default();
-        for range in &self.inboxes {
-            let of = range.machine.totals();
-            totals.inboxes += of.inboxes;
-            totals.messages += of.messages;
-            totals.bytes += of.bytes;
-            totals.dropped_full += of.dropped_full;
-            totals.dropped_expired += of.dropped_expired;
-        }
-        self.metrics.inboxes.set(totals.inboxes);
-        self.metrics.inbox_messages.set(totals.messages);
-        self.metrics.inbox_bytes.set(totals.bytes);
-        self.metrics.retained_messages.set(self.retained.iter().map(|range| range.machine.messages()).sum());
-        self.metrics.retained_bytes.set(self.retained.iter().map(|range| range.machine.bytes()).sum());
-        self.metrics.routes.set(self.routes.routes());
-        if let Some(reigns) = &self.reigns {
-            self.metrics.ranges_unled.set(reigns.unled() as u64);
-            self.metrics.ranges_led.set(self.states.iter().filter(|state| state.leads()).count() as u64);
-        }
-        let (full, expired) = self.dropped_told;
-        if (full, expired) != (totals.dropped_full, totals.dropped_expired) {
-            self.metrics.dropped_queue_full.add(totals.dropped_full - full);
-            self.metrics.dropped_expired.add(totals.dropped_expired - expired);
-            self.dropped_told = (totals.dropped_full, totals.dropped_expired);
-        }
-    }
 }
 
 impl Services for RangeServices {
     type Message = Message;
+
+    fn begin_turn(&mut self, now: Instant) -> bool {
+        self.look_at_time(now)
+    }
 
     fn receive(&mut self, now: Instant, from: ShardId, message: Message) {
         self.handle(now, from, message);
@@ -484,6 +468,8 @@ impl Services for RangeServices {
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_dict_timeout(now);
         self.lapse_links(now);
+        self.release_gone(now);
+        self.ask_for_reliance(now);
         self.withdraw_reigns(now);
         self.give_up_orphaned(now);
         self.place_replicas(now);

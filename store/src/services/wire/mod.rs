@@ -47,6 +47,16 @@ pub(super) enum Remote {
     },
     /// Since the link is up the sender has told everything it listens to.
     Told,
+    /// Back over the receiver's link: may the sender's node go on relying on what it was told? Answered by `MayRely`.
+    Relies {
+        /// What its clock shows.
+        at: u64,
+    },
+    /// It may, for a while from then on.
+    MayRely {
+        /// From `Relies`.
+        at: u64,
+    },
     /// A topic's retained message.
     Retain {
         /// To be answered by `Retained`, if somebody waits.

@@ -169,8 +169,6 @@ pub(crate) struct Simulation {
     /// Clients begin new things.
     pub(crate) clients_begin: bool,
     pub(crate) seen: Seen,
-    /// How long after SUBACK a subscriber is to be missed by nobody.
-    pub(crate) doubt: Duration,
 }
 
 impl Simulation {
@@ -212,7 +210,6 @@ impl Simulation {
             heals_at: Moment(0),
             clients_begin: true,
             seen: Seen::default(),
-            doubt: Duration::ZERO,
         }
     }
 
@@ -227,7 +224,6 @@ impl Simulation {
         let begin = self.world.queue.now();
         self.world.weather = Weather::drawn(&mut self.world.rng, &self.world.options);
         (self.faulty, self.clients_begin, self.seen) = (true, true, Seen::default());
-        self.doubt = self.world.weather.doubt();
         let healed = begin + FAULTY;
         self.heals_at = healed;
         let (weather, pace) = (&self.world.weather, self.world.weather.pace);

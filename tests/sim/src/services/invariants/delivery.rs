@@ -19,7 +19,7 @@ struct Sent {
 /// What is known of one session.
 #[derive(Debug, Default)]
 struct Session {
-    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and from when on they are to be relied on.
+    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and since when.
     filters: BTreeMap<usize, Moment>,
     /// By publisher and topic.
     seen: BTreeMap<(u32, u32), BTreeSet<u32>>,
@@ -44,7 +44,7 @@ impl Delivery {
         Self { sent: BTreeMap::new(), sessions }
     }
 
-    /// Its SUBACK has arrived, and is to be relied on from then on.
+    /// Its SUBACK has arrived.
     pub(crate) fn subscribed(&mut self, session: usize, filter: usize, since: Moment) {
         self.sessions[session].filters.entry(filter).or_insert(since);
     }
