@@ -11,6 +11,7 @@
 //! long it is waited for is the matter of [`super::reliance`].
 
 use super::dist::Origin;
+use super::hearing::Extent;
 use super::message::{Dict, Message};
 use super::mutation::Mutation;
 use super::registrations::Mine;
@@ -418,7 +419,7 @@ impl RangeServices {
                     heard.told = false;
                 }
                 self.end_reliance(node, shard);
-                self.tell_shards_heard(node, shard, false);
+                self.tell_shards_heard(node, shard, Extent::Nothing);
             }
         }
         self.settle(now);
@@ -537,7 +538,7 @@ impl RangeServices {
         }
         if is_news {
             self.show_reliance();
-            self.tell_shards_heard(node, shard, true);
+            self.tell_shards_heard(node, shard, Extent::Everything);
         }
     }
 

@@ -228,14 +228,7 @@ pub enum Dist {
         /// Its shard.
         shard: ShardId,
         /// Known.
-        complete: bool,
-    },
-    /// To every shard: what a shard of another node has told here is not to be relied on until it is `Heard` again.
-    Lapsed {
-        /// The node.
-        node: NodeIdx,
-        /// Its shard.
-        shard: ShardId,
+        extent: super::hearing::Extent,
     },
     /// To every shard: of which shards of a node it has heard everything. Answered by `Heard`, of each.
     WhoHasHeard {

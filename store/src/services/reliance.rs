@@ -23,7 +23,7 @@
 //! that was published after a SUBACK is routed by what held after it.
 
 use super::RangeServices;
-use super::message::{Dist, Message};
+use super::hearing::Extent;
 use super::wire::Remote;
 use bifro_core::ids::{NodeIdx, ShardId};
 use bifro_core::limits::{RELIANCE, RELIANCE_ASKED, RELIANCE_OVER};
@@ -138,23 +138,19 @@ impl Trust {
         self.cells.0[self.shard.index()].losses.fetch_add(1, Ordering::Release);
     }
 
-    /// A shard here says that it has heard a shard of another node, or has lost it.
-    pub(super) fn hears(&mut self, from: ShardId, of: (NodeIdx, ShardId), complete: bool) {
-        self.losses[from.index()] += u64::from(!complete);
-        self.lapsed.remove(&of);
+    /// A shard here says how much it has heard of a shard of another node, which `counts` unless another one here has heard it since.
+    pub(super) fn hears(&mut self, from: ShardId, of: (NodeIdx, ShardId), extent: Extent, counts: bool) {
+        self.losses[from.index()] += u64::from(extent != Extent::Everything);
+        match extent {
+            Extent::Lapsed if counts => drop(self.lapsed.insert(of)),
+            Extent::Everything | Extent::Nothing if counts => drop(self.lapsed.remove(&of)),
+            _ => {}
+        }
     }
 
     /// Nothing of a node that has died is relied on.
     pub(super) fn forget(&mut self, node: NodeIdx) {
         self.lapsed.retain(|(of, _)| *of != node);
-    }
-
-    /// It says that what it has heard of it is not to be relied on; `counts` if nobody else has heard it since.
-    pub(super) fn hears_lapse(&mut self, from: ShardId, of: (NodeIdx, ShardId), counts: bool) {
-        self.losses[from.index()] += 1;
-        if counts {
-            self.lapsed.insert(of);
-        }
     }
 
     /// Dead nodes that may rely on what they were told.
@@ -213,7 +209,7 @@ impl RangeServices {
         cluster.trust.ask_at.get_or_insert(now + RELIANCE_ASKED);
         if before.is_some_and(|before| before.is_told) {
             // Nobody has said yet that the earlier link is over.
-            self.tell_shards_heard(node, shard, false);
+            self.tell_shards_heard(node, shard, Extent::Nothing);
         }
         self.send_remote(Via::From(node, shard), None, &Remote::Relies { at: now.as_micros() });
     }
@@ -236,7 +232,7 @@ impl RangeServices {
             .collect();
         lost.sort_unstable();
         for shard in lost {
-            self.tell_shards_heard(node, shard, false);
+            self.tell_shards_heard(node, shard, Extent::Nothing);
         }
     }
 
@@ -282,15 +278,12 @@ impl RangeServices {
         for (&of, heard) in &mut cluster.heard {
             if heard.reliance.is_told && heard.reliance.until <= cluster.trust.now {
                 heard.reliance.is_told = false;
-                cluster.trust.tells_loss();
                 lapsed.push(of);
             }
         }
         lapsed.sort_unstable();
         for (node, shard) in lapsed {
-            for to in self.all_shards() {
-                self.send(to, Message::Dist(Dist::Lapsed { node, shard }));
-            }
+            self.tell_shards_heard(node, shard, Extent::Lapsed);
         }
         self.show_reliance();
     }
