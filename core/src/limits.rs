@@ -22,5 +22,19 @@ pub const LINK_IDLE: core::time::Duration = core::time::Duration::from_secs(3);
 /// to act on it.
 pub const LINK_LEASE: core::time::Duration = core::time::Duration::from_secs(6);
 
+/// So long a node relies on what a shard of another one has told it, from the moment at which it asked whether it still may: without an answer to a later
+/// question it holds that node for unheard.
+pub const RELIANCE: core::time::Duration = core::time::Duration::from_millis(900);
+
+/// So long after its last answer a shard takes a node that may be dead for one that relies on what it was told: [`RELIANCE`] by a clock that is a tenth faster than
+/// the other node's. Shorter than it takes to declare a node dead that was killed, so nobody waits for those.
+pub const RELIANCE_OVER: core::time::Duration = core::time::Duration::from_millis(1_000);
+
+/// How often a node asks. Two of three questions may be late.
+pub const RELIANCE_ASKED: core::time::Duration = core::time::Duration::from_millis(250);
+
+const _: () = assert!(RELIANCE.as_millis() * 11 <= RELIANCE_OVER.as_millis() * 10);
+const _: () = assert!(RELIANCE_ASKED.as_millis() * 3 < RELIANCE.as_millis());
+
 /// So long a connection whose inbox nobody leads waits for the next leader; then it is closed, since its client may do better elsewhere.
 pub const INBOX_ORPHANED_MAX: core::time::Duration = core::time::Duration::from_secs(10);

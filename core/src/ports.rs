@@ -237,8 +237,8 @@ pub enum Completion {
         /// Connection on this shard.
         conn: ConnRef,
     },
-    /// The node does not lead a range any more that it did: of a message that is on its way there nobody knows whether inboxes of that range
-    /// will have it.
+    /// What ranges the node leads has changed, or another leads one of them by now: of a message that is on its way there, or to inboxes here if
+    /// it is this node, nobody knows whether all will have it.
     LeaderLost {
         /// The node.
         node: NodeIdx,
@@ -365,6 +365,10 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// What the services of two shards tell each other.
     type Message: Send + 'static;
 
+    /// Begins a turn: time has passed, and what was known of others may be worth nothing by now. All that clients are heard to say in the turn
+    /// they have said before `now`. True if there is something to drain.
+    fn begin_turn(&mut self, now: Instant) -> bool;
+
     /// Takes a message from the services of another shard.
     fn receive(&mut self, now: Instant, from: ShardId, message: Self::Message);
 
@@ -419,4 +423,11 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
 
     /// Live nodes that have not told yet what all of their shards listen to: every message may concern them.
     fn unheard_nodes(&self) -> &[NodeIdx];
+
+    /// Whether a shard of another node, whose link arrives here, knows which ranges this node leads. If not, a message of it for inboxes here is
+    /// to be refused: it may have been sent after one that fails.
+    fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool;
+
+    /// Changes whenever what this node leads does, as far as this shard knows.
+    fn reigns_seen(&self) -> u64;
 }

@@ -13,7 +13,7 @@ use bifro_net::broker::TenantRegistry;
 use bifro_store::fatal::{Wake, exit_process};
 use bifro_store::host::{HostError, Node, NodeDir, Replication, StorageCells, StoreConfig, random};
 use bifro_store::kv::{FjallConfig, SpaceLimits};
-use bifro_store::services::{FindTenant, Placement, RangeServices};
+use bifro_store::services::{FindTenant, HearingCells, Placement, RangeServices};
 use bifro_store::wal::{Durability, WalConfig};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -39,6 +39,7 @@ pub(super) struct Storage {
     /// Who the node is in its cluster, if it is in one.
     member: Option<NodeId>,
     roles: Roles,
+    hearing: Arc<HearingCells>,
     /// Shards whose services are not in their places yet, and one for the node, until it admits clients.
     pub(super) recovering: Arc<AtomicUsize>,
     /// All shards have read what an earlier process left, and so know of every tenant.
@@ -71,6 +72,7 @@ impl Storage {
             shards,
             member,
             roles: loaded.config.roles.roles(),
+            hearing: HearingCells::new(shards),
             recovering: Arc::new(AtomicUsize::new(usize::from(shards) + 1)),
             loaded: Barrier::new(shards.into()),
             failed: Mutex::new(None),
@@ -96,7 +98,7 @@ impl Storage {
         now: Instant,
         tenants: &Arc<TenantRegistry>,
     ) -> Option<RangeServices> {
-        let placement = Placement { shard, shards: self.shards, metrics };
+        let placement = Placement { shard, shards: self.shards, metrics, cells: self.hearing.clone() };
         let Some(node) = &self.node else {
             let services = RangeServices::volatile(placement, self.seed);
             return Some(match self.member {

@@ -2,14 +2,25 @@
 //! it did. Another leads by and by, so the publisher need not hear of it. A receiver may get such a message twice, as QoS 1 allows.
 //!
 //! Not those of QoS 2, which nobody may get twice; nor those that could not be retained, which is not tried again.
+//!
+//! # How they keep their order
+//! [MQTT-4.6.0-6] [MQTT5-4.6.0-5]: what one client publishes to one topic reaches each subscriber in that order. As soon as a part of a publish has failed, so that it will be
+//! tried again, what the same client publishes to the same topic afterwards stands in *line* behind it: it is not routed before. Those that were
+//! routed before that fail with it or were taken over by the same leaders, since a leader takes nothing that was sent before its sender
+//! knew of its reign (`bifro_store::services`, `reigns.rs`), and when the sender hears of it whatever was on its way has failed. Publishes of a line are tried
+//! in the order in which they were published, by their numbers.
+//!
+//! What stands in line counts against the shard's memory budget, and ends at its deadline like any publish.
 
 use super::Broker;
-use super::publish::{Publisher, Scope};
-use bifro_core::ids::{ReqId, TenantIdx};
+use super::completion::Awaited;
+use super::publish::{PublishTable, Publisher, Scope, Waiter};
+use bifro_core::ids::{PublisherKey, ReqId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::Services;
+use bifro_core::ports::{PortError, Services};
 use bifro_core::time::Instant;
-use std::collections::VecDeque;
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,19 +32,108 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Again {
     tenant: TenantIdx,
     message: Arc<Message>,
+    /// It was not routed yet.
+    is_first: bool,
 }
 
-/// Publishes that wait for another try, in the order in which they failed.
+/// Whose messages to which topic keep their order.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Line(TenantIdx, PublisherKey, Arc<str>);
+
+/// The line that a publish stands in.
+pub(super) fn line_of(again: &Again) -> Line {
+    let view = again.message.view();
+    Line(again.tenant, view.publisher, view.topic.into())
+}
+
+/// Publishes that wait for another try, and those behind them.
 #[derive(Debug, Default)]
-pub(super) struct Retries(VecDeque<(Instant, ReqId, Again)>);
+pub(super) struct Retries {
+    /// In the order in which they were published; none: it waits for its other parts.
+    lines: HashMap<Line, BTreeMap<ReqId, Option<Again>>>,
+    /// When each line is looked at next.
+    due: VecDeque<(Instant, Line)>,
+    /// Of their messages.
+    bytes: u64,
+}
 
 impl Retries {
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.0.front().map(|(at, ..)| *at)
+        self.due.front().map(|(at, _)| *at)
     }
 
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.bytes == 0
+    }
+
+    /// Whether a message is to wait behind another one.
+    pub(super) fn concern(&self, tenant: TenantIdx, view: &MessageView<'_>) -> bool {
+        view.qos == QoS::AtLeastOnce
+            && !self.lines.is_empty()
+            && self.lines.contains_key(&Line(tenant, view.publisher, view.topic.into()))
+    }
+
+    /// A publish will be tried again once its other parts are done.
+    pub(super) fn hold(&mut self, now: Instant, line: Line, publish: ReqId) {
+        self.enter(now, line, publish, None);
+    }
+
+    /// It can be.
     pub(super) fn push(&mut self, now: Instant, publish: ReqId, again: Again) {
-        self.0.push_back((now + PAUSE, publish, again));
+        self.bytes += again.message.footprint_bytes() as u64;
+        self.enter(now, line_of(&again), publish, Some(again));
+    }
+
+    fn enter(&mut self, now: Instant, line: Line, publish: ReqId, again: Option<Again>) {
+        if !self.lines.contains_key(&line) {
+            self.due.push_back((now + PAUSE, line.clone()));
+        }
+        self.lines.entry(line).or_default().insert(publish, again);
+    }
+
+    /// The first of a line, unless it waits for its other parts. Those for which nobody `waits` any more are left out.
+    fn next_of(&mut self, line: &Line, waits: impl Fn(ReqId) -> bool) -> Option<(ReqId, Again)> {
+        let publishes = self.lines.get_mut(line)?;
+        let mut next = None;
+        while let Some(first) = publishes.first_entry() {
+            let publish = *first.key();
+            if !waits(publish) {
+                let left = first.remove();
+                self.bytes -= left.map_or(0, |again| again.message.footprint_bytes() as u64);
+                continue;
+            }
+            if first.get().is_some() {
+                next = first.remove().map(|again| (publish, again));
+            }
+            break;
+        }
+        if publishes.is_empty() {
+            self.lines.remove(line);
+        }
+        self.bytes -= next.as_ref().map_or(0, |(_, again)| again.message.footprint_bytes() as u64);
+        next
+    }
+}
+
+impl PublishTable {
+    /// Keeps what another try needs, if the publish has parts besides its match.
+    fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
+        let waiting = self.waiting.get_mut(&publish);
+        if let Some(waiting) = waiting.filter(|waiting| waiting.parts > 1 && waiting.failed.is_none()) {
+            waiting.again = Some(Box::new(again()));
+        }
+    }
+
+    /// Another try would not do what has failed.
+    pub(super) fn give_up_tries(&mut self, publish: ReqId) {
+        if let Some(waiting) = self.waiting.get_mut(&publish) {
+            waiting.again = None;
+        }
     }
 }
 
@@ -49,18 +149,92 @@ impl<S: Services> Broker<S> {
         let Publisher::Entered(publish) = publisher else { return };
         if view.qos == QoS::AtLeastOnce && self.services.peek().is_replicated() {
             let message = || owned.unwrap_or_else(|| view.to_message());
-            self.publishes.keep(publish, || Again { tenant, message: message() });
+            self.publishes.keep(publish, || Again { tenant, message: message(), is_first: false });
         }
     }
 
-    /// Routes those whose time has come once more, if their publishers still wait.
+    /// A message waits behind one that is to be tried again.
+    pub(super) fn wait_in_line(&mut self, tenant: TenantIdx, message: Arc<Message>, publisher: Publisher) {
+        if let Publisher::Entered(publish) = publisher {
+            self.publishes.retries.push(self.now, publish, Again { tenant, message, is_first: true });
+        }
+    }
+
+    /// Routes those once more whose time has come, and those behind them, if their publishers still wait.
     pub(super) fn try_again(&mut self) {
-        while let Some((_, publish, again)) = self.publishes.retries.0.pop_front_if(|(at, ..)| *at <= self.now) {
-            if self.publishes.is_waiting(publish) {
-                self.metrics.publishes_retried.add(1);
-                let Again { tenant, message } = again;
-                self.route_to(tenant, message.view(), None, Publisher::Entered(publish), Scope::Everywhere);
+        let now = self.now;
+        while let Some((_, line)) = self.publishes.retries.due.pop_front_if(|(at, _)| *at <= now) {
+            loop {
+                let PublishTable { retries, waiting, .. } = &mut self.publishes;
+                let next = retries.next_of(&line, |publish| waiting.contains_key(&publish));
+                let Some((publish, again)) = next else { break };
+                let Again { tenant, message, is_first } = again;
+                self.metrics.publishes_retried.add(u64::from(!is_first));
+                let publisher = Publisher::Entered(publish);
+                self.route_in_order(tenant, message.view(), Some(message.clone()), publisher, Scope::Everywhere);
+            }
+            if self.publishes.retries.lines.contains_key(&line) {
+                self.publishes.retries.due.push_back((now + PAUSE, line));
             }
         }
+    }
+
+    /// Nobody knows whether inboxes here will have what is on its way to them.
+    pub(super) fn insertions_lost(&mut self) {
+        let waiting = &self.publishes.waiting;
+        let is_retried = |publish: &ReqId| waiting.get(publish).is_some_and(|waiting| waiting.again.is_some());
+        let lost = self.requests.extract_if(|_, awaited| matches!(awaited, Awaited::PublishPart(of) if is_retried(of)));
+        for (_, awaited) in lost.collect::<Vec<_>>() {
+            if let Awaited::PublishPart(publish) = awaited {
+                self.publish_part_done(publish, Err(PortError::Unavailable));
+            }
+        }
+    }
+
+    /// A message of another node came before this one led what it is for. Of one of QoS 1 the other node hears it, and tries again.
+    pub(super) fn refuse_late(&mut self, mut publisher: Publisher) {
+        if let Some(Waiter::Node(node, shard, publish)) = self.take_waiter(&mut publisher) {
+            self.answer(node, shard, publish, Err(super::frames::Refusal::Port(PortError::Unavailable)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(payload: &'static [u8]) -> Again {
+        let view = MessageView {
+            topic: "t",
+            properties: &[],
+            payload,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expiry_at: None,
+            publisher: PublisherKey(1),
+        };
+        Again { tenant: TenantIdx(0), message: view.to_message(), is_first: true }
+    }
+
+    #[test]
+    fn what_was_published_behind_one_that_is_tried_again_waits_for_it_and_for_nobody_who_has_gone() {
+        let (mut retries, now) = (Retries::default(), Instant::from_micros(1));
+        let (third, line) = (again(b"3"), line_of(&again(b"")));
+        retries.hold(now, line.clone(), ReqId(2));
+        assert!(retries.concern(TenantIdx(0), &third.message.view()));
+        let other = MessageView { topic: "u", ..third.message.view() };
+        assert!(!retries.concern(TenantIdx(0), &other), "another topic has its own order");
+        retries.push(now, ReqId(3), third);
+        retries.hold(now, line.clone(), ReqId(1));
+        assert!(retries.next_of(&line, |_| true).is_none(), "the first waits for its other parts");
+        assert_eq!(retries.next_at(), Some(now + PAUSE));
+        retries.push(now, ReqId(1), again(b"1"));
+        let tried = retries.next_of(&line, |_| true).map(|(publish, _)| publish);
+        assert_eq!(tried, Some(ReqId(1)));
+        assert!(retries.next_of(&line, |_| true).is_none(), "so does the second");
+        // Its publisher has heard meanwhile that it failed.
+        let tried = retries.next_of(&line, |publish| publish != ReqId(2)).map(|(publish, _)| publish);
+        assert_eq!(tried, Some(ReqId(3)));
+        assert!(retries.is_empty());
     }
 }

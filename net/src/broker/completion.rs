@@ -86,6 +86,11 @@ impl<S> Asked<S> {
 }
 
 impl<S: Services> Asked<S> {
+    /// [`Services::begin_turn`]; there is something to drain if it says so.
+    pub(super) fn begin_turn(&mut self, now: Instant) {
+        self.asked |= self.services.begin_turn(now);
+    }
+
     /// [`Services::poll`]; there is something to drain if it says so.
     pub(super) fn poll(&mut self, now: Instant) -> bool {
         let worked = self.services.poll(now);

@@ -17,6 +17,7 @@ mod budget;
 mod command;
 mod completion;
 mod conn;
+mod delivery;
 mod departure;
 mod drain;
 mod effects;
@@ -197,6 +198,8 @@ impl<S: Services> Broker<S> {
         self.turn = self.turn.wrapping_add(1);
         self.work = 0;
         self.departures.begin_turn();
+        self.services.begin_turn(now);
+        self.settle();
     }
 
     /// Looks what the storage under the services has done. True if there was anything.
@@ -222,7 +225,7 @@ impl<S: Services> Broker<S> {
         self.continue_evacuation();
         self.continue_reload();
         self.resume_sessions();
-        let waiting_bytes = self.publishes.unmatched_bytes() + self.remotes.bytes() + mesh_bytes;
+        let waiting_bytes = self.publishes.held_bytes() + self.remotes.bytes() + mesh_bytes;
         self.budget.observe(waiting_bytes, &self.metrics);
         self.relieve();
         self.settle();

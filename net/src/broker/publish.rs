@@ -3,23 +3,22 @@
 //!
 //! # Invariants
 //! - Messages of one topic leave this shard in the order in which they were published: while a match is being asked for,
-//!   later messages of the topic queue behind the first.
+//!   later messages of the topic queue behind the first, and so do those behind one that is tried again ([`super::again`]).
 //! - A publish in the table has at least one open part; it leaves with its last part or at its deadline, whichever is first.
 
 use super::Broker;
-use super::again::{Again, Retries};
+use super::again::{Again, Retries, line_of};
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
 use super::shared::is_all_here;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{NodeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{GroupName, LivePlaces, Matches, PortError, Services};
+use bifro_core::ports::{GroupName, Matches, PortError, Services};
 use bifro_core::settings::Resource;
 use bifro_core::time::{Instant, earlier};
-use bifro_mqtt::codec::Fanout;
-use bifro_mqtt::session::{Cx, Delivery, Outbox, PublishToken, Published};
+use bifro_mqtt::session::{PublishToken, Published};
 use hashbrown::{Equivalent, HashMap};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -63,16 +62,16 @@ pub(super) enum Scope {
 
 /// A QoS 1 or 2 publish whose publisher waits.
 #[derive(Debug)]
-struct Waiting {
+pub(super) struct Waiting {
     waiter: Waiter,
     /// Completions still to come; the match counts as one.
-    parts: u32,
+    pub(super) parts: u32,
     matched: bool,
-    failed: Option<PortError>,
+    pub(super) failed: Option<PortError>,
     /// QoS 2 of a client with a durable inbox: what has to follow.
     exchange: Option<Box<Exchange>>,
     /// For another try.
-    again: Option<Box<Again>>,
+    pub(super) again: Option<Box<Again>>,
 }
 
 /// A message whose topic's receivers are being asked for.
@@ -81,6 +80,15 @@ struct Unmatched {
     message: Arc<Message>,
     publisher: Publisher,
     scope: Scope,
+    /// What this node led when it came ([`Services::reigns_seen`]).
+    reigns_seen: u64,
+}
+
+impl Unmatched {
+    /// Whether it was published after that one, by the same client.
+    fn is_behind(&self, publish: ReqId, publisher: PublisherKey) -> bool {
+        matches!(self.publisher, Publisher::Entered(of) if of > publish) && self.message.view().publisher == publisher
+    }
 }
 
 /// A topic of a tenant.
@@ -100,7 +108,7 @@ impl Equivalent<TopicKey> for TopicKeyRef<'_> {
 /// Publishes that are under way on this shard.
 #[derive(Debug, Default)]
 pub(super) struct PublishTable {
-    waiting: HashMap<ReqId, Waiting>,
+    pub(super) waiting: HashMap<ReqId, Waiting>,
     /// Deadlines in order, since all publishes get the same time; some of publishes that are done.
     deadlines: VecDeque<(Instant, ReqId)>,
     unmatched: HashMap<TopicKey, VecDeque<Unmatched>>,
@@ -109,37 +117,18 @@ pub(super) struct PublishTable {
 }
 
 impl PublishTable {
-    /// Bytes of messages that wait for their match.
-    pub(super) const fn unmatched_bytes(&self) -> u64 {
-        self.unmatched_bytes
+    /// Bytes of messages that wait for their match, or for others to be tried again.
+    pub(super) const fn held_bytes(&self) -> u64 {
+        self.unmatched_bytes + self.retries.bytes()
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         earlier(self.deadlines.front().map(|deadline| deadline.0), self.retries.next_at())
     }
 
-    pub(super) fn is_waiting(&self, publish: ReqId) -> bool {
-        self.waiting.contains_key(&publish)
-    }
-
-    /// Keeps what another try needs, if the publish has parts besides its match.
-    pub(super) fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
-        let waiting = self.waiting.get_mut(&publish);
-        if let Some(waiting) = waiting.filter(|waiting| waiting.parts > 1 && waiting.failed.is_none()) {
-            waiting.again = Some(Box::new(again()));
-        }
-    }
-
-    /// Another try would not do what has failed.
-    pub(super) fn give_up_tries(&mut self, publish: ReqId) {
-        if let Some(waiting) = self.waiting.get_mut(&publish) {
-            waiting.again = None;
-        }
-    }
-
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.unmatched.is_empty() && self.unmatched_bytes == 0
+        self.waiting.is_empty() && self.unmatched.is_empty() && self.held_bytes() == 0
     }
 
     fn enter(&mut self, publish: ReqId, waiting: Waiting, deadline: Instant) {
@@ -184,6 +173,24 @@ impl<S: Services> Broker<S> {
             self.retain(tenant, client, &message, &mut publisher);
             message
         });
+        let waits = matches!(scope, Scope::Everywhere) && !matches!(publisher, Publisher::Nobody);
+        if waits && self.publishes.retries.concern(tenant, &view) {
+            self.enter_publish(&mut publisher);
+            let message = owned.unwrap_or_else(|| view.to_message());
+            return self.wait_in_line(tenant, message, publisher);
+        }
+        self.route_in_order(tenant, view, owned, publisher, scope);
+    }
+
+    /// As [`Broker::route_to`], for a message before which no other one is to be tried again.
+    pub(super) fn route_in_order(
+        &mut self,
+        tenant: TenantIdx,
+        view: MessageView<'_>,
+        owned: Option<Arc<Message>>,
+        mut publisher: Publisher,
+        scope: Scope,
+    ) {
         let waits_behind = !self.publishes.unmatched.is_empty()
             && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
         let is_known = !matches!(scope, Scope::Everywhere) || self.services.peek().is_complete();
@@ -200,7 +207,13 @@ impl<S: Services> Broker<S> {
         self.publishes.unmatched_bytes += message.footprint_bytes() as u64;
         let key = TopicKey(tenant, view.topic.into());
         let queue = self.publishes.unmatched.entry(key.clone()).or_default();
-        queue.push_back(Unmatched { message, publisher, scope });
+        // One that is tried again comes before those that were published after it.
+        let behind = match publisher {
+            Publisher::Entered(publish) => queue.iter().position(|of| of.is_behind(publish, message.view().publisher)),
+            _ => None,
+        };
+        let reigns_seen = self.services.peek().reigns_seen();
+        queue.insert(behind.unwrap_or(queue.len()), Unmatched { message, publisher, scope, reigns_seen });
         if queue.len() == 1 {
             self.ask_for_matches(tenant, key.1);
         }
@@ -219,8 +232,24 @@ impl<S: Services> Broker<S> {
             return self.ask_for_matches(tenant, topic);
         }
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
-        for Unmatched { message, mut publisher, scope } in queue {
+        for Unmatched { message, mut publisher, scope, reigns_seen } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
+            let is_ordered = message.view().qos == QoS::AtLeastOnce && !matches!(publisher, Publisher::Nobody);
+            match scope {
+                Scope::Everywhere if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
+                    self.wait_in_line(tenant, message, publisher);
+                    continue;
+                }
+                Scope::Here | Scope::HereAndOwnGroups
+                    if is_ordered
+                        && !matches.inboxes.is_empty()
+                        && reigns_seen != self.services.peek().reigns_seen() =>
+                {
+                    self.refuse_late(publisher);
+                    continue;
+                }
+                _ => {}
+            }
             let owned = Some(message.clone());
             self.deliver_matched(tenant, message.view(), owned, matches, &mut publisher, &scope);
             self.publish_matched(publisher, !matches.is_empty());
@@ -365,111 +394,6 @@ impl<S: Services> Broker<S> {
         self.services.ask().set(self.now, req, &tenant, &client, message);
     }
 
-    /// Fans a message out to this shard's subscribers.
-    pub(super) fn deliver_live(
-        &mut self,
-        tenant: TenantIdx,
-        view: &MessageView<'_>,
-        owned: Option<&Arc<Message>>,
-        places: &LivePlaces,
-    ) {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let mut fanout = Fanout::with_scratch(*view, owned.cloned(), self.now, &mut scratch);
-        let bytes = (view.topic.len() + view.payload.len()) as u64;
-        match **places {
-            [place] => self.deliver_to_entry(tenant, &mut fanout, place, bytes),
-            _ => {
-                let mut merged = std::mem::take(&mut self.merged);
-                self.fanout.merge(places, view.publisher, &mut merged);
-                if self.may_fan_out(tenant, bytes * merged.len() as u64) {
-                    for one in &merged {
-                        self.deliver_one(tenant, &mut fanout, one.conn, one.options, &one.ids, None);
-                    }
-                }
-                self.merged = merged;
-            }
-        }
-        drop(fanout);
-        self.scratch = scratch;
-    }
-
-    fn deliver_to_entry(&mut self, tenant: TenantIdx, fanout: &mut Fanout<'_>, place: Slot, bytes: u64) {
-        // The table cannot change meanwhile: deliveries only write to wires and queues. Its subscribers are taken out for the
-        // loop so that the rest of the shard stays reachable.
-        let Some(entry) = self.fanout.entry_mut(place) else { return };
-        let subscribers = std::mem::take(&mut entry.subscribers);
-        if self.may_fan_out(tenant, bytes * subscribers.len() as u64) {
-            for subscriber in &subscribers {
-                if subscriber.options.no_local && subscriber.key == fanout.view.publisher {
-                    continue;
-                }
-                let id = subscriber.options.subscription_id;
-                self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), None);
-            }
-        }
-        if let Some(entry) = self.fanout.entry_mut(place) {
-            entry.subscribers = subscribers;
-        }
-    }
-
-    fn may_fan_out(&self, tenant: TenantIdx, bytes: u64) -> bool {
-        let quota = &self.tenants.ctx(tenant).quota;
-        quota.spend(Resource::TotalTransientFanOutBytesPerSeconds, bytes, self.now)
-    }
-
-    /// Delivers to one connection.
-    pub(super) fn deliver_one(
-        &mut self,
-        tenant: TenantIdx,
-        fanout: &mut Fanout<'_>,
-        conn: Slot,
-        options: bifro_core::ports::SubOptions,
-        ids: &[std::num::NonZeroU32],
-        shared: Option<(&str, &bifro_core::ports::GroupName)>,
-    ) {
-        self.work += 1;
-        let Some(conn) = self.conns.get_mut(conn) else { return };
-        if conn.closing {
-            return;
-        }
-        let delivery = Delivery {
-            qos: options.qos.min(fanout.view.qos),
-            // [MQTT-3.3.1-9], [MQTT5-3.3.1-12], [MQTT5-3.3.1-13]
-            retain: options.retain_as_published && fanout.view.retain,
-            subscription_ids: ids,
-            check: options.check_deliveries,
-            seq: None,
-            shared,
-        };
-        let cx =
-            Cx { now: self.now, tenant: self.tenants.ctx(tenant), authorizer: &*self.authorizer, over_budget: false };
-        conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
-        let congested = conn.congested;
-        self.wires.supply(&mut conn.wire);
-        let mut out = Outbox {
-            wire: &mut conn.wire,
-            effects: &mut self.effect_scratch,
-            tally: &mut self.tally,
-            congested,
-            share: self.settings.turn_bytes_per_conn,
-        };
-        conn.session.deliver(&cx, fanout, &delivery, &mut out);
-        if !conn.dirty {
-            conn.dirty = true;
-            self.dirty.push(conn.slot);
-        }
-        let slot = conn.slot;
-        // The message may have to be sent again some time.
-        if delivery.qos != QoS::AtMostOnce
-            && let Some(at) = conn.next_alarm()
-        {
-            self.wheel.schedule(slot, at);
-        }
-        if !self.effect_scratch.is_empty() {
-            self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
-        }
-    }
-
     /// Enters the publish in the table, if somebody waits for it and it is not there yet.
     fn enter_publish(&mut self, publisher: &mut Publisher) -> Option<ReqId> {
         match *publisher {
@@ -526,15 +450,23 @@ impl<S: Services> Broker<S> {
     pub(super) fn publish_part_done(&mut self, publish: ReqId, result: Result<(), PortError>) {
         let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
         waiting.parts -= 1;
+        let is_first_failure = waiting.failed.is_none() && result.is_err();
         waiting.failed = waiting.failed.or(result.err());
+        if waiting.failed == Some(PortError::Unavailable)
+            && let Some(again) = &waiting.again
+        {
+            if is_first_failure {
+                self.publishes.retries.hold(self.now, line_of(again), publish);
+            }
+            if waiting.parts == 0
+                && let Some(again) = waiting.again.take()
+            {
+                (waiting.failed, waiting.parts) = (None, 1);
+                return self.publishes.retries.push(self.now, publish, *again);
+            }
+        }
         if waiting.parts > 0 {
             return;
-        }
-        if waiting.failed == Some(PortError::Unavailable)
-            && let Some(again) = waiting.again.take()
-        {
-            (waiting.failed, waiting.parts) = (None, 1);
-            return self.publishes.retries.push(self.now, publish, *again);
         }
         if let Some(mut exchange) = waiting.exchange.take() {
             let failed = waiting.failed.is_some();

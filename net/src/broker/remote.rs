@@ -19,7 +19,7 @@ use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Via};
 use bifro_mqtt::session::Published;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -40,8 +40,8 @@ struct Outgoing {
     is_up: bool,
     /// Frames that wait for the end of the turn, for the link to take them, or for a link.
     batch: Vec<u8>,
-    /// Requests that the node has not answered.
-    open: HashSet<u64>,
+    /// What the node has not answered, and which request each is: a publish that is tried again is sent under another number.
+    open: HashMap<u64, ReqId>,
     /// The beginning of what the node's services say, which came ahead.
     partial: Vec<u8>,
 }
@@ -132,7 +132,7 @@ impl<S: Services> Broker<S> {
         self.remotes.outgoing.retain(|&node, outgoing| {
             let lives = nodes.get(node).is_some();
             if !lives {
-                gone.extend(outgoing.open.drain());
+                gone.extend(outgoing.open.drain().map(|(_, req)| req));
             }
             lives
         });
@@ -151,13 +151,16 @@ impl<S: Services> Broker<S> {
 
     /// What is on its way to a node may be for sessions that it does not lead any more.
     pub(super) fn leader_lost(&mut self, node: NodeIdx) {
+        if node == NodeIdx::HERE {
+            return self.insertions_lost();
+        }
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
-        let lost = outgoing.open.drain().collect();
+        let lost = outgoing.open.drain().map(|(_, req)| req).collect();
         self.forwards_lost(lost, Refusal::Port(PortError::Unavailable));
     }
 
-    /// Nobody will know what became of these, which are told in the order in which they were sent.
-    fn forwards_lost(&mut self, mut lost: Vec<u64>, refusal: Refusal) {
+    /// Nobody will know what became of these, which are told in the order in which they were published.
+    fn forwards_lost(&mut self, mut lost: Vec<ReqId>, refusal: Refusal) {
         lost.sort_unstable();
         for publish in lost {
             self.remote_answered(publish, Err(refusal));
@@ -189,7 +192,7 @@ impl<S: Services> Broker<S> {
                 if let Some(outgoing) = self.remotes.outgoing.get_mut(&node) {
                     outgoing.is_up = false;
                     outgoing.batch.clear();
-                    lost.extend(outgoing.open.drain());
+                    lost.extend(outgoing.open.drain().map(|(_, req)| req));
                 }
             }
             Via::From(node, shard) => {
@@ -211,7 +214,12 @@ impl<S: Services> Broker<S> {
             self.work += 1;
             let understood = match (frames::next(&mut rest, self.now)?, via) {
                 (Frame::ServicePart(bytes), _) => self.receive_part(via, bytes),
-                (Frame::Service { tenant, bytes }, _) => self.receive_service(via, tenant, bytes),
+                (Frame::Service { tenant, bytes }, _) => {
+                    let understood = self.receive_service(via, tenant, bytes);
+                    // An answer behind the end of a reign is none any more.
+                    self.settle();
+                    understood
+                }
                 (Frame::Deliver(forward), Via::From(node, shard)) => {
                     self.deliver_forwarded(node, shard, &forward);
                     true
@@ -290,6 +298,10 @@ impl<S: Services> Broker<S> {
                 Scope::Member(Rc::new((filter.into(), group)))
             }
         };
+        let is_ordered = waiter.is_some() && forward.group.is_none() && forward.message.qos == QoS::AtLeastOnce;
+        if is_ordered && !self.services.peek().is_followed_by(node, shard) {
+            return self.refuse_late(publisher);
+        }
         self.route_to(tenant, forward.message, None, publisher, scope);
     }
 
@@ -342,7 +354,7 @@ impl<S: Services> Broker<S> {
             self.metrics.forwards_failed.add(1);
             return;
         }
-        let part = self.open_part(publisher);
+        let (part, number) = (self.open_part(publisher), self.next_req_id().0);
         if is_full {
             self.metrics.forwards_failed.add(1);
             if let Some(part) = part {
@@ -351,8 +363,8 @@ impl<S: Services> Broker<S> {
             return;
         }
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
-        let publish = part.map_or(0, |part| part.0);
-        outgoing.open.extend(part.map(|part| part.0));
+        let publish = if part.is_some() { number } else { 0 };
+        outgoing.open.extend(part.map(|part| (number, part)));
         let tenant = &self.tenants.ctx(tenant).name;
         let forward = Forward { publish, tenant, unheard, group: None, message: *view };
         frames::put_forward(&forward, self.now, &mut outgoing.batch);
@@ -387,7 +399,7 @@ impl<S: Services> Broker<S> {
         frames::put_forward(&forward, self.now, &mut outgoing.batch);
         self.metrics.forwarded.add(1);
         if waits {
-            outgoing.open.insert(id);
+            outgoing.open.insert(id, req);
             let (message, group) = (message.clone(), group.clone());
             self.requests.insert(req, Awaited::Member { tenant, message, group, turn, publish });
         }
@@ -396,20 +408,20 @@ impl<S: Services> Broker<S> {
 
     fn node_answered(&mut self, node: NodeIdx, publish: u64, result: Result<(), Refusal>) {
         let outgoing = self.remotes.outgoing.get_mut(&node);
-        if outgoing.is_some_and(|outgoing| outgoing.open.remove(&publish)) {
-            self.remote_answered(publish, result);
+        if let Some(req) = outgoing.and_then(|outgoing| outgoing.open.remove(&publish)) {
+            self.remote_answered(req, result);
         }
     }
 
     /// Another node has taken a message over, or has not.
-    fn remote_answered(&mut self, publish: u64, result: Result<(), Refusal>) {
-        let Some(awaited) = self.requests.remove(&ReqId(publish)) else {
+    fn remote_answered(&mut self, req: ReqId, result: Result<(), Refusal>) {
+        let Some(awaited) = self.requests.remove(&req) else {
             // Without members there is nobody who could have taken it over.
             let result = match result {
                 Ok(()) | Err(Refusal::NoMember) => Ok(()),
                 Err(Refusal::Port(error)) => Err(error),
             };
-            self.publish_part_done(ReqId(publish), result);
+            self.publish_part_done(req, result);
             return;
         };
         let Awaited::Member { tenant, message, group, turn, publish } = awaited else { return };

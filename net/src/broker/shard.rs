@@ -194,13 +194,14 @@ impl<S: Services> Shard<S> {
 
     fn turn(&mut self) -> io::Result<Turn> {
         (self.beat)();
+        self.ring.turn(&mut self.ring_events)?;
         let before = self.broker.now;
+        // What has come was sent before: so it is judged by what held when it was sent, or later.
         self.broker.begin_turn(self.clock.now());
         if self.broker.now.since(before) > STOOD_STILL {
             // Other nodes may have taken this one for dead: what its clients send now must not be judged by what was known before.
             self.handle_uplinks();
         }
-        self.ring.turn(&mut self.ring_events)?;
         self.events.extend(self.ring_events.drain(..));
         let worked = !self.events.is_empty();
         let worked = self.broker.poll_services() || worked;

@@ -7,12 +7,15 @@
 //!
 //! A link that ends may have lost announcements. So a node whose shards have not all said [`Remote::Told`] since their links are up is *unheard*: it is
 //! sent every message, and finds out itself who listens. A subscriber waits for every live node, but for those whose link has been down for
-//! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard.
+//! [`LINK_LEASE`]: by then the other end has noticed too, and holds this node for unheard. A node that is taken for dead may live, and one of its shards may stand still: how
+//! long it is waited for is the matter of [`super::reliance`].
 
 use super::dist::Origin;
+use super::hearing::Extent;
 use super::message::{Dict, Message};
 use super::mutation::Mutation;
 use super::registrations::Mine;
+use super::reliance::{HearingCells, Reliance, Trust};
 use super::telling::Telling;
 use super::wire::{Remote, Route};
 use super::{RangeServices, repeat_order};
@@ -21,7 +24,7 @@ use bifro_core::limits::LINK_LEASE;
 use bifro_core::nodes::{Member, Node, Nodes};
 use bifro_core::ports::{Receiver, RemoteSend, Via};
 use bifro_core::roles::{Duties, Roles};
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use bifro_range::dist::RouteFilter;
 use hashbrown::{HashMap, HashSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -62,13 +65,14 @@ impl Link {
 
 /// What a shard of another node has told over its link.
 #[derive(Debug, Default)]
-struct Heard {
+pub(super) struct Heard {
     /// Counts its links; routes of earlier ones are stale once it has told everything.
     session: u32,
     routes: HashMap<(Announced, u32), u32>,
     /// Routes of this session on their way into the partitions here.
     adding: usize,
     told: bool,
+    pub(super) reliance: Reliance,
 }
 
 /// A node of the cluster that a route waits for.
@@ -83,10 +87,11 @@ pub(super) struct Cluster {
     links: BTreeMap<NodeIdx, Link>,
     /// Who listens on this shard.
     pub(super) announced: HashMap<Announced, HashSet<Receiver>>,
-    heard: HashMap<(NodeIdx, ShardId), Heard>,
+    pub(super) heard: HashMap<(NodeIdx, ShardId), Heard>,
     /// Shards of live nodes that have told everything, and the shards here that they have told it; the same on all shards here, some messages later.
     pub(super) complete: HashMap<NodeIdx, BTreeMap<ShardId, ShardId>>,
     unheard: Vec<NodeIdx>,
+    pub(super) trust: Trust,
     pub(super) mine: HashMap<Slot, Mine>,
     /// Nodes that are being told everything.
     pub(super) tellings: VecDeque<Telling>,
@@ -95,7 +100,7 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    pub(super) fn new(me: NodeId) -> Self {
+    pub(super) fn new(me: NodeId, shard: ShardId, cells: Arc<HearingCells>) -> Self {
         Self {
             nodes: Arc::new(Nodes::alone(me)),
             changed_at: Instant::default(),
@@ -104,6 +109,7 @@ impl Cluster {
             heard: HashMap::new(),
             complete: HashMap::new(),
             unheard: Vec::new(),
+            trust: Trust::new(shard, cells),
             mine: HashMap::new(),
             tellings: VecDeque::new(),
             kept: BTreeSet::new(),
@@ -126,7 +132,8 @@ impl Cluster {
 
     /// Nodes that a subscriber has to wait for: which rely on what this shard told them.
     fn relying(&self) -> Unanswered {
-        self.links.iter().filter(|(_, link)| !matches!(link, Link::Lapsed)).map(|(&node, _)| node).collect()
+        let linked = self.links.iter().filter(|(_, link)| !matches!(link, Link::Lapsed)).map(|(&node, _)| node);
+        linked.chain(self.trust.gone()).collect()
     }
 
     fn linked(&self) -> Unanswered {
@@ -143,13 +150,18 @@ impl Cluster {
         if !self.tellings.is_empty() {
             return Some(Instant::default());
         }
-        self.links.values().filter_map(|link| link.lapses_at()).min()
+        let links = self.links.values().filter_map(|link| link.lapses_at()).min();
+        earlier(links, self.trust.next_timeout())
     }
 
     /// A node is unheard also as long as this shard has no link to it: a shard that stood still learns by its own links that time has
     /// passed, whatever the other shards know.
     pub(super) fn find_unheard(&mut self) {
-        let told = |idx| self.complete.get(&idx).map_or(0, BTreeMap::len);
+        self.trust.look();
+        let told = |idx| {
+            let shards = self.complete.get(&idx).into_iter().flatten();
+            shards.filter(|(shard, at)| self.trust.is_reliable((idx, **shard), **at)).count()
+        };
         let is_heard = |node: &&Node| told(node.idx) >= usize::from(node.shards) && self.is_up(node.idx);
         let unheard = self.nodes.others.iter().filter(|node| !is_heard(node));
         self.unheard = unheard.map(|node| node.idx).collect();
@@ -160,7 +172,7 @@ impl RangeServices {
     /// Takes part in a cluster, as `me`. Before anything is asked of the services.
     #[must_use]
     pub fn join(mut self, me: NodeId) -> Self {
-        self.cluster = Some(Box::new(Cluster::new(me)));
+        self.cluster = Some(Box::new(Cluster::new(me, self.shard, self.cells.clone())));
         self.retained.iter_mut().for_each(|range| range.machine.replicate(me));
         self
     }
@@ -255,6 +267,7 @@ impl RangeServices {
         let mut come = Vec::new();
         for node in &nodes.others {
             cluster.links.entry(node.idx).or_insert_with(|| {
+                cluster.trust.is_back(node.idx);
                 come.push(node.idx);
                 Link::Down { since: now }
             });
@@ -281,9 +294,11 @@ impl RangeServices {
     fn forget_node(&mut self, now: Instant, gone: Node) {
         let Some(cluster) = &mut self.cluster else { return };
         let node = gone.idx;
+        let relies = cluster.trust.has_gone(now, node);
         cluster.links.remove(&node);
         cluster.complete.remove(&node);
         cluster.tellings.retain(|telling| telling.node != node);
+        self.rely_no_more(node);
         let mut effects = Vec::new();
         self.owners.remove_node(now, node, &mut effects);
         self.carry_out_dict(effects);
@@ -293,7 +308,9 @@ impl RangeServices {
         if !self.forget_claims(node) {
             self.remove_node(node, None);
         }
-        self.release_additions(|waits_for| waits_for == node);
+        if !relies {
+            self.release_additions(|waits_for| waits_for == node);
+        }
         self.release_replications(|waits_for| waits_for == node);
         self.lose_keeper(now, node);
     }
@@ -338,6 +355,7 @@ impl RangeServices {
                 let heard = cluster.heard.entry((node, shard)).or_default();
                 heard.session = heard.session.wrapping_add(1);
                 (heard.adding, heard.told) = (0, false);
+                self.begin_reliance(now, node, shard);
                 self.greet_peer(node, shard);
             }
         }
@@ -404,7 +422,8 @@ impl RangeServices {
                 if let Some(heard) = cluster.heard.get_mut(&(node, shard)) {
                     heard.told = false;
                 }
-                self.tell_shards_heard(node, shard, false);
+                self.end_reliance(node, shard);
+                self.tell_shards_heard(node, shard, Extent::Nothing);
             }
         }
         self.settle(now);
@@ -431,6 +450,8 @@ impl RangeServices {
                 }
                 self.finish_hearing(node, shard);
             }
+            (Via::To(node), None, Remote::Relies { at }) => self.hear_relies(now, node, at),
+            (Via::From(node, shard), None, Remote::MayRely { at }) => self.hear_may_rely(now, node, shard, at),
             (Via::From(node, _), Some(tenant), Remote::Register { req, conn, client_id }) => {
                 let (conn, client) = (conn.of(node), self.stranger(tenant, client_id));
                 self.send_to_owner_table(tenant, client, |client| match req {
@@ -447,7 +468,7 @@ impl RangeServices {
                     return false;
                 }
             }
-            (via, None, message @ (Remote::Leads { .. } | Remote::Ends { .. } | Remote::Ended { .. })) => {
+            (via, None, message) if message.is_of_reigns() => {
                 if !self.hear_reign(now, via, &message) {
                     return false;
                 }
@@ -507,9 +528,11 @@ impl RangeServices {
     }
 
     /// What an earlier link has told, and this one has not, is gone; then the shard can be relied on.
-    fn finish_hearing(&mut self, node: NodeIdx, shard: ShardId) {
-        let heard = self.cluster.as_mut().and_then(|cluster| cluster.heard.get_mut(&(node, shard)));
-        let Some(heard) = heard.filter(|heard| heard.told && heard.adding == 0) else { return };
+    pub(super) fn finish_hearing(&mut self, node: NodeIdx, shard: ShardId) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_heard = |heard: &&mut Heard| heard.told && heard.adding == 0 && cluster.trust.holds(&heard.reliance);
+        let Some(heard) = cluster.heard.get_mut(&(node, shard)).filter(is_heard) else { return };
+        let is_news = !std::mem::replace(&mut heard.reliance.is_told, true);
         let session = heard.session;
         let stale = heard.routes.extract_if(|_, of| *of != session).map(|(route, _)| route);
         let mut stale: Vec<_> = stale.collect();
@@ -517,9 +540,9 @@ impl RangeServices {
         for ((tenant, route), nth) in stale {
             self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
         }
-        let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
-        if complete.is_none_or(|shards| !shards.contains_key(&shard)) {
-            self.tell_shards_heard(node, shard, true);
+        if is_news {
+            self.show_reliance();
+            self.tell_shards_heard(node, shard, Extent::Everything);
         }
     }
 
@@ -539,7 +562,7 @@ impl RangeServices {
         }
     }
 
-    fn release_additions(&mut self, is_released: impl Fn(NodeIdx) -> bool) {
+    pub(super) fn release_additions(&mut self, is_released: impl Fn(NodeIdx) -> bool) {
         let mut done = Vec::new();
         for (token, addition) in &mut self.additions {
             let before = addition.unanswered_nodes.len();

@@ -171,7 +171,7 @@ impl RangeServices {
                 let matches = Box::new(self.routes.match_group(tenant, &route));
                 self.send(from, Message::Dist(DistMessage::GroupMatched { req, matches }));
             }
-            DistMessage::Heard { node, shard, complete } => self.handle_heard(from, node, shard, complete),
+            DistMessage::Heard { node, shard, extent } => self.handle_heard(from, (node, shard), extent),
             DistMessage::WhoHasHeard { node } => self.tell_heard(from, node),
             DistMessage::GroupMatched { req, matches } => {
                 self.complete(Completion::Matched { req, matches: Rc::new(*matches) });

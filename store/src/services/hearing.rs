@@ -4,24 +4,44 @@ use super::RangeServices;
 use super::message::{Dist, Message};
 use bifro_core::ids::{NodeIdx, ShardId};
 
+/// How much of what a shard of another node listens to a shard here has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Everything,
+    /// All, and it is not to be relied on for now.
+    Lapsed,
+    /// Not all, or it may be out of date.
+    Nothing,
+}
+
 impl RangeServices {
-    pub(super) fn tell_shards_heard(&mut self, node: NodeIdx, shard: ShardId, complete: bool) {
-        for to in self.all_shards() {
-            self.send(to, Message::Dist(Dist::Heard { node, shard, complete }));
+    pub(super) fn tell_shards_heard(&mut self, node: NodeIdx, shard: ShardId, extent: Extent) {
+        if let Some(cluster) = self.cluster.as_mut().filter(|_| extent != Extent::Everything) {
+            cluster.trust.tells_loss();
         }
+        for to in self.all_shards() {
+            self.send(to, Message::Dist(Dist::Heard { node, shard, extent }));
+        }
+        self.show_reliance();
     }
 
     /// A shard here has heard everything of a shard of another node, or cannot rely on it any more.
-    pub(super) fn handle_heard(&mut self, from: ShardId, node: NodeIdx, shard: ShardId, complete: bool) {
+    pub(super) fn handle_heard(&mut self, from: ShardId, (node, shard): (NodeIdx, ShardId), extent: Extent) {
         let Some(cluster) = &mut self.cluster else { return };
-        if complete {
-            cluster.complete.entry(node).or_default().insert(shard, from);
-        } else if let Some(shards) = cluster.complete.get_mut(&node)
-            && shards.get(&shard) == Some(&from)
-        {
-            // Another shard here may have heard it since, over another way.
+        let shards = cluster.complete.entry(node).or_default();
+        if extent == Extent::Everything {
+            shards.insert(shard, from);
+        }
+        // Another shard here may have heard it since, over another way.
+        let counts = shards.get(&shard) == Some(&from);
+        if counts && extent == Extent::Nothing {
             shards.remove(&shard);
         }
+        if shards.is_empty() {
+            cluster.complete.remove(&node);
+        }
+        cluster.trust.hears(from, (node, shard), extent, counts);
         cluster.find_unheard();
     }
 
@@ -38,9 +58,13 @@ impl RangeServices {
     /// Tells a shard here which shards of a node this one has heard everything of.
     pub(super) fn tell_heard(&mut self, to: ShardId, node: NodeIdx) {
         let complete = self.cluster.as_ref().and_then(|cluster| cluster.complete.get(&node));
-        let here = complete.into_iter().flatten().filter(|(_, at)| **at == self.shard);
+        let is_told = |shard| {
+            let heard = self.cluster.as_ref().and_then(|cluster| cluster.heard.get(&(node, shard)));
+            heard.is_some_and(|heard| heard.reliance.is_told)
+        };
+        let here = complete.into_iter().flatten().filter(|(shard, at)| **at == self.shard && is_told(**shard));
         for shard in here.map(|(&shard, _)| shard).collect::<Vec<_>>() {
-            self.send(to, Message::Dist(Dist::Heard { node, shard, complete: true }));
+            self.send(to, Message::Dist(Dist::Heard { node, shard, extent: Extent::Everything }));
         }
     }
 }

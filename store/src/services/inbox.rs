@@ -114,8 +114,12 @@ impl Inbox for RangeServices {
         message: &Arc<Published>,
         origin: Option<Origin>,
     ) {
+        if !self.is_led_here(range) {
+            // Its routes come before the claim, and go after it.
+            self.complete(Completion::Inserted { req, result: Err(PortError::Unavailable) });
+            return self.settle(now);
+        }
         let (places, message) = (inboxes.clone(), message.clone());
-        // Whoever listens is known where its range is led.
         self.send_to_range(range, InboxRequest::Insert { req, range, tenant, places, message, origin });
         self.settle(now);
     }
@@ -233,7 +237,7 @@ impl RangeServices {
             InboxRequest::Unsubscribe { req, range, owner, filter } => self.with_inboxes(range, |table, _, effects| {
                 table.unsubscribe(to(req), owner, &filter, effects);
             }),
-            InboxRequest::Insert { req, range, .. } if !self.has_machine(range) => {
+            InboxRequest::Insert { req, range, .. } if !self.stores(range) => {
                 self.refuse_insertion(to(req));
             }
             InboxRequest::Insert { req, range, tenant, places, message, origin } => {

@@ -253,9 +253,9 @@ impl RangeServices {
         matches!(self.states.get(self.local(range)), Some(State::Leading { term: of }) if *of == term)
     }
 
-    /// Whether messages can be stored in the range here.
-    pub(super) fn has_machine(&self, range: RangeIdx) -> bool {
-        self.reigns.is_none() || self.states[self.local(range)].reign().is_some()
+    /// Whether messages can be stored in the range here. Not before all know who leads it: see [`super::reigns`].
+    pub(super) fn stores(&self, range: RangeIdx) -> bool {
+        self.reigns.is_none() || self.states[self.local(range)].leads()
     }
 
     /// Somebody asks, here or on another node.

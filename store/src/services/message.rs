@@ -228,7 +228,7 @@ pub enum Dist {
         /// Its shard.
         shard: ShardId,
         /// Known.
-        complete: bool,
+        extent: super::hearing::Extent,
     },
     /// To every shard: of which shards of a node it has heard everything. Answered by `Heard`, of each.
     WhoHasHeard {

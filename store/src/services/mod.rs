@@ -34,10 +34,12 @@ mod placement;
 mod ranges;
 mod registrations;
 mod reigns;
+mod reliance;
 mod replicas;
 mod retain;
 #[cfg(feature = "simulation")]
 mod standing;
+mod tally;
 mod telling;
 #[cfg(test)]
 mod tests;
@@ -49,6 +51,7 @@ pub use message::Message;
 pub use mutation::Mutation;
 #[cfg(not(feature = "mutations"))]
 use mutation::Mutation;
+pub use reliance::HearingCells;
 
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
@@ -91,6 +94,8 @@ pub struct RangeServices {
     owners: OwnerTable,
     routes: RoutePartition,
     cache: MatchCache,
+    /// What the shards here show each other.
+    cells: Arc<HearingCells>,
     /// Other nodes; none if the node stands alone.
     cluster: Option<Box<cluster::Cluster>>,
     /// Routes this shard is having added, by the token it gave them.
@@ -159,6 +164,8 @@ pub struct Placement {
     pub shards: u16,
     /// The shard's metric cells.
     pub metrics: Arc<ShardMetrics>,
+    /// The same for all shards of the node.
+    pub cells: Arc<HearingCells>,
 }
 
 impl Placement {
@@ -289,7 +296,7 @@ impl RangeServices {
 
     fn new(placement: Placement, ranges: u16, seed: u64) -> Self {
         let here = placement.ranges(ranges);
-        let Placement { shard, shards, metrics } = placement;
+        let Placement { shard, shards, metrics, cells } = placement;
         assert!(shard.0 < shards, "{shard:?} is not one of {shards} shards");
         Self {
             shard,
@@ -301,6 +308,7 @@ impl RangeServices {
             owners: OwnerTable::new(),
             routes: RoutePartition::new(),
             cache: MatchCache::new(MATCH_CACHE_TOPICS_MAX),
+            cells,
             cluster: None,
             additions: Slab::new(),
             replications: Slab::new(),
@@ -451,6 +459,10 @@ impl RangeServices {
 impl Services for RangeServices {
     type Message = Message;
 
+    fn begin_turn(&mut self, now: Instant) -> bool {
+        self.look_at_time(now)
+    }
+
     fn receive(&mut self, now: Instant, from: ShardId, message: Message) {
         self.handle(now, from, message);
         self.settle(now);
@@ -459,6 +471,8 @@ impl Services for RangeServices {
     fn handle_timeout(&mut self, now: Instant) {
         self.handle_dict_timeout(now);
         self.lapse_links(now);
+        self.release_gone(now);
+        self.ask_for_reliance(now);
         self.withdraw_reigns(now);
         self.give_up_orphaned(now);
         self.place_replicas(now);
@@ -571,5 +585,13 @@ impl Services for RangeServices {
 
     fn unheard_nodes(&self) -> &[NodeIdx] {
         self.cluster.as_ref().map_or(&[], |cluster| cluster.unheard())
+    }
+
+    fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool {
+        self.reigns.as_ref().is_none_or(|reigns| reigns.is_followed_by(node, shard))
+    }
+
+    fn reigns_seen(&self) -> u64 {
+        self.reigns.as_ref().map_or(0, |reigns| reigns.seen())
     }
 }

@@ -17,6 +17,17 @@
 //! [`LINK_LEASE`] has passed, by when those whose links have ended know it by themselves. Routes of a node that has died are removed when
 //! all shards have dropped its claims. So a route never goes before the claim it belongs to.
 //!
+//! # How messages keep their order past it
+//! A message that has failed is tried again, and what its publisher sends behind it waits for that (bifro-net's `broker/again.rs`). That is order enough if nothing which
+//! was sent *before* a failure is known is stored *after* it by another leader, or by the same in another reign. So
+//! - messages are handed to a range's shard only while its claim counts on the shard where they are routed, and stored only while it leads: not
+//!   while its routes become known. Shards here have confirmed the end of one reign before the next begins, behind whatever they had handed over;
+//! - a peer answers each claim that it hears ([`Remote::Follows`]). What it sent before that came without knowing of it, and is refused
+//!   ([`Services::is_followed_by`](bifro_core::ports::Services::is_followed_by)), also if it has waited here for its receivers meanwhile
+//!   ([`Services::reigns_seen`](bifro_core::ports::Services::reigns_seen));
+//! - when a shard hears that a claim has come, has ended or counts no more since there is a newer one, all that is on its way to that node has failed, at once: also what
+//!   that node will refuse for the reason above. What the shard routes from then on goes to who leads now, behind it.
+//!
 //! # What is asked
 //! A request goes to the leader over the asker's own link and is answered over it, so both fare alike. If the claim ends first, it is asked
 //! again of the next leader: all requests may be repeated. It carries the claim's term, and is dropped by whoever does not lead in that
@@ -45,6 +56,7 @@ use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
 use bifro_core::ports::{Completion, PortError, Receiver, Via};
 use bifro_core::time::Instant;
 use smallvec::SmallVec;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use ties::{Attachment, Orphaned};
@@ -85,6 +97,11 @@ struct Forgetting {
     sessions: BTreeMap<ShardId, u32>,
 }
 
+/// Those of the claims that are not among the others.
+fn without(claims: &[Claim], others: &[Claim]) -> SmallVec<[Claim; 2]> {
+    claims.iter().filter(|claim| !others.contains(claim)).copied().collect()
+}
+
 /// See the module's page.
 pub(super) struct Reigns {
     /// By range.
@@ -101,6 +118,10 @@ pub(super) struct Reigns {
     /// Topics whose receivers are asked for once there is a claim for every range.
     topics: Vec<(ReqId, TenantIdx, Box<str>)>,
     peers: BTreeSet<Peer>,
+    /// Claims that peers have been told and have not heard yet.
+    unfollowed: BTreeMap<Peer, usize>,
+    /// Counts the changes of what this node leads.
+    seen: u64,
     /// Ends that peers have been told and have not confirmed.
     unconfirmed: BTreeMap<(RangeIdx, u64), BTreeSet<Peer>>,
     /// Reigns of this shard's ranges that end, and how many shards do not know yet.
@@ -129,6 +150,8 @@ impl Reigns {
             orphaned: BTreeMap::new(),
             topics: Vec::new(),
             peers: BTreeSet::new(),
+            unfollowed: BTreeMap::new(),
+            seen: 0,
             unconfirmed: BTreeMap::new(),
             ending: BTreeMap::new(),
             withdrawals: Vec::new(),
@@ -166,6 +189,16 @@ impl Reigns {
     /// The newest claim counts.
     fn leader(&self, range: RangeIdx) -> Option<Claim> {
         self.claims.get(range.0 as usize)?.iter().max().copied()
+    }
+
+    /// Whether a peer has heard all that it was told this node leads.
+    pub(super) fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool {
+        !self.unfollowed.contains_key(&(node, shard))
+    }
+
+    /// How often what this node leads has changed.
+    pub(super) const fn seen(&self) -> u64 {
+        self.seen
     }
 
     /// Ranges that nobody leads.
@@ -259,17 +292,22 @@ impl RangeServices {
         let Some(reigns) = &mut self.reigns else { return };
         let before = reigns.leader(range);
         let Some(claims) = reigns.claims.get_mut(range.0 as usize) else { return };
-        let mut earlier = claims.clone();
+        let earlier = claims.clone();
         change(claims);
-        earlier.retain(|claim| !claims.contains(claim));
+        let (gone, come) = (without(&earlier, claims), without(claims, &earlier));
         let after = reigns.leader(range);
         reigns.unled = reigns.unled + usize::from(before.is_some() && after.is_none())
             - usize::from(before.is_none() && after.is_some());
         if before.is_some() != after.is_some() {
             reigns.tell_unled(range, after.is_none());
         }
-        for claim in earlier.into_iter().filter(|claim| claim.node != NodeIdx::HERE) {
-            self.complete(Completion::LeaderLost { node: claim.node });
+        reigns.seen += u64::from(gone.iter().chain(&come).any(|claim| claim.node == NodeIdx::HERE));
+        let overtaken = before.filter(|before| after != Some(*before));
+        // What is for inboxes here is handed to them only while they are led here: of what was sent before they were nothing is on its way.
+        let come = come.into_iter().filter(|claim| claim.node != NodeIdx::HERE);
+        let lost: BTreeSet<_> = gone.into_iter().chain(come).chain(overtaken).map(|claim| claim.node).collect();
+        for node in lost {
+            self.complete(Completion::LeaderLost { node });
         }
         if before == after {
             return;
@@ -329,6 +367,7 @@ impl RangeServices {
                 }
                 self.take_claim(now, range, NodeIdx::HERE, term);
                 self.tell_peers(&Remote::Leads { range: range.0, term });
+                self.await_followers();
             }
             Reign::Ends { range, term } => {
                 self.end_claim(now, range, NodeIdx::HERE, term);
@@ -370,6 +409,30 @@ impl RangeServices {
         for (node, shard) in peers {
             self.send_remote(Via::From(node, shard), None, message);
         }
+    }
+
+    /// Every peer has been told of one more claim.
+    fn await_followers(&mut self) {
+        let Some(reigns) = &mut self.reigns else { return };
+        for &peer in &reigns.peers {
+            *reigns.unfollowed.entry(peer).or_default() += 1;
+        }
+    }
+
+    /// A peer has heard of one of them.
+    fn hear_follower(&mut self, peer: Peer) {
+        let Some(reigns) = &mut self.reigns else { return };
+        if let Entry::Occupied(mut unheard) = reigns.unfollowed.entry(peer) {
+            *unheard.get_mut() -= 1;
+            if *unheard.get() == 0 {
+                unheard.remove();
+            }
+        }
+    }
+
+    /// Whether this shard counts on this node for the range.
+    pub(super) fn is_led_here(&self, range: RangeIdx) -> bool {
+        self.reigns.as_ref().is_none_or(|reigns| reigns.leader(range).is_some_and(|claim| claim.node == NodeIdx::HERE))
     }
 
     fn handle_ended(&mut self, range: RangeIdx, term: u64) {
@@ -431,6 +494,7 @@ impl RangeServices {
         forgetting.unanswered += usize::from(self.shards);
         forgetting.sessions = sessions;
         reigns.peers.retain(|(of, _)| *of != node);
+        reigns.unfollowed.retain(|(of, _), _| *of != node);
         for peers in reigns.unconfirmed.values_mut() {
             peers.retain(|(of, _)| *of != node);
         }
@@ -470,7 +534,11 @@ impl RangeServices {
         }
         let Some(reigns) = &mut self.reigns else { return };
         reigns.peers.insert((node, shard));
-        for (range, term) in reigns.led_here() {
+        let led = reigns.led_here();
+        if !led.is_empty() {
+            reigns.unfollowed.insert((node, shard), led.len());
+        }
+        for (range, term) in led {
             self.send_remote(Via::From(node, shard), None, &Remote::Leads { range: range.0, term });
         }
     }
@@ -479,6 +547,7 @@ impl RangeServices {
     pub(super) fn lose_peer(&mut self, node: NodeIdx, shard: ShardId) {
         let Some(reigns) = &mut self.reigns else { return };
         reigns.peers.remove(&(node, shard));
+        reigns.unfollowed.remove(&(node, shard));
         for peers in reigns.unconfirmed.values_mut() {
             peers.remove(&(node, shard));
         }
@@ -493,11 +562,13 @@ impl RangeServices {
         match (via, message) {
             (Via::To(node), &Remote::Leads { range, term }) => {
                 self.take_claim(now, RangeIdx(range), node, term);
+                self.send_remote(via, None, &Remote::Follows);
             }
             (Via::To(node), &Remote::Ends { range, term }) => {
                 self.end_claim(now, RangeIdx(range), node, term);
                 self.send_remote(via, None, &Remote::Ended { range, term });
             }
+            (Via::From(node, shard), Remote::Follows) => self.hear_follower((node, shard)),
             (Via::From(node, shard), &Remote::Ended { range, term }) => {
                 let reigns = self.reigns.as_mut();
                 let peers = reigns.and_then(|reigns| reigns.unconfirmed.get_mut(&(RangeIdx(range), term)));

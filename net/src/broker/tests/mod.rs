@@ -27,7 +27,7 @@ use bifro_mqtt::packet::{
 use bifro_mqtt::property::Properties;
 use bifro_mqtt::reason::Reason;
 use bifro_mqtt::wire::Wire;
-use bifro_store::services::{self, Placement, RangeServices};
+use bifro_store::services::{self, HearingCells, Placement, RangeServices};
 use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -154,9 +154,15 @@ impl Node {
         });
         let registry = Arc::new(TenantRegistry::new(Arc::new(OnePolicy(setup.tenant))));
         let now = Instant::from_micros(1_700_000_000_000_000);
+        let cells = HearingCells::new(setup.shards);
         let broker = |shard| {
             let metrics = Arc::new(ShardMetrics::default());
-            let placement = Placement { shard: ShardId(shard), shards: setup.shards, metrics: metrics.clone() };
+            let placement = Placement {
+                shard: ShardId(shard),
+                shards: setup.shards,
+                metrics: metrics.clone(),
+                cells: cells.clone(),
+            };
             let services = RangeServices::volatile(placement, SEED);
             let services = match setup.member {
                 Some(me) => services.join(me),

@@ -18,6 +18,7 @@ use bifro_core::ports::{AttachTerms, RemoteSend, SubOptions};
 use bifro_core::rng::Prng;
 use bifro_core::settings::{Quota, QuotaLimits, Resource, TenantSettings};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 const TENANT: TenantIdx = TenantIdx(0);
 
@@ -45,9 +46,11 @@ impl Sim {
         let quota = Arc::new(Quota::new(limits));
         let tenant = Arc::new(TenantCtx { idx: TENANT, name: "t".into(), settings, quota });
         let metrics: Vec<Arc<ShardMetrics>> = (0..shards).map(|_| Arc::default()).collect();
+        let cells = HearingCells::new(shards);
         let services = |shard: u16| {
             let metrics = metrics[shard as usize].clone();
-            let mut services = RangeServices::volatile(Placement { shard: ShardId(shard), shards, metrics }, seed);
+            let placement = Placement { shard: ShardId(shard), shards, metrics, cells: cells.clone() };
+            let mut services = RangeServices::volatile(placement, seed);
             services.set_tenant(tenant.clone());
             services
         };
@@ -81,6 +84,7 @@ impl Sim {
     /// Calls one shard's services and collects what they want.
     fn call<R>(&mut self, shard: ShardId, call: impl FnOnce(&mut RangeServices, Instant, &TenantCtx) -> R) -> R {
         let services = &mut self.shards[shard.index()];
+        services.begin_turn(self.now);
         let result = call(services, self.now, &self.tenant);
         services.end_turn(self.now);
         let mut out = Out::default();
@@ -117,7 +121,11 @@ impl Sim {
 
     /// Lets time pass and all timers fire.
     fn advance(&mut self, secs: u64) {
-        self.now = Instant::from_micros(self.now.as_micros() + secs * 1_000_000);
+        self.advance_by(Duration::from_secs(secs));
+    }
+
+    fn advance_by(&mut self, by: Duration) {
+        self.now = self.now + by;
         for shard in 0..self.shards.len() as u16 {
             while self.shards[shard as usize].next_timeout().is_some_and(|at| at <= self.now) {
                 self.call(ShardId(shard), |services, now, _| services.handle_timeout(now));

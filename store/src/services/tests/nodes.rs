@@ -1,12 +1,13 @@
 //! Several nodes: links that come and go, nodes that die, and what must hold all the while.
 
+mod reliance;
 mod replicas;
 mod returning;
 mod roles;
 
 use super::*;
 use bifro_core::ids::NodeId;
-use bifro_core::limits::LINK_LEASE;
+use bifro_core::limits::{LINK_LEASE, RELIANCE_OVER};
 use bifro_core::nodes::{Member, Node};
 use bifro_core::ports::{Dist, GroupName, Receiver, SessionDict};
 use bifro_core::roles::Duties;
@@ -227,8 +228,12 @@ impl Cluster {
     }
 
     fn advance(&mut self, secs: u64) {
+        self.advance_by(Duration::from_secs(secs));
+    }
+
+    fn advance_by(&mut self, by: Duration) {
         for node in 0..self.nodes.len() {
-            self.nodes[node].advance(secs);
+            self.nodes[node].advance_by(by);
             self.post(node);
         }
         self.settle();
@@ -438,7 +443,7 @@ fn a_subscriber_waits_for_a_node_that_cannot_be_reached_until_it_dies_or_the_lea
     cluster.settle();
     assert!(!cluster.heard(0).iter().any(added(req)));
     cluster.kill(1);
-    cluster.settle();
+    cluster.advance_by(RELIANCE_OVER);
     assert!(cluster.heard(0).iter().any(added(req)), "the dead need not know");
 }
 

@@ -26,7 +26,8 @@ impl Alone {
         let config = StoreConfig { wal, kv, space, replication: Replication::default() };
         let fatal: Fatal = Arc::new(|reason| panic!("{reason}"));
         let storage = Node::simulated(ME, genesis, &Disk::default(), config, fatal.clone()).expect("nothing is wrong");
-        let placement = Placement { shard: ShardId(0), shards: 1, metrics: Arc::default() };
+        let placement =
+            Placement { shard: ShardId(0), shards: 1, metrics: Arc::default(), cells: HearingCells::new(1) };
         let (now, found) = (Instant::from_micros(1_000_000), tenant.clone());
         let services = RangeServices::clustered(
             placement,

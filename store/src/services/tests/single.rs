@@ -77,7 +77,7 @@ fn the_timer_publishes_wills_and_ends_sessions() {
     let client = one.client.clone();
     let inbox = attached.inbox.expect("a place");
     let owner = InboxOwner { conn: here, client: &client, tenant: TENANT, inbox, epoch: attached.epoch };
-    let will = Some((std::time::Duration::from_secs(5), message("w", "will", QoS::AtLeastOnce)));
+    let will = Some((Duration::from_secs(5), message("w", "will", QoS::AtLeastOnce)));
     let state = DetachState { will, expiry_s: 10, ..DetachState::default() };
     one.done(|s, now, req, _, _| s.detach(now, req, owner, state));
     one.sim.advance(5);

@@ -47,6 +47,16 @@ pub(super) enum Remote {
     },
     /// Since the link is up the sender has told everything it listens to.
     Told,
+    /// Back over the receiver's link: may the sender's node go on relying on what it was told? Answered by `MayRely`.
+    Relies {
+        /// What its clock shows.
+        at: u64,
+    },
+    /// It may, for a while from then on.
+    MayRely {
+        /// From `Relies`.
+        at: u64,
+    },
     /// A topic's retained message.
     Retain {
         /// To be answered by `Retained`, if somebody waits.
@@ -109,7 +119,7 @@ pub(super) enum Remote {
         /// The frame.
         frame: Vec<u8>,
     },
-    /// Back over the receiver's link: the sender leads a range, whose routes the receiver's node has.
+    /// Back over the receiver's link: the sender leads a range, whose routes the receiver's node has. Answered by `Follows`.
     Leads {
         /// The range.
         range: u16,
@@ -130,6 +140,8 @@ pub(super) enum Remote {
         /// The term.
         term: u64,
     },
+    /// The sender has heard the next `Leads` of those that the link has brought.
+    Follows,
     /// A connection wants to own its client id.
     Register {
         /// Answered by `Registered`; none: it owned it elsewhere, and needs no answer.
@@ -181,6 +193,11 @@ impl Remote {
                 | Self::FoundRetained { .. }
                 | Self::FindOn { .. }
         )
+    }
+
+    /// Whether it is about who leads.
+    pub(super) const fn is_of_reigns(&self) -> bool {
+        matches!(self, Self::Leads { .. } | Self::Ends { .. } | Self::Ended { .. } | Self::Follows)
     }
 
     /// None if the bytes are no message.

@@ -169,8 +169,6 @@ pub(crate) struct Simulation {
     /// Clients begin new things.
     pub(crate) clients_begin: bool,
     pub(crate) seen: Seen,
-    /// How long after SUBACK a subscriber is to be missed by nobody.
-    pub(crate) doubt: Duration,
 }
 
 impl Simulation {
@@ -194,7 +192,7 @@ impl Simulation {
             settings,
             options,
         };
-        let Settings { subscribers, publishers, ranges, window, .. } = world.settings;
+        let Settings { subscribers, publishers, ranges, .. } = world.settings;
         (0..world.options.nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
         (0..subscribers).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
         (0..publishers).for_each(|index| world.queue.at(Moment(2), Event::Publisher { index }));
@@ -206,13 +204,12 @@ impl Simulation {
             conns: BTreeMap::new(),
             subscribers: (0..subscribers).map(Subscriber::new).collect(),
             publishers: (0..publishers).map(|_| Publisher::default()).collect(),
-            checks: Checks::new(subscribers, window == 1),
+            checks: Checks::new(subscribers),
             boots: 0,
             faulty: false,
             heals_at: Moment(0),
             clients_begin: true,
             seen: Seen::default(),
-            doubt: Duration::ZERO,
         }
     }
 
@@ -227,7 +224,6 @@ impl Simulation {
         let begin = self.world.queue.now();
         self.world.weather = Weather::drawn(&mut self.world.rng, &self.world.options);
         (self.faulty, self.clients_begin, self.seen) = (true, true, Seen::default());
-        self.doubt = self.world.weather.doubt();
         let healed = begin + FAULTY;
         self.heals_at = healed;
         let (weather, pace) = (&self.world.weather, self.world.weather.pace);
@@ -242,7 +238,6 @@ impl Simulation {
         }
         assert!(self.seen.all, "what had to be true was looked at");
         self.world.report.episodes += 1;
-        self.world.report.overtaken += std::mem::take(&mut self.checks.delivery.overtaken);
     }
 
     /// The virtual time.

@@ -18,7 +18,7 @@ use bifro_genesis::ClusterGenesis;
 use bifro_store::fatal::{Fatal, Wake};
 use bifro_store::host::{Disk, Node as Storage, Replication, StoreConfig};
 use bifro_store::kv::{FjallConfig, SpaceLimits};
-use bifro_store::services::{Placement, RangeServices};
+use bifro_store::services::{HearingCells, Placement, RangeServices};
 use bifro_store::wal::WalConfig;
 use bifro_swim::{Announcement, Config, Health, Incarnation, Member, Peer, Status, Swim};
 use std::collections::BTreeMap;
@@ -98,9 +98,10 @@ impl Node {
             .unwrap_or_else(|error| panic!("{id} does not start: {error}"));
         let tenant = Arc::new(tenant());
         let metrics: Vec<Arc<ShardMetrics>> = (0..self.shards).map(|_| Arc::default()).collect();
+        let cells = HearingCells::new(self.shards);
         let shards = (0..self.shards).map(|shard| {
-            let placement =
-                Placement { shard: ShardId(shard), shards: self.shards, metrics: metrics[usize::from(shard)].clone() };
+            let (metrics, cells) = (metrics[usize::from(shard)].clone(), cells.clone());
+            let placement = Placement { shard: ShardId(shard), shards: self.shards, metrics, cells };
             let (wake, found): (Wake, _) = (Arc::new(|| {}), tenant.clone());
             let find = Arc::new(move |_: &str| found.clone());
             let services = RangeServices::clustered(placement, &storage, wake, fatal.clone(), now, find);

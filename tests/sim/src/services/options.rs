@@ -1,7 +1,6 @@
 //! What a simulation of the services is asked to do, and its fault model: settings drawn once for a run, weather anew for every episode.
 
 use crate::options::pick;
-use bifro_core::limits::{LINK_IDLE, LINK_LEASE};
 use bifro_core::rng::Prng;
 use std::time::Duration;
 
@@ -196,12 +195,5 @@ impl Weather {
     /// Whether such things happen.
     pub(crate) fn has(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
-    }
-
-    /// How long after SUBACK a subscriber is to be missed by nobody, until all is well again: a node that is taken for dead and lives is not waited for, and
-    /// may rely on what it was told before for as long as its link.
-    pub(crate) fn doubt(&self) -> Duration {
-        let may_be_wrong = [Kind::Cuts, Kind::Flaps, Kind::Freezes, Kind::Stalls, Kind::Loss];
-        if may_be_wrong.into_iter().any(|kind| self.has(kind)) { LINK_LEASE + LINK_IDLE } else { Duration::ZERO }
     }
 }

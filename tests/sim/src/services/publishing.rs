@@ -1,11 +1,11 @@
 //! Publishes under way on a shard, as in bifro-net's `broker/publish.rs` and `broker/again.rs`: of QoS 1, to persistent sessions here and to other nodes.
-//! Invariants as there: messages of one topic leave the shard in the order in which they came, and a publisher hears of success when everybody
-//! has taken the message over.
+//! Invariants as there: messages of one topic leave the shard in the order in which they came, also those that are tried again, and a publisher hears of
+//! success when everybody has taken the message over.
 
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{ConnId, Mark, ToClient};
 use bifro_core::client::Client;
-use bifro_core::ids::{NodeIdx, ReqId, ShardId};
+use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId};
 use bifro_core::message::Message;
 use bifro_core::ports::{Dist, Inbox, Matches, PortError, Retain, Services};
 use bifro_core::time::{Instant, earlier};
@@ -33,8 +33,15 @@ pub(super) enum Waiter {
 pub(super) enum Scope {
     /// To all who listen.
     Everywhere,
-    /// To those who listen here.
-    Here,
+    /// To those who listen here. What this node led when it came.
+    Here { seen: u64 },
+}
+
+/// Whose messages to which topic keep their order.
+type Line = (PublisherKey, Arc<str>);
+
+fn line(message: &Message) -> Line {
+    (message.view().publisher, message.topic().into())
 }
 
 #[derive(Debug)]
@@ -61,12 +68,15 @@ pub(super) struct Publishes {
     waiting: BTreeMap<ReqId, Waiting>,
     deadlines: VecDeque<(Instant, ReqId)>,
     unmatched: BTreeMap<Arc<str>, VecDeque<Unmatched>>,
-    retries: VecDeque<(Instant, ReqId, Arc<Message>)>,
+    /// Publishes that have failed in part or as a whole, and those behind them; none: it still waits for its other parts.
+    lines: BTreeMap<Line, BTreeMap<ReqId, Option<Arc<Message>>>>,
+    /// When to look at each line.
+    due: VecDeque<(Instant, Line)>,
 }
 
 impl Publishes {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let retry = self.retries.front().map(|(at, ..)| *at);
+        let retry = self.due.front().map(|(at, _)| *at);
         earlier(self.deadlines.front().map(|(at, _)| *at), retry)
     }
 
@@ -82,6 +92,26 @@ impl Publishes {
         if let Some(waiting) = waiting.filter(|waiting| waiting.parts > 1 && waiting.failed.is_none()) {
             waiting.again = Some(message.clone());
         }
+    }
+
+    /// A publish waits for another try, or behind one that does.
+    fn stand_in_line(&mut self, now: Instant, line: Line, publish: ReqId, message: Option<Arc<Message>>) {
+        if !self.lines.contains_key(&line) {
+            self.due.push_back((now + PAUSE, line.clone()));
+        }
+        self.lines.entry(line).or_default().insert(publish, message);
+    }
+
+    /// The first of a line, if it can be routed; those that nobody waits for are left out.
+    fn next_of(&mut self, line: &Line) -> Option<(ReqId, Arc<Message>)> {
+        let publishes = self.lines.get_mut(line)?;
+        publishes.retain(|publish, _| self.waiting.contains_key(publish));
+        let message = publishes.first_key_value().and_then(|(_, message)| message.clone());
+        let next = message.and_then(|message| Some((publishes.pop_first()?.0, message)));
+        if publishes.is_empty() {
+            self.lines.remove(line);
+        }
+        next
     }
 }
 
@@ -113,9 +143,17 @@ impl Shard {
     }
 
     pub(super) fn route(&mut self, message: Arc<Message>, publish: ReqId, scope: Scope) {
+        let line = line(&message);
+        if scope == Scope::Everywhere && self.publishes.lines.contains_key(&line) {
+            return self.publishes.stand_in_line(self.now, line, publish, Some(message));
+        }
+        self.route_in_order(message, publish, scope);
+    }
+
+    fn route_in_order(&mut self, message: Arc<Message>, publish: ReqId, scope: Scope) {
         let topic: Arc<str> = message.topic().into();
         let waits_behind = self.publishes.unmatched.contains_key(&topic);
-        let is_known = scope == Scope::Here || self.services.is_complete();
+        let is_known = scope != Scope::Everywhere || self.services.is_complete();
         if is_known
             && !waits_behind
             && let Some(matches) = self.services.matches(TENANT, &topic)
@@ -124,7 +162,11 @@ impl Shard {
             return self.publish_part_done(publish, Ok(()));
         }
         let queue = self.publishes.unmatched.entry(topic.clone()).or_default();
-        queue.push_back(Unmatched { message, publish, scope });
+        // One that is tried again comes before those that were published after it.
+        let publisher = message.view().publisher;
+        let later = |of: &Unmatched| of.publish > publish && of.message.view().publisher == publisher;
+        let at = queue.iter().position(later).unwrap_or(queue.len());
+        queue.insert(at, Unmatched { message, publish, scope });
         if queue.len() == 1 {
             self.ask_for_matches(&topic);
         }
@@ -137,6 +179,11 @@ impl Shard {
             return self.ask_for_matches(&topic);
         }
         for Unmatched { message, publish, scope } in self.publishes.unmatched.remove(&topic).unwrap_or_default() {
+            let line = line(&message);
+            if scope == Scope::Everywhere && self.publishes.lines.contains_key(&line) {
+                self.publishes.stand_in_line(self.now, line, publish, Some(message));
+                continue;
+            }
             self.deliver_matched(&message, matches, publish, scope);
             self.publish_part_done(publish, Ok(()));
         }
@@ -144,6 +191,11 @@ impl Shard {
 
     fn deliver_matched(&mut self, message: &Arc<Message>, matches: &Rc<Matches>, publish: ReqId, scope: Scope) {
         assert!(matches.live.is_empty() && matches.groups.is_empty(), "there are persistent sessions only");
+        if !matches.inboxes.is_empty() && matches!(scope, Scope::Here { seen } if seen != self.services.reigns_seen()) {
+            // It may have been sent after one that fails.
+            self.open_part(publish);
+            return self.publish_part_done(publish, Err(PortError::Unavailable));
+        }
         for (range, places) in &matches.inboxes {
             let req = match self.open_part(publish) {
                 Some(publish) => self.await_completion(Awaited::Part { publish, is_retained: false }),
@@ -163,15 +215,20 @@ impl Shard {
     pub(super) fn publish_part_done(&mut self, publish: ReqId, result: Result<(), PortError>) {
         let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
         waiting.parts -= 1;
+        let failed_before = waiting.failed.is_some();
         waiting.failed = waiting.failed.or(result.err());
-        if waiting.parts > 0 {
+        let is_tried_again = waiting.failed == Some(PortError::Unavailable);
+        let (parts, again) = (waiting.parts, waiting.again.clone().filter(|_| is_tried_again));
+        if let Some(message) = again.filter(|_| !failed_before) {
+            self.publishes.stand_in_line(self.now, line(&message), publish, None);
+        }
+        if parts > 0 {
             return;
         }
-        if waiting.failed == Some(PortError::Unavailable)
-            && let Some(message) = waiting.again.take()
-        {
+        let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
+        if is_tried_again && let Some(message) = waiting.again.take() {
             (waiting.failed, waiting.parts) = (None, 1);
-            return self.publishes.retries.push_back((self.now + PAUSE, publish, message));
+            return self.publishes.stand_in_line(self.now, line(&message), publish, Some(message));
         }
         if let Some(Waiting { waiter, failed, .. }) = self.publishes.waiting.remove(&publish) {
             self.publish_decided(waiter, failed.map_or(Ok(()), Err));
@@ -198,13 +255,28 @@ impl Shard {
         }
     }
 
-    /// Routes those once more whose time has come, if their publishers still wait.
+    /// Routes those once more whose time has come, and those behind them, if their publishers still wait.
     pub(super) fn try_again(&mut self) {
         let now = self.now;
-        while let Some((_, publish, message)) = self.publishes.retries.pop_front_if(|(at, ..)| *at <= now) {
-            if self.publishes.waiting.contains_key(&publish) {
-                self.route(message, publish, Scope::Everywhere);
-                self.settle();
+        while let Some((_, line)) = self.publishes.due.pop_front_if(|(at, _)| *at <= now) {
+            while let Some((publish, message)) = self.publishes.next_of(&line) {
+                self.route_in_order(message, publish, Scope::Everywhere);
+            }
+            if self.publishes.lines.contains_key(&line) {
+                self.publishes.due.push_back((now + PAUSE, line));
+            }
+            self.settle();
+        }
+    }
+
+    /// Nobody knows whether inboxes here will have what is on its way to them.
+    pub(super) fn insertions_lost(&mut self) {
+        let is_insertion =
+            |_: &ReqId, awaited: &mut Awaited| matches!(awaited, Awaited::Part { is_retained: false, .. });
+        let lost: Vec<_> = self.requests.extract_if(.., is_insertion).collect();
+        for (_, awaited) in lost {
+            if let Awaited::Part { publish, .. } = awaited {
+                self.publish_part_done(publish, Err(PortError::Unavailable));
             }
         }
     }

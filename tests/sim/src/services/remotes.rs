@@ -8,7 +8,7 @@ use bifro_core::ids::{NodeIdx, ReqId, ShardId};
 use bifro_core::message::Message;
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Matches, PortError, RemoteSend, Services, Via};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The way from this shard to another node.
@@ -17,8 +17,8 @@ struct Outgoing {
     is_up: bool,
     /// Frames that wait for the end of the turn, or for a link.
     batch: Vec<Frame>,
-    /// Publishes that the node has not answered.
-    open: BTreeSet<u64>,
+    /// What the node has not answered, and which publish each is: one that is tried again is sent under another number.
+    open: BTreeMap<u64, ReqId>,
 }
 
 /// The way back to a shard of another node.
@@ -57,7 +57,7 @@ impl Shard {
     /// Other nodes have come or gone.
     pub(super) fn set_nodes(&mut self, nodes: &Arc<Nodes>) {
         let gone = self.remotes.outgoing.extract_if(.., |node, _| nodes.get(*node).is_none());
-        let lost: Vec<u64> = gone.flat_map(|(_, outgoing)| outgoing.open).collect();
+        let lost: Vec<ReqId> = gone.flat_map(|(_, outgoing)| outgoing.open.into_values()).collect();
         self.remotes.incoming.retain(|(node, _), _| nodes.get(*node).is_some());
         for node in &nodes.others {
             self.remotes.outgoing.entry(node.idx).or_default();
@@ -69,14 +69,17 @@ impl Shard {
 
     /// What is on its way to a node may be for sessions that it does not lead any more.
     pub(super) fn leader_lost(&mut self, node: NodeIdx) {
+        if node == NodeIdx::HERE {
+            return self.insertions_lost();
+        }
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
         let lost = std::mem::take(&mut outgoing.open);
-        self.forwards_lost(lost);
+        self.forwards_lost(lost.into_values().collect());
     }
 
-    fn forwards_lost(&mut self, lost: impl IntoIterator<Item = u64>) {
+    fn forwards_lost(&mut self, lost: Vec<ReqId>) {
         for publish in lost {
-            self.publish_part_done(ReqId(publish), Err(PortError::Unavailable));
+            self.publish_part_done(publish, Err(PortError::Unavailable));
         }
     }
 
@@ -95,7 +98,7 @@ impl Shard {
 
     /// It is not there any more.
     pub(super) fn link_down(&mut self, via: Via) {
-        let mut lost = BTreeSet::new();
+        let mut lost = BTreeMap::new();
         match via {
             Via::To(node) => {
                 if let Some(outgoing) = self.remotes.outgoing.get_mut(&node) {
@@ -107,7 +110,7 @@ impl Shard {
             Via::From(node, shard) => drop(self.remotes.incoming.remove(&(node, shard))),
         }
         self.services.link_down(self.now, via);
-        self.forwards_lost(lost);
+        self.forwards_lost(lost.into_values().collect());
         self.settle();
     }
 
@@ -118,10 +121,17 @@ impl Shard {
                 (Frame::Service { tenant, bytes }, _) => {
                     let read = self.services.receive_remote(self.now, via, tenant.then_some(TENANT), &bytes);
                     assert!(read, "nodes of one version understand each other");
+                    // An answer behind the end of a reign is none any more.
+                    self.settle();
                 }
                 (Frame::Deliver { publish, message }, Via::From(node, shard)) => {
+                    if !self.services.is_followed_by(node, shard) {
+                        self.answer(node, shard, publish, Err(PortError::Unavailable));
+                        continue;
+                    }
                     let publish = self.enter_publish(Waiter::Node(node, shard, publish));
-                    self.route(message, publish, Scope::Here);
+                    let seen = self.services.reigns_seen();
+                    self.route(message, publish, Scope::Here { seen });
                 }
                 (Frame::Taken(publishes), Via::To(node)) => {
                     publishes.into_iter().for_each(|publish| self.node_answered(node, publish, Ok(())));
@@ -163,17 +173,17 @@ impl Shard {
             if !self.remotes.outgoing.contains_key(&node) {
                 continue;
             }
-            let part = self.open_part(publish);
+            let (part, forward) = (self.open_part(publish), self.next_req().0);
             let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { continue };
-            outgoing.open.extend(part.map(|part| part.0));
-            outgoing.batch.push(Frame::Deliver { publish: publish.0, message: message.clone() });
+            outgoing.open.extend(part.map(|part| (forward, part)));
+            outgoing.batch.push(Frame::Deliver { publish: forward, message: message.clone() });
         }
     }
 
-    fn node_answered(&mut self, node: NodeIdx, publish: u64, result: Result<(), Refusal>) {
+    fn node_answered(&mut self, node: NodeIdx, forward: u64, result: Result<(), Refusal>) {
         let outgoing = self.remotes.outgoing.get_mut(&node);
-        if outgoing.is_some_and(|outgoing| outgoing.open.remove(&publish)) {
-            self.publish_part_done(ReqId(publish), result);
+        if let Some(publish) = outgoing.and_then(|outgoing| outgoing.open.remove(&forward)) {
+            self.publish_part_done(publish, result);
         }
     }
 }

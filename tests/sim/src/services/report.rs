@@ -21,8 +21,6 @@ counters! {
     connects: "connections of sessions",
     /// Subscriptions and their ends.
     subscriptions: "subscriptions and unsubscriptions",
-    /// Messages that a session saw after a later one, of publishers that do not wait for each answer.
-    overtaken: "messages overtaken",
     /// Processes that ended.
     crashes: "crashes",
     /// Cuts of the network.

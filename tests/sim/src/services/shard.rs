@@ -129,6 +129,7 @@ impl Shard {
     /// One turn.
     pub(crate) fn turn(&mut self, now: Instant) {
         let before = std::mem::replace(&mut self.now, now);
+        self.services.begin_turn(now);
         if now.since(before) > STOOD_STILL {
             // Other nodes may have taken this one for dead: what its clients send now must not be judged by what was known before.
             self.handle_links();

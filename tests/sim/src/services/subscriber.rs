@@ -146,8 +146,7 @@ impl Simulation {
                 if granted {
                     self.checks.owners.served(index, conn, asked);
                     self.subscribers[index].filters.insert(filter);
-                    let since = now + self.doubt;
-                    self.checks.delivery.subscribed(index, filter, since);
+                    self.checks.delivery.subscribed(index, filter, now);
                 }
             }
             ToClient::Unsubscribed(filter) if is_current => {

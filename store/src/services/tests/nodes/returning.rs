@@ -108,3 +108,34 @@ fn what_a_node_claims_after_its_return_is_not_forgotten_with_what_it_claimed_bef
     cluster.settle();
     assert!(cluster.nodes[1].shards[0].is_complete(), "it says so once");
 }
+
+#[test]
+fn a_message_that_was_sent_before_its_sender_knew_of_the_reign_is_told_apart_and_what_was_on_its_way_to_the_leader_has_failed()
+ {
+    let mut cluster = two_nodes(1);
+    cluster.link((0, 0, 1));
+    cluster.settle();
+    let peer = (idx(0), ShardId(0));
+    let leads = Message::Reign(crate::services::message::Reign::Leads { range: RangeIdx(0), term: 1 });
+    cluster.call(1, ShardId(0), |services, now, _| services.receive(now, ShardId(1), leads));
+    let services = &cluster.nodes[1].shards[0];
+    assert!(services.is_complete() && !services.is_followed_by(peer.0, peer.1));
+    let follows = Remote::Follows.encode();
+    let via = Via::From(peer.0, peer.1);
+    cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, via, None, &follows));
+    assert!(cluster.nodes[1].shards[0].is_followed_by(peer.0, peer.1));
+    // Another node leads in a later term: what was on its way to inboxes here has failed, and what is on its way there.
+    let seen = cluster.nodes[1].shards[0].reigns_seen();
+    let claim = Remote::Leads { range: 0, term: 2 }.encode();
+    cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, Via::To(idx(0)), None, &claim));
+    let lost = cluster.heard(1).into_iter().filter_map(|completion| match completion {
+        Completion::LeaderLost { node } => Some(node),
+        _ => None,
+    });
+    assert_eq!(lost.collect::<Vec<_>>(), [NodeIdx::HERE, idx(0)]);
+    assert_eq!(
+        cluster.nodes[1].shards[0].reigns_seen(),
+        seen,
+        "this node has not heard yet that its own reign is over"
+    );
+}

@@ -1,8 +1,5 @@
 //! What a publisher was told is safe reaches every session that had subscribed before it was published, and each session sees the messages of one publisher
 //! to one topic for the first time in the order in which they were published. The rules are those of bifro-tests' history checker for QoS 1.
-//!
-//! The order is demanded of publishers that wait for each answer. Of those that do not a message may overtake another that is tried again because a range
-//! has lost its leader (bifro-net's `broker/again.rs`): how many do is counted.
 
 use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
 use crate::queue::Moment;
@@ -22,7 +19,7 @@ struct Sent {
 /// What is known of one session.
 #[derive(Debug, Default)]
 struct Session {
-    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and from when on they are to be relied on.
+    /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and since when.
     filters: BTreeMap<usize, Moment>,
     /// By publisher and topic.
     seen: BTreeMap<(u32, u32), BTreeSet<u32>>,
@@ -39,19 +36,15 @@ impl Session {
 pub(crate) struct Delivery {
     sent: BTreeMap<Mark, Sent>,
     sessions: Vec<Session>,
-    /// Whether each publisher waits for an answer before it publishes again.
-    is_ordered: bool,
-    /// Messages that came for the first time after a later one, of publishers that do not wait.
-    pub(crate) overtaken: u64,
 }
 
 impl Delivery {
-    pub(crate) fn new(sessions: usize, is_ordered: bool) -> Self {
+    pub(crate) fn new(sessions: usize) -> Self {
         let sessions = (0..sessions).map(|_| Session::default()).collect();
-        Self { sent: BTreeMap::new(), sessions, is_ordered, overtaken: 0 }
+        Self { sent: BTreeMap::new(), sessions }
     }
 
-    /// Its SUBACK has arrived, and is to be relied on from then on.
+    /// Its SUBACK has arrived.
     pub(crate) fn subscribed(&mut self, session: usize, filter: usize, since: Moment) {
         self.sessions[session].filters.entry(filter).or_insert(since);
     }
@@ -102,10 +95,8 @@ impl Delivery {
         let is_promised = sent.promised.contains(&session);
         let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
         let last = seen.last().copied();
-        if seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq) {
-            assert!(!self.is_ordered, "subscriber {session} sees {mark:?} for the first time after {last:?}");
-            self.overtaken += 1;
-        }
+        let is_overtaken = seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq);
+        assert!(!is_overtaken, "subscriber {session} sees {mark:?} for the first time after {last:?}");
     }
 
     /// Whether nobody misses anything.

@@ -9,7 +9,6 @@ use crate::queue::Moment;
 use bifro_core::ports::Services;
 use bifro_swim::Status;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// What has been seen to be true since the episode was healed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,7 +36,7 @@ impl Simulation {
             let lacking = self.lacking_leaders();
             seen.led = lacking.is_none();
             if seen.led {
-                (seen.led_since, self.doubt) = (Some(self.now()), Duration::ZERO);
+                seen.led_since = Some(self.now());
             }
             if !seen.led && since >= LED_WITHIN {
                 self.tell_standings();

@@ -12,7 +12,7 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(subscribers: usize, is_ordered: bool) -> Self {
-        Self { delivery: delivery::Delivery::new(subscribers, is_ordered), owners: owners::Owners::default() }
+    pub(crate) fn new(subscribers: usize) -> Self {
+        Self { delivery: delivery::Delivery::new(subscribers), owners: owners::Owners::default() }
     }
 }

@@ -1,0 +1,117 @@
+//! Delivering a message to the subscribers that a shard has itself.
+
+use super::Broker;
+use bifro_core::ids::{Slot, TenantIdx};
+use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::ports::{LivePlaces, Services};
+use bifro_core::settings::Resource;
+use bifro_mqtt::codec::Fanout;
+use bifro_mqtt::session::{Cx, Delivery, Outbox};
+use std::sync::Arc;
+
+impl<S: Services> Broker<S> {
+    /// Fans a message out to this shard's subscribers.
+    pub(super) fn deliver_live(
+        &mut self,
+        tenant: TenantIdx,
+        view: &MessageView<'_>,
+        owned: Option<&Arc<Message>>,
+        places: &LivePlaces,
+    ) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut fanout = Fanout::with_scratch(*view, owned.cloned(), self.now, &mut scratch);
+        let bytes = (view.topic.len() + view.payload.len()) as u64;
+        match **places {
+            [place] => self.deliver_to_entry(tenant, &mut fanout, place, bytes),
+            _ => {
+                let mut merged = std::mem::take(&mut self.merged);
+                self.fanout.merge(places, view.publisher, &mut merged);
+                if self.may_fan_out(tenant, bytes * merged.len() as u64) {
+                    for one in &merged {
+                        self.deliver_one(tenant, &mut fanout, one.conn, one.options, &one.ids, None);
+                    }
+                }
+                self.merged = merged;
+            }
+        }
+        drop(fanout);
+        self.scratch = scratch;
+    }
+
+    fn deliver_to_entry(&mut self, tenant: TenantIdx, fanout: &mut Fanout<'_>, place: Slot, bytes: u64) {
+        // The table cannot change meanwhile: deliveries only write to wires and queues. Its subscribers are taken out for the
+        // loop so that the rest of the shard stays reachable.
+        let Some(entry) = self.fanout.entry_mut(place) else { return };
+        let subscribers = std::mem::take(&mut entry.subscribers);
+        if self.may_fan_out(tenant, bytes * subscribers.len() as u64) {
+            for subscriber in &subscribers {
+                if subscriber.options.no_local && subscriber.key == fanout.view.publisher {
+                    continue;
+                }
+                let id = subscriber.options.subscription_id;
+                self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), None);
+            }
+        }
+        if let Some(entry) = self.fanout.entry_mut(place) {
+            entry.subscribers = subscribers;
+        }
+    }
+
+    fn may_fan_out(&self, tenant: TenantIdx, bytes: u64) -> bool {
+        let quota = &self.tenants.ctx(tenant).quota;
+        quota.spend(Resource::TotalTransientFanOutBytesPerSeconds, bytes, self.now)
+    }
+
+    /// Delivers to one connection.
+    pub(super) fn deliver_one(
+        &mut self,
+        tenant: TenantIdx,
+        fanout: &mut Fanout<'_>,
+        conn: Slot,
+        options: bifro_core::ports::SubOptions,
+        ids: &[std::num::NonZeroU32],
+        shared: Option<(&str, &bifro_core::ports::GroupName)>,
+    ) {
+        self.work += 1;
+        let Some(conn) = self.conns.get_mut(conn) else { return };
+        if conn.closing {
+            return;
+        }
+        let delivery = Delivery {
+            qos: options.qos.min(fanout.view.qos),
+            // [MQTT-3.3.1-9], [MQTT5-3.3.1-12], [MQTT5-3.3.1-13]
+            retain: options.retain_as_published && fanout.view.retain,
+            subscription_ids: ids,
+            check: options.check_deliveries,
+            seq: None,
+            shared,
+        };
+        let cx =
+            Cx { now: self.now, tenant: self.tenants.ctx(tenant), authorizer: &*self.authorizer, over_budget: false };
+        conn.congested = conn.congested || conn.outgoing_bytes() > self.budget.high_water_bytes();
+        let congested = conn.congested;
+        self.wires.supply(&mut conn.wire);
+        let mut out = Outbox {
+            wire: &mut conn.wire,
+            effects: &mut self.effect_scratch,
+            tally: &mut self.tally,
+            congested,
+            share: self.settings.turn_bytes_per_conn,
+        };
+        conn.session.deliver(&cx, fanout, &delivery, &mut out);
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(conn.slot);
+        }
+        let slot = conn.slot;
+        // The message may have to be sent again some time.
+        if delivery.qos != QoS::AtMostOnce
+            && let Some(at) = conn.next_alarm()
+        {
+            self.wheel.schedule(slot, at);
+        }
+        if !self.effect_scratch.is_empty() {
+            self.effects.extend(self.effect_scratch.drain(..).map(|effect| (slot, effect)));
+        }
+    }
+}
