@@ -39,7 +39,6 @@ mod replicas;
 mod retain;
 #[cfg(feature = "simulation")]
 mod standing;
-mod tally;
 mod telling;
 #[cfg(test)]
 mod tests;

@@ -6,11 +6,11 @@ mod healing;
 mod identity;
 mod world;
 
-use crate::{Body, Load, Message, Order, Report, Rumour, Status, limits, wire};
+use crate::{Answer, Body, Load, Message, Order, Report, Rumour, Status, limits, wire};
 use alloc::vec;
 use alloc::vec::Vec;
 use bifro_core::ids::{NodeId, RangeId};
-use bifro_core::ranges::RangeOrder;
+use bifro_core::ranges::{Held, RangeAnswer, RangeOrder, ReplicaReport};
 use std::net::SocketAddr;
 
 /// As long as an announcement gets.
@@ -74,13 +74,37 @@ fn what_is_no_message_is_refused_and_a_message_survives_the_wire() {
     assert!(wire::decode(b"").is_err() && wire::decode(&[0xff; 64]).is_err());
 }
 
+fn replica(range: RangeId, held: Option<Held>) -> ReplicaReport {
+    ReplicaReport {
+        range,
+        node: NodeId(1),
+        leader: Some(NodeId(2)),
+        leaderless_ms: 3,
+        term: 4,
+        last_term: 5,
+        last_index: 6,
+        committed: 7,
+        applied: 8,
+        log_entries: 9,
+        voters: vec![NodeId(1), NodeId(2)],
+        outgoing: vec![NodeId(3)],
+        learners: vec![NodeId(4)],
+        lags: vec![(NodeId(2), 10)],
+        held,
+    }
+}
+
 /// One of each kind.
 fn messages() -> Vec<Message> {
     let (announcement, address) = (world::announcement(1, 2, 3), long_announcement().address);
     let (id, incarnation, from) = (NodeId(7), announcement.incarnation, NodeId(8));
-    let load = Load { connections: 1, replicas: 2, led: 3, is_draining: true };
+    let load = Load { connections: 1, replicas: 2, led: 3, listeners: 4, retained: 5, is_draining: true };
+    let held = Some(Held { sessions: 6, messages: 7, bytes: 8 });
+    let (replicas, refusal) = (vec![replica(RangeId(9), held)], Some("no".into()));
+    let answer = Answer { load, ranges: RangeAnswer { replicas, refusal } };
     let statuses = [Status::Alive, Status::Suspect, Status::Dead, Status::Left, Status::Removed];
     let report = |status| Report { announcement: announcement.clone(), status };
+    let about_ranges = [RangeOrder::Show, RangeOrder::Lead(RangeId(9), id), RangeOrder::Recover(RangeId(9), 10)];
     let orders = [Order::Tell, Order::Drain(true), Order::Drain(false), Order::Leave];
     let mut bodies = vec![
         Body::Ping { seq: 1 },
@@ -88,10 +112,11 @@ fn messages() -> Vec<Message> {
         Body::Ack { seq: 3 },
         Body::Nack { seq: 4 },
         Body::Gossip,
-        Body::Obeyed { seq: 5, load },
+        Body::Obeyed { seq: 5, answer },
         Body::Digest { digest: 6 },
         Body::Table { reports: statuses.map(report).to_vec(), answer: true },
     ];
+    let orders = orders.into_iter().chain(about_ranges.map(Order::Ranges));
     bodies.extend(orders.map(|order| Body::Order { seq: 7, order }));
     let rumours = vec![
         Rumour::Alive(announcement),
