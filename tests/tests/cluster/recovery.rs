@@ -152,7 +152,7 @@ fn a_range_that_has_nothing_left_begins_anew_and_others_go_on() {
     let deadline = Instant::now() + PATIENCE;
     while list(left, &["--kind", "inbox"])
         .iter()
-        .any(|range| text(range, "leader") != "" && range["replicas"].as_array().map(Vec::len) == Some(1))
+        .any(|range| !text(range, "leader").is_empty() && range["replicas"].as_array().map(Vec::len) == Some(1))
     {
         assert!(Instant::now() < deadline);
         std::thread::sleep(Duration::from_millis(50));
