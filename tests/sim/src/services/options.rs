@@ -101,6 +101,8 @@ impl Kind {
 pub(crate) struct Settings {
     pub(crate) ranges: u16,
     pub(crate) subscribers: usize,
+    /// Between two things that a subscriber does, on average.
+    pub(crate) subscriber_pace: Duration,
     pub(crate) publishers: usize,
     /// Publishes a publisher has under way at most.
     pub(crate) window: usize,
@@ -119,7 +121,9 @@ impl Settings {
     pub(crate) fn drawn(rng: &mut Prng) -> Self {
         Self {
             ranges: 1 + rng.below(5) as u16,
-            subscribers: 3 + rng.below(6) as usize,
+            // Where few listen, a node that misses one of them sends nothing to where it is.
+            subscribers: 1 + rng.below(8) as usize,
+            subscriber_pace: Duration::from_millis(pick(rng, &[250, 900])),
             publishers: 2 + rng.below(3) as usize,
             window: pick(rng, &[1, 4, 16]),
             pace: Duration::from_millis(pick(rng, &[40, 120, 400])),

@@ -11,8 +11,6 @@ use bifro_core::ids::InboxSeq;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// Between two things that it does, on average.
-const PACE: Duration = Duration::from_millis(900);
 /// It waits no longer for an answer.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// A lazy acknowledgement takes up to this.
@@ -53,7 +51,7 @@ impl Subscriber {
 impl Simulation {
     /// It does the next thing.
     pub(super) fn subscriber_acts(&mut self, index: usize) {
-        let (now, delay) = (self.world.queue.now(), around(&mut self.world.rng, PACE));
+        let (now, delay) = (self.world.queue.now(), around(&mut self.world.rng, self.world.settings.subscriber_pace));
         self.world.queue.after(delay, Event::Subscriber { index });
         match self.subscribers[index].phase {
             Phase::Away => self.connect_subscriber(index),
