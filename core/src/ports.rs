@@ -406,6 +406,9 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// The node is about to end: what others can do in its place is to be theirs.
     fn hand_over(&mut self, now: Instant);
 
+    /// Whether that is done, or cannot be. What is left by a node that goes before is taken over only when its silence is noticed.
+    fn is_handed_over(&self) -> bool;
+
     /// Whether a topic's receivers are known, whoever's sessions they are. If not, [`Dist::request_matches`] is answered when they are, and what
     /// [`Dist::matches`] remembers may lack some of those that other nodes have.
     fn is_complete(&self) -> bool;
