@@ -414,6 +414,9 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Does what an operator wants of the ranges here, as far as they are this shard's.
     fn operate(&mut self, now: Instant, order: RangeOrder) -> RangeAnswer;
 
+    /// Whether that is done, or cannot be. What is left by a node that goes before is taken over only when its silence is noticed.
+    fn is_handed_over(&self) -> bool;
+
     /// Whether a topic's receivers are known, whoever's sessions they are. If not, [`Dist::request_matches`] is answered when they are, and what
     /// [`Dist::matches`] remembers may lack some of those that other nodes have.
     fn is_complete(&self) -> bool;

@@ -230,7 +230,8 @@ impl<S: Services> Broker<S> {
         }
         self.settle();
         let Some(drain) = &mut self.draining else { return false };
-        if self.conns.len() > 0 {
+        // A publisher elsewhere waits for every range that nobody leads.
+        if self.conns.len() > 0 || !self.services.peek().is_handed_over() {
             return false;
         }
         if drain.announce() {

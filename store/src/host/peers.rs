@@ -5,7 +5,7 @@ use super::frame::{self, Part};
 use super::shard::Host;
 use bifro_core::ids::{NodeId, RangeId};
 use bifro_core::time::Instant;
-use bifro_raft::{Batch, Body, ChangeError, Membership, TransferError};
+use bifro_raft::{Batch, Body, ChangeError, Group, Membership, TransferError};
 
 impl Host {
     /// Takes in a frame of a peer's host, about ranges that this host was told of; [`frame::split`] cuts one that is also about others.
@@ -100,6 +100,11 @@ impl Host {
     /// The members of a range as of the newest entry here that changes them, committed or not. `None` if there is no replica.
     pub fn membership(&self, range: RangeId) -> Option<&Membership> {
         Some(self.multi.group(range)?.membership())
+    }
+
+    /// Whether another node is to lead a range, and does not yet. For an election timeout at most.
+    pub fn is_transferring(&self, range: RangeId) -> bool {
+        self.multi.group(range).is_some_and(Group::is_transferring)
     }
 
     /// How many entries a node is not known to have yet. `None` unless this node leads and the other is a member.

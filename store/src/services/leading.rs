@@ -343,6 +343,12 @@ impl RangeServices {
         }
     }
 
+    /// Whether no range is on its way any more to the node that is to lead it.
+    pub(super) fn are_ranges_handed_over(&self) -> bool {
+        let is_on_its_way = |host: &Host, idx| host.is_transferring(range_id(Service::Inbox, idx));
+        self.host.as_ref().is_none_or(|host| !self.inboxes.iter().any(|range| is_on_its_way(host, range.idx)))
+    }
+
     /// Whether a session of this shard has the subscription, and a machine here knows it.
     pub(super) fn has_subscription(&self, receiver: Receiver) -> bool {
         let Receiver::Inbox { range, inbox, subscription } = receiver else { return false };

@@ -574,6 +574,10 @@ impl Services for RangeServices {
         self.obey(now, order)
     }
 
+    fn is_handed_over(&self) -> bool {
+        self.are_ranges_handed_over()
+    }
+
     fn is_complete(&self) -> bool {
         self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete()) || self.is_planted(Mutation::RouteUnled)
     }

@@ -32,6 +32,11 @@ impl Group {
         Ok(())
     }
 
+    /// Whether it leads, and another is to.
+    pub const fn is_transferring(&self) -> bool {
+        matches!(&self.state, State::Leader(leader) if leader.transfer.is_some())
+    }
+
     /// Tells the target to campaign, once it has the whole log. From then on there is no lease: voters disregard it.
     pub(super) fn hand_over_if_ready(&mut self) {
         let last = self.log.last().index;
