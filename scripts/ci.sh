@@ -89,9 +89,10 @@ licences() {
     fi
 }
 
-# The tests run for a second or so within `cargo test`; here the fuzzers take their time.
+# The tests run for a second or so within `cargo test`; here the fuzzers take their time, two at once: most are one thread. The whole workspace, or
+# dependencies would be built anew with the features that one crate needs.
 fuzz() {
-    local targets=() target name
+    local targets=() target name running=() outcome=0
     # A fuzzer is tests/fuzz_NAME.rs or tests/fuzz_NAME/main.rs of some crate.
     while IFS= read -r target; do
         targets+=("${target%/main.rs}")
@@ -103,19 +104,32 @@ fuzz() {
     fi
     for target in "${targets[@]}"; do
         name="$(basename "$target" .rs)"
-        BIFRO_FUZZ_SECONDS="${BIFRO_FUZZ_SECONDS:-60}" \
-            cargo test --locked --quiet --manifest-path "${target%/tests/*}/Cargo.toml" --test "$name" || return 1
+        BIFRO_FUZZ_SECONDS="${BIFRO_FUZZ_SECONDS:-60}" cargo test --workspace --locked --quiet --test "$name" &
+        running+=($!)
+        if [ ${#running[@]} -eq 2 ]; then
+            wait "${running[0]}" || outcome=1
+            running=("${running[1]}")
+        fi
     done
+    for target in "${running[@]}"; do
+        wait "$target" || outcome=1
+    done
+    return $outcome
 }
 
 # `cargo test` runs a few seeds; here it is a hundred of ten virtual minutes of Raft, and a few dozen episodes of the services over it; and every
 # planted mistake must be found.
 simulate() {
-    cargo run --release --locked --quiet -p bifro-sim -- --seeds 100 --minutes 10 --nodes 3 &&
-        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 12 --nodes 3 &&
-        cargo run --release --locked --quiet -p bifro-sim -- services --seeds 4 --nodes 5 &&
+    local sim=target/release/bifro-sim three
+    cargo build --release --locked --quiet -p bifro-sim || return 1
+    # Each is one thread.
+    "$sim" services --seeds 12 --nodes 3 &
+    three=$!
+    "$sim" --seeds 100 --minutes 10 --nodes 3 && "$sim" services --seeds 4 --nodes 5
+    local others=$?
+    wait "$three" && [ $others -eq 0 ] &&
         cargo test --release --locked --quiet -p bifro-sim --features mutations --test mutations &&
-        cargo clippy -p bifro-raft -p bifro-sim --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
+        cargo clippy --workspace --all-targets --features bifro-raft/mutations,bifro-sim/mutations --locked --quiet -- -D warnings
 }
 
 # README's test command. Tests of running brokers depend on time, and a CI machine may stand still for seconds: what failed there gets

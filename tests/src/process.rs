@@ -28,11 +28,14 @@ extern "C" fn end_lent() {
 }
 
 /// Directory of the binaries built by the profile these tests were built with. They are brought up to date first, unless
-/// `BIFRO_BUILT` is set in the environment.
+/// `BIFRO_BUILT` is set in the environment. `BIFRO_BINARIES` names another directory, in which they are built.
 ///
 /// # Panics
 /// If they cannot be built.
 pub fn binaries() -> PathBuf {
+    if let Some(dir) = std::env::var_os("BIFRO_BINARIES") {
+        return std::path::absolute(dir).expect("a directory");
+    }
     let exe = std::env::current_exe().expect("a test knows its own path");
     let profile = exe.parent().and_then(Path::parent).expect("tests live in target/<profile>/deps").to_owned();
     BUILD.call_once(|| {
