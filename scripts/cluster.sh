@@ -17,7 +17,8 @@
 #
 # Node I: MQTT on 10.77.0.I:1883 and admin on 10.77.0.I:9091, or on loopback MQTT on port 18830+I and admin on 19090+I.
 # Everything is below target/cluster. BIFRO_URING and BIFROCTL name other binaries than those in target/release; BIFRO_CLUSTER names
-# another cluster than "cluster", which needs another BIFRO_CLUSTER_NETWORK than 10.77.0.
+# another cluster than "cluster", which needs another BIFRO_CLUSTER_NETWORK than 10.77.0. BIFRO_CLUSTER_SETTINGS are lines that every node.toml has
+# besides.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -86,6 +87,7 @@ seeds = [$seeds]
 secret_file = "$STATE/secret"
 END
     if [ -n "$ROLES" ]; then { echo "[roles]"; roles "$i"; } >> "$STATE/n$i/node.toml"; fi
+    echo "${BIFRO_CLUSTER_SETTINGS:-}" >> "$STATE/n$i/node.toml"
     if ! takes_clients "$i"; then return; fi
     cat >> "$STATE/n$i/node.toml" <<END
 [auth.anonymous]

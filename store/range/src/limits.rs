@@ -32,6 +32,9 @@ pub const QUEUED_OVERHEAD_BYTES: u64 = 128;
 /// Messages of one session that wait in memory for its owner; beyond, they rest in the range's records until their turn comes near.
 pub const INBOX_CARRIED_MAX: usize = if cfg!(test) { 2 } else { 2 * INBOX_PUSH_WINDOW };
 
+/// The same in bytes, with those that the owner has: beyond, messages rest, and none is fetched before it is the next.
+pub const INBOX_CARRIED_BYTES_MAX: u64 = if cfg!(test) { 40_000 } else { 1 << 20 };
+
 /// Messages and bytes that are fetched at a time from among those that rest.
 pub const INBOX_FETCH_MESSAGES_MAX: usize = if cfg!(test) { 3 } else { 2 * INBOX_PUSH_WINDOW };
 /// See [`INBOX_FETCH_MESSAGES_MAX`]; a message larger than this is fetched alone.

@@ -17,6 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Namespaces and addresses are there once, for one test at a time.
+/// Whoever is away for a while is to lose nothing: by default a queue drops what comes behind 1,000 messages.
+pub(crate) const LONG_QUEUES: &str = "[tenant_defaults]\ninbox_messages_max = 1000000\n";
+
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// So many nodes, each in a namespace of its own. They end with this.
@@ -41,6 +44,7 @@ impl Network {
         let mut command = Command::new(program.as_ref());
         command.env("BIFRO_CLUSTER", "bfrtest").env("BIFRO_CLUSTER_NETWORK", "10.78.0");
         command.env("BIFRO_URING", binaries().join("bifro-uring")).env("BIFROCTL", binaries().join("bifroctl"));
+        command.env("BIFRO_CLUSTER_SETTINGS", LONG_QUEUES);
         command
     }
 

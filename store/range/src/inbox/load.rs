@@ -2,7 +2,7 @@
 
 use super::books::{Kind, PresenceRecord};
 use super::effect::InboxEffect;
-use super::queue::{Carried, Queued, SharedSources, Stored};
+use super::queue::{Carried, Queued, SharedSources, Stage, Stored};
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
 use crate::dist::RouteFilter;
@@ -194,7 +194,7 @@ impl Loader {
                 }
                 PresenceRecord::Detached { expires_at, will } => {
                     inbox.presence = Presence::Detached { expires_at, will };
-                    inbox.restore(false);
+                    inbox.restore(Witness::Record);
                 }
             }
             match first {
@@ -218,28 +218,37 @@ impl Loader {
     }
 }
 
+/// How it is known what a session's last owner was pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// The owner left in order: the session's record says what was in flight.
+    Record,
+    /// This table pushed it.
+    Table,
+    /// An earlier process or leader did. It may be whatever the window lets through, all of which has been kept in memory.
+    Nobody,
+}
+
 impl Inbox {
-    /// Nobody speaks for the session any more, and what its last owner did not come to say is not known: nor is what it did at the end, if it
-    /// `was_attached` until now.
-    pub(super) fn restore(&mut self, was_attached: bool) {
+    /// Nobody speaks for the session any more, and what its last owner did not come to say is not known.
+    pub(super) fn restore(&mut self, witness: Witness) {
         self.is_unsettled = !self.received_qos2.is_empty();
-        self.restore_in_flight(was_attached);
+        self.restore_in_flight(witness);
         self.rewind();
         self.rest();
     }
 
-    /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1]. Of a connection that was left in order the
-    /// record says what that is; of one that was not, whatever the window let through may have.
-    fn restore_in_flight(&mut self, was_attached: bool) {
+    /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1].
+    fn restore_in_flight(&mut self, witness: Witness) {
         self.in_flight.retain(|&(_, _, seq)| self.queue.entry(seq).is_some());
         let known: Vec<InboxSeq> = self.in_flight.iter().map(|&(_, _, seq)| seq).collect();
-        let window = if was_attached { self.pushed_at_most() } else { 0 };
-        // What rests has not been pushed since it was stored, or loaded.
-        let pushed =
-            self.queue.iter().take(window).filter(|(seq, queued)| queued.carried.is_some() && !known.contains(seq));
+        let window = if witness == Witness::Record { 0 } else { self.pushed_at_most() };
+        let was_pushed = |queued: &Queued| witness == Witness::Nobody || queued.stage != Stage::Waiting;
+        let pushed = self.queue.iter().take(window).filter(|(_, queued)| was_pushed(queued));
         // Queued with PUBREC seen and yet not in the record: the crash came between the two.
-        let held = (self.queue.iter().skip(window)).filter(|(seq, queued)| queued.held && !known.contains(seq));
-        let more: Vec<_> = pushed.chain(held).map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
+        let held = self.queue.iter().skip(window).filter(|(_, queued)| queued.held);
+        let more = pushed.chain(held).filter(|(seq, _)| !known.contains(seq));
+        let more: Vec<_> = more.map(|(seq, queued)| (seq.packet_id(), queued.held, seq)).collect();
         if !more.is_empty() {
             self.in_flight.extend(more);
             // Nobody knows in which order they were sent, but all that are of one topic were in that of their places.

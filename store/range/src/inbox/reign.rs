@@ -2,6 +2,7 @@
 //! a reign.
 
 use super::effect::InboxEffect;
+use super::load::Witness;
 use super::session::{Inbox, Presence};
 use super::table::{InboxTable, OwnerRef};
 use crate::limits::REATTACH_WITHIN;
@@ -118,9 +119,11 @@ impl Inbox {
         }
     }
 
-    /// Whoever had the session may go on with it, or somebody attaches to it anew: then whatever may have reached the client is sent again.
+    /// Whoever had the session may go on with it, or somebody attaches to it anew: then whatever may have reached the client is sent again. Without
+    /// `until` it was another table's owner.
     pub(super) fn lose_owner(&mut self, terms: Box<(u32, Option<FutureWill>)>, until: Option<Instant>) {
+        let witness = if until.is_some() { Witness::Table } else { Witness::Nobody };
         self.presence = Presence::Expected { until, terms };
-        self.restore(true);
+        self.restore(witness);
     }
 }

@@ -7,7 +7,7 @@
 //!               ▼  │
 //!             at rest
 //! ```
-//! A message rests as soon as nobody is there to have it, or [`CARRIED_MAX`](crate::limits::INBOX_CARRIED_MAX) others are before it. What has no
+//! A message rests as soon as nobody is there to have it, or others enough are before it ([`INBOX_CARRIED_MAX`], [`INBOX_CARRIED_BYTES_MAX`]). What has no
 //! record (QoS 0) never does, nor what came through a shared group. Of a message that rests the queue keeps what decides about it: place, size,
 //! QoS, expiry. One fetch is under way for a session at a time.
 //!
@@ -19,10 +19,10 @@ use super::effect::InboxEffect;
 use super::load::read_queued;
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
-use crate::limits::INBOX_CARRIED_MAX;
+use crate::limits::{INBOX_CARRIED_BYTES_MAX, INBOX_CARRIED_MAX};
 use crate::record::{Reader, RecordError};
 use alloc::vec::Vec;
-use bifro_core::ids::Slot;
+use bifro_core::ids::{InboxSeq, Slot};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::time::Instant;
 
@@ -71,7 +71,8 @@ impl Inbox {
         if self.fetching.is_some() || !self.has_owner() {
             return;
         }
-        let Some(first) = self.queue.next_resting(INBOX_PUSH_WINDOW) else { return };
+        let is_full = self.queue.resident_bytes() > INBOX_CARRIED_BYTES_MAX;
+        let Some(first) = self.queue.next_resting(if is_full { 1 } else { INBOX_PUSH_WINDOW }) else { return };
         self.fetching = Some(first);
         let place = |seq: u64| key(Kind::Queued, Some(self.slot), &seq.to_be_bytes()).to_vec();
         effects.push(InboxEffect::Fetch { inbox: self.slot, from: place(first.0), to: place(self.queue.end().0) });
@@ -84,9 +85,11 @@ impl Inbox {
         }
     }
 
-    /// More waits in memory than the owner can have soon: the last message rests.
-    pub(super) fn rest_last(&mut self, last: bifro_core::ids::InboxSeq) {
-        if !self.has_owner() || self.queue.carried_waiting() > INBOX_CARRIED_MAX {
+    /// The last message rests, if nobody wants it or more waits in memory than the owner can have soon.
+    pub(super) fn rest_last(&mut self, last: InboxSeq) {
+        let waiting = self.queue.carried_waiting();
+        let is_crowded = waiting > INBOX_CARRIED_MAX || self.queue.resident_bytes() > INBOX_CARRIED_BYTES_MAX;
+        if !self.has_owner() || is_crowded && waiting > 1 {
             self.queue.rest(last);
         }
     }

@@ -22,7 +22,7 @@ mod rumqtt;
 use self::paho::Paho;
 use self::record::Record;
 use self::rumqtt::{Part, Peer, Version};
-use super::partitions::Network;
+use super::partitions::{LONG_QUEUES, Network};
 use super::replication::until_replicated;
 use bifro_tests::cluster::{SECRET, free_address, table, wait_for};
 use bifro_tests::foreign::python_with_paho;
@@ -161,7 +161,7 @@ fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
 /// A node whose clients find it where it was when it is started again.
 fn node_with_port(bind: SocketAddr, seed: SocketAddr, listen: SocketAddr) -> Broker {
     let listener = format!("[[listener]]\nprotocol = \"tcp\"\nbind = \"{listen}\"\n");
-    let config = format!("{listener}{}", table(bind, &[seed], ""));
+    let config = format!("{listener}{}", table(bind, &[seed], LONG_QUEUES));
     Broker::start_with(1, &config, &[("cluster.secret", SECRET)])
 }
 
