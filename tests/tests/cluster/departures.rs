@@ -1,5 +1,6 @@
 //! Nodes that are to go: drained while everybody goes on, or removed when they do not come back.
 
+use super::partitions::LONG_QUEUES;
 use super::replication::{payload, replicated, resume, until_replicated};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
@@ -80,8 +81,7 @@ fn connect(nodes: &[SocketAddr], at: &mut usize, name: &str) -> Client {
 #[test]
 fn a_node_is_drained_under_load_and_stopped_and_nothing_acknowledged_is_lost() {
     let addresses: Vec<SocketAddr> = (0..4).map(|_| free_address()).collect();
-    let queues = "[tenant_defaults]\ninbox_messages_max = 1000000\n";
-    let start = |&address| begin(address, &addresses[..1], queues, SECRET).until_ready();
+    let start = |&address| begin(address, &addresses[..1], LONG_QUEUES, SECRET).until_ready();
     let mut nodes: Vec<Broker> = addresses.iter().map(start).collect();
     until_replicated(&nodes);
     let (mut sleeper, _) = resume(&nodes[0], "sleeper");

@@ -3,6 +3,7 @@
 //!
 //! `BIFRO_STANDSTILL_SECONDS` is how long it does the second time, by default ten: 60 is long enough for it to be evicted.
 
+use super::partitions::LONG_QUEUES;
 use super::replication::until_replicated;
 use super::storm::{Clients, addresses_of, under};
 use bifro_tests::Broker;
@@ -19,9 +20,8 @@ fn leader(nodes: &[Broker]) -> (&Broker, u32) {
 #[test]
 fn sessions_live_through_a_leader_that_stands_still_for_a_second_and_for_ten() {
     // What is published meanwhile waits for the clients of the node, and is more than a session may have by default.
-    let queues = "[tenant_defaults]\ninbox_messages_max = 1000000\n";
     let bind: Vec<SocketAddr> = (0..3).map(|_| free_address()).collect();
-    let nodes: Vec<Broker> = bind.iter().map(|&here| node(here, &bind[..1], queues, SECRET)).collect();
+    let nodes: Vec<Broker> = bind.iter().map(|&here| node(here, &bind[..1], LONG_QUEUES, SECRET)).collect();
     until_replicated(&nodes);
     let long = std::env::var("BIFRO_STANDSTILL_SECONDS").map_or(10, |text| text.parse().expect("a number of seconds"));
     let seen = under(&addresses_of(&nodes), 1, Clients::Anywhere, |_| {

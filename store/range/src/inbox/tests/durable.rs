@@ -425,6 +425,27 @@ fn a_backlog_rests_behind_what_the_owner_has() {
 }
 
 #[test]
+fn large_messages_rest_behind_the_first_and_come_one_after_the_other() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.subscribe(1, "a/#", QOS1);
+    kept.detach(1, 100);
+    let payload = |n: u64| format!("{n:0>30000}");
+    (0..10).for_each(|n| drop(kept.insert(&payload(n), QoS::AtLeastOnce, None)));
+    kept.attach(1, false);
+    assert_eq!(kept.pushed["c1"].len(), 10, "the owner's window is theirs to fill");
+    let window = u64::try_from(INBOX_PUSH_WINDOW).expect("small");
+    let settings = TenantSettings { inbox_messages_max: 1_000, ..TenantSettings::default() };
+    kept.tenant =
+        Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota: kept.tenant.quota.clone() });
+    (10..window + 10).for_each(|n| drop(kept.insert(&payload(n), QoS::AtLeastOnce, None)));
+    let (pushed, totals) = (kept.pushed["c1"].len() as u64, kept.table.totals());
+    assert_eq!(pushed, window);
+    let each = totals.bytes / totals.messages;
+    assert!(totals.resident_bytes < (window + 5) * each, "of ten that wait few are in memory: {totals:?}");
+}
+
+#[test]
 fn a_record_that_is_missing_is_damage() {
     let mut kept = Kept::new();
     kept.attach(1, false);

@@ -114,6 +114,35 @@ fn a_connection_that_is_heard_of_again_goes_on_and_is_pushed_only_what_it_lacks(
     assert_eq!(push_lines(&effects), ["lost 7"], "whoever is not expected may have missed something");
 }
 
+/// Found by the simulator: the client would have got it before what is being fetched [MQTT-4.6.0-6].
+#[test]
+fn what_waits_behind_messages_that_are_being_fetched_was_not_in_flight() {
+    let mut led = Led::by(of_node(3));
+    let (owner, tenant) = (led.owner, led.tenant.clone());
+    let insert = |led: &mut Led, payload: &str| {
+        let (places, message) = ([(owner.inbox, 0)], message(payload, QoS::AtLeastOnce));
+        led.run(|led, effects| led.table.insert(at(3), TO, &tenant, &places, &message, None, effects));
+    };
+    let attach = |led: &mut Led| {
+        let terms = AttachTerms { clean_start: false, expiry_s: 100, will: None };
+        led.run(|led, effects| {
+            led.table.attach(at(4), TO, of_node(3), &client("c"), &tenant, terms, effects);
+        })
+    };
+    led.run(|led, effects| {
+        led.table.commit(at(3), owner, &[InboxSeq(0), InboxSeq(1)], effects);
+        led.table.lose_owners(at(3), |_| true, false, effects);
+    });
+    insert(&mut led, "rests");
+    assert_eq!(push_lines(&attach(&mut led)), ["attached present=true", "fetch for 0.1"]);
+    insert(&mut led, "waits behind it");
+    led.run(|led, effects| led.table.lose_owners(at(4), |_| true, true, effects));
+    let effects = attach(&mut led);
+    let Some(InboxEffect::Attached { result: Ok(attached), .. }) = effects.first() else { panic!("{effects:?}") };
+    assert!(attached.in_flight.is_empty(), "{:?}", attached.in_flight);
+    assert_eq!(attached.next, InboxSeq(2));
+}
+
 /// [MQTT5-3.1.2-8]
 #[test]
 fn a_connection_that_does_not_go_on_in_time_counts_as_broken() {
