@@ -354,6 +354,9 @@ impl Simulation {
         }
         self.carry(place, links);
         for (conn, what) in clients {
+            if let ToClient::Published(mark, false) = what {
+                self.checks.delivery.given_up(mark);
+            }
             self.tell_client(conn, what);
         }
     }

@@ -55,6 +55,13 @@ impl Kept {
         }
     }
 
+    /// Lets queues be longer than a window.
+    fn make_room(&mut self) {
+        let settings = TenantSettings { inbox_messages_max: 1_000, ..TenantSettings::default() };
+        let quota = self.tenant.quota.clone();
+        self.tenant = Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota });
+    }
+
     /// As another process finds it.
     fn recovered(&self) -> (Self, Vec<String>) {
         self.loaded(None)
@@ -409,9 +416,7 @@ fn what_nobody_waits_for_is_not_in_memory_and_comes_from_the_records_in_order() 
 #[test]
 fn a_backlog_rests_behind_what_the_owner_has() {
     let mut kept = Kept::new();
-    let settings = TenantSettings { inbox_messages_max: 1_000, ..TenantSettings::default() };
-    kept.tenant =
-        Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota: kept.tenant.quota.clone() });
+    kept.make_room();
     kept.attach(1, false);
     kept.subscribe(1, "a/#", QOS1);
     let window = u64::try_from(INBOX_PUSH_WINDOW).expect("small");
@@ -435,9 +440,7 @@ fn large_messages_rest_behind_the_first_and_come_one_after_the_other() {
     kept.attach(1, false);
     assert_eq!(kept.pushed["c1"].len(), 10, "the owner's window is theirs to fill");
     let window = u64::try_from(INBOX_PUSH_WINDOW).expect("small");
-    let settings = TenantSettings { inbox_messages_max: 1_000, ..TenantSettings::default() };
-    kept.tenant =
-        Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota: kept.tenant.quota.clone() });
+    kept.make_room();
     (10..window + 10).for_each(|n| drop(kept.insert(&payload(n), QoS::AtLeastOnce, None)));
     let (pushed, totals) = (kept.pushed["c1"].len() as u64, kept.table.totals());
     assert_eq!(pushed, window);

@@ -1,5 +1,6 @@
 //! What a publisher was told is safe reaches every session that had subscribed before it was published, and each session sees the messages of one publisher
-//! to one topic for the first time in the order in which they were published. The rules are those of bifro-tests' history checker for QoS 1.
+//! to one topic for the first time in the order in which they were published, but for those that a node has given up at their deadline: its publisher may
+//! publish such a message again, behind others. The rules are those of bifro-tests' history checker for QoS 1.
 
 use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
 use crate::queue::Moment;
@@ -14,6 +15,8 @@ struct Sent {
     /// Those of them that are still to have it.
     owed: BTreeSet<usize>,
     is_acknowledged: bool,
+    /// A node has, whether or not its publisher was still there to hear it.
+    is_given_up: bool,
 }
 
 /// What is known of one session.
@@ -65,7 +68,7 @@ impl Delivery {
         let promised: BTreeSet<usize> =
             (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic, at)).collect();
         let owed = promised.clone();
-        self.sent.insert(mark, Sent { at, promised, owed, is_acknowledged: false });
+        self.sent.insert(mark, Sent { at, promised, owed, is_acknowledged: false, is_given_up: false });
     }
 
     /// When it was.
@@ -76,6 +79,13 @@ impl Delivery {
     pub(crate) fn acknowledged(&mut self, mark: Mark) {
         if let Some(sent) = self.sent.get_mut(&mark) {
             sent.is_acknowledged = true;
+        }
+    }
+
+    /// A node has not had it taken over in time.
+    pub(crate) fn given_up(&mut self, mark: Mark) {
+        if let Some(sent) = self.sent.get_mut(&mark) {
+            sent.is_given_up = true;
         }
     }
 
@@ -92,7 +102,7 @@ impl Delivery {
         let Some(sent) = self.sent.get_mut(&mark) else { panic!("{mark:?} was never published") };
         sent.owed.remove(&session);
         // One that was published before may come now because its publisher repeats it: late, and out of order.
-        let is_promised = sent.promised.contains(&session);
+        let is_promised = sent.promised.contains(&session) && !sent.is_given_up;
         let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
         let last = seen.last().copied();
         let is_overtaken = seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq);
