@@ -4,6 +4,7 @@ mod durable;
 mod lifecycle;
 mod queueing;
 mod reign;
+mod rest;
 mod subscribing;
 
 use super::*;
