@@ -59,6 +59,8 @@ impl Delivery {
         for (mark, sent) in &mut self.sent {
             if !session_now.wants(mark.topic, sent.at) {
                 sent.owed.remove(&session);
+                // It may have missed a first try, and get a later one.
+                sent.promised.remove(&session);
             }
         }
     }
