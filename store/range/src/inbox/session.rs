@@ -194,6 +194,9 @@ impl Inbox {
     ) -> InboxSeq {
         let stored = if is_kept(message.qos) { stored } else { Stored::Nowhere };
         let seq = self.queue.store(message, shared, stored);
+        if stored == Stored::Nowhere {
+            return seq;
+        }
         if let Some(queued) = self.queue.entry(seq) {
             books.put_queued(self.slot, seq, queued);
         }
