@@ -1,7 +1,8 @@
 //! What is known of one member.
 
 use crate::swim::Peer;
-use bifro_core::ids::NodeId;
+use bifro_core::ids::{NodeId, NodeIdx};
+use bifro_core::nodes::Node;
 use bifro_core::ranges::{RangeAnswer, RangeOrder};
 use bifro_core::roles::Duties;
 use bifro_core::time::Instant;
@@ -54,6 +55,14 @@ pub struct Announcement {
     pub health: Health,
     /// What others may expect of it.
     pub duties: Duties,
+}
+
+impl Announcement {
+    /// The node as the other parts of a process know it, which counts it so.
+    pub fn to_node(&self, idx: NodeIdx) -> Node {
+        let Self { id, nonce, address, shards, health, duties, .. } = *self;
+        Node { idx, id, nonce, address, shards, duties, is_well: health == Health::Well }
+    }
 }
 
 /// What an operator wants of a node, told to it by any other.

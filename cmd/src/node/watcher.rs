@@ -6,7 +6,7 @@ use bifro_core::nodes::{Member as Belonging, Node, Nodes};
 use bifro_core::roles::Roles;
 use bifro_net::broker::Command;
 use bifro_net::mesh::InletSender;
-use bifro_swim::{Announcement, Health, Member as Peer, Status};
+use bifro_swim::{Announcement, Member as Peer, Status};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,14 +95,6 @@ impl Watcher {
                 return None;
             }
         };
-        Some(Node {
-            idx,
-            id: of.id,
-            nonce: of.nonce,
-            address: of.address,
-            shards: of.shards,
-            duties: of.duties,
-            is_well: of.health == Health::Well,
-        })
+        Some(of.to_node(idx))
     }
 }

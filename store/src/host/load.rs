@@ -75,13 +75,13 @@ impl Host {
 
     /// The base has answered a read.
     pub(super) fn handle_read(&mut self, id: RangeId, outcome: Outcome) {
-        let (answered, mut page) = match outcome {
+        let (answered, page) = match outcome {
             Outcome::Scanned { request, page } => (request, Ok(page)),
             Outcome::Failed { request: Some(request), error } => (request, Err(error)),
             _ => return,
         };
-        if self.handle_owners_read(answered, &mut page) {
-            return;
+        if self.is_owners_read(answered) {
+            return self.handle_owners_read(answered, page);
         }
         let load = self.ranges.get_mut(&id).and_then(|range| range.load.as_mut());
         if load.is_some_and(|load| load.request == Some(answered)) {

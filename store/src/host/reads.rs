@@ -77,17 +77,20 @@ impl Host {
         }
     }
 
-    /// The base has answered a read. False if it was none of the owner's.
-    pub(super) fn handle_owners_read(&mut self, request: u64, page: &mut Result<Page, KvError>) -> bool {
-        let Some(of) = self.reads.under_way.remove(&request) else { return false };
-        if let Some((range, token)) = of {
+    /// Whether a read of the base is one of the owner's.
+    pub(super) fn is_owners_read(&self, request: u64) -> bool {
+        self.reads.under_way.contains_key(&request)
+    }
+
+    /// The base has answered it.
+    pub(super) fn handle_owners_read(&mut self, request: u64, page: Result<Page, KvError>) {
+        if let Some((range, token)) = self.reads.under_way.remove(&request).flatten() {
             match page {
-                Ok(page) => self.reads.done.push(ReadDone { range, token, pairs: std::mem::take(&mut page.pairs) }),
-                Err(error) => (self.fatal)(&format!("{range} cannot be read: {error}")),
+                Ok(Page { pairs, .. }) => self.reads.done.push(ReadDone { range, token, pairs }),
+                Err(error) => self.fail(range, &error),
             }
         }
         self.drive_reads();
-        true
     }
 
     /// The owner cannot make sense of a range's records.

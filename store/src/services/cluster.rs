@@ -541,7 +541,6 @@ impl RangeServices {
             self.remove_from_partitions(tenant, &route, Receiver::Remote { node, shard, nth });
         }
         if is_news {
-            self.show_reliance();
             self.tell_shards_heard(node, shard, Extent::Everything);
         }
     }

@@ -5,13 +5,13 @@ use super::dist::Origin as RouteOrigin;
 use super::leading::inbox_range;
 use super::message::{Asked, AskedAs, Inbox as InboxRequest, Message, Step};
 use super::mutation::Mutation;
-use super::ranges::{Machine, Service, range_id};
+use super::ranges::{Machine, Service};
 use super::wire::{Remote, RemoteInbox};
 use crate::host::{Host, ReadDone};
 use crate::kv::Scan;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, InboxSeq, NodeIdx, RangeId, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::{Message as Published, QoS};
 use bifro_core::ports::{
     AttachTerms, Attached, Completion, DetachState, InHand, Inbox, InboxOwner, InboxPlaces, Origin, PortError,
@@ -380,7 +380,7 @@ impl RangeServices {
         let scan = Scan { from, to: Some(to), limit: INBOX_FETCH_MESSAGES_MAX, bytes_max: INBOX_FETCH_BYTES_MAX };
         let token = u64::from(inbox.index) << 32 | u64::from(inbox.generation);
         if let Some(host) = &mut self.host {
-            host.read(range_id(Service::Inbox, range), token, scan);
+            host.read(RangeId::of(Service::Inbox, range), token, scan);
         }
     }
 

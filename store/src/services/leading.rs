@@ -11,7 +11,7 @@
 
 use super::message::Asked;
 use super::placement::{Step, heir, is_placed, next_step, wanted};
-use super::ranges::{Service, range_id};
+use super::ranges::Service;
 use super::{RangeServices, repeat_order};
 use crate::host::{Change, Host, split_frame};
 use crate::kv::Pair;
@@ -128,7 +128,7 @@ impl RangeServices {
         let loader = Box::new(Loader::new(InboxTable::durable(range, self.seed)));
         self.states[at] = State::Loading { term, loader, tenants: HashMap::new() };
         if let Some(host) = &mut self.host {
-            host.begin_load(range_id(Service::Inbox, range));
+            host.begin_load(RangeId::of(Service::Inbox, range));
         }
     }
 
@@ -146,7 +146,7 @@ impl RangeServices {
                 }
             };
             if let Err(error) = loader.load(key, value, &mut met) {
-                let range = range_id(Service::Inbox, range);
+                let range = RangeId::of(Service::Inbox, range);
                 return fatal(&format!("a record of {range} cannot be read (key {key:02x?}): {error}"));
             }
         }
@@ -291,7 +291,7 @@ impl RangeServices {
         let is_calm = now.since(cluster.changed_at) >= CALM;
         let (mut moving, mut moved) = (0, false);
         for (range, _) in self.inboxes.iter().zip(&self.states).filter(|(_, state)| state.leads()) {
-            let id = range_id(Service::Inbox, range.idx);
+            let id = RangeId::of(Service::Inbox, range.idx);
             let Some(members) = host.membership(id) else { continue };
             let wanted = wanted(id, &hosts);
             moving += u64::from(!is_placed(members, &wanted));
@@ -316,7 +316,7 @@ impl RangeServices {
             }
         }
         self.metrics.ranges_moving.set(moving);
-        let held = self.inboxes.iter().filter(|range| host.has_replica(range_id(Service::Inbox, range.idx)));
+        let held = self.inboxes.iter().filter(|range| host.has_replica(RangeId::of(Service::Inbox, range.idx)));
         self.metrics.ranges_held.set(held.count() as u64);
     }
 
@@ -329,7 +329,7 @@ impl RangeServices {
     fn hand_over_to(&mut self, now: Instant, may_lead: impl Fn(&Node) -> bool) {
         let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return };
         for range in &self.inboxes {
-            let id = range_id(Service::Inbox, range.idx);
+            let id = RangeId::of(Service::Inbox, range.idx);
             let Some(members) = host.membership(id) else { continue };
             // Of a range that is led elsewhere nobody's lag is known here.
             let able = cluster.nodes.others.iter().filter(|node| members.is_voter(node.id) && may_lead(node));
@@ -345,7 +345,7 @@ impl RangeServices {
 
     /// Whether no range is on its way any more to the node that is to lead it.
     pub(super) fn are_ranges_handed_over(&self) -> bool {
-        let is_on_its_way = |host: &Host, idx| host.is_transferring(range_id(Service::Inbox, idx));
+        let is_on_its_way = |host: &Host, idx| host.is_transferring(RangeId::of(Service::Inbox, idx));
         self.host.as_ref().is_none_or(|host| !self.inboxes.iter().any(|range| is_on_its_way(host, range.idx)))
     }
 

@@ -55,7 +55,7 @@ pub use reliance::HearingCells;
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
 use crate::wal::Space;
-use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
+use bifro_core::ids::{NodeIdx, RangeId, RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
 use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::nodes::Nodes;
@@ -71,7 +71,7 @@ use bifro_range::inbox::{InboxEffect, InboxTable, Loader};
 use bifro_range::retain::{RetainEffect, RetainTable};
 use hashbrown::HashMap;
 use leading::State;
-use ranges::{Range, Service, range_id};
+use ranges::{Range, Service};
 use reigns::Reigns;
 use slab::Slab;
 use std::collections::VecDeque;
@@ -211,8 +211,8 @@ impl RangeServices {
     ) -> Result<Self, HostError> {
         let genesis = node.genesis();
         let here = placement.ranges(genesis.ranges);
-        let alone =
-            |range| [Service::Inbox, Service::Retain].map(|of| (range_id(of, range), Membership::single(genesis.node)));
+        let kinds = [Service::Inbox, Service::Retain];
+        let alone = |range| kinds.map(|kind| (RangeId::of(kind, range), Membership::single(genesis.node)));
         let mut host = Host::open(node, here.clone().flat_map(alone), wake, fatal, now)?;
         host.recover(node, now);
         // All of them are led here, by now and as long as this process lives.
@@ -245,8 +245,8 @@ impl RangeServices {
         let genesis = node.genesis();
         let here = placement.ranges(genesis.ranges);
         let both = |range| {
-            let inboxes = range_id(Service::Inbox, range);
-            let retained = (range_id(Service::Retain, range), Membership::single(genesis.node));
+            let inboxes = RangeId::of(Service::Inbox, range);
+            let retained = (RangeId::of(Service::Retain, range), Membership::single(genesis.node));
             [(inboxes, placement::founding(inboxes, &genesis.founders)), retained]
         };
         let mut host = Host::open(node, here.clone().flat_map(both), wake, fatal.clone(), now)?;
@@ -274,7 +274,7 @@ impl RangeServices {
         let at = self.local(range);
         let retained = &mut self.retained[at].machine;
         *retained = RetainTable::durable();
-        host.for_each(node, now, range_id(Service::Retain, range), |_, record| retained.load(record, tenant))
+        host.for_each(node, now, RangeId::of(Service::Retain, range), |_, record| retained.load(record, tenant))
     }
 
     fn load_inboxes(
@@ -286,7 +286,7 @@ impl RangeServices {
     ) -> Result<(), HostError> {
         let at = self.local(range);
         let mut loader = Loader::new(InboxTable::durable(range, self.seed));
-        host.for_each(node, now, range_id(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
+        host.for_each(node, now, RangeId::of(Service::Inbox, range), |key, value| loader.load(key, value, tenant))?;
         let mut effects = Vec::new();
         self.inboxes[at].machine = loader.finish(now, None, &mut effects);
         self.recovered.extend(effects.into_iter().map(|effect| (range, effect)));

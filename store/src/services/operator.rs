@@ -1,7 +1,7 @@
 //! What operators see of the ranges of a shard, and want of them.
 
 use super::RangeServices;
-use super::ranges::{Service, range_id};
+use super::ranges::Service;
 use bifro_core::ids::{NodeId, RangeId, RangeIdx};
 use bifro_core::ranges::{Held, RangeAnswer, RangeOrder, ReplicaReport};
 use bifro_core::time::Instant;
@@ -53,7 +53,7 @@ impl RangeServices {
 
     /// Has a range led by a node: hands it over if this one leads it, keeps it if that node is this one.
     fn give_lead(&mut self, now: Instant, idx: RangeIdx, to: NodeId) -> Result<(), String> {
-        let id = range_id(Service::Inbox, idx);
+        let id = RangeId::of(Service::Inbox, idx);
         let alone = || "this node is alone: nobody else can lead its ranges".to_owned();
         let (Some(cluster), Some(host)) = (&mut self.cluster, &mut self.host) else { return Err(alone()) };
         let nobody = || format!("{} has no replica of {id}", cluster.nodes.me);
@@ -86,7 +86,7 @@ impl RangeServices {
     /// Goes on with a range alone. Whoever passes this on has seen that a majority of its voters has been declared lost; what this node knows
     /// must not say otherwise.
     fn recover_range(&mut self, now: Instant, idx: RangeIdx, newest: u64) -> Result<(), String> {
-        let id = range_id(Service::Inbox, idx);
+        let id = RangeId::of(Service::Inbox, idx);
         let alone = || "this node is alone: its ranges have no other replicas".to_owned();
         let (Some(cluster), Some(host)) = (&self.cluster, &mut self.host) else { return Err(alone()) };
         let (nodes, none) = (&cluster.nodes, Membership::default());

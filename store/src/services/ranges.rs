@@ -9,11 +9,6 @@ use std::collections::VecDeque;
 /// Bytes of changes that are enough for an entry of the log.
 const ENTRY_BYTES: usize = 1 << 20;
 
-/// The range's name in the log, which no other has.
-pub(super) fn range_id(service: Service, range: RangeIdx) -> RangeId {
-    RangeId::of(service, range)
-}
-
 /// A machine whose changes of records can be taken.
 pub(super) trait Machine {
     /// What happens outside because of it.
@@ -40,7 +35,7 @@ impl<M: Machine> Range<M> {
     }
 
     fn id(&self) -> RangeId {
-        range_id(M::SERVICE, self.idx)
+        RangeId::of(M::SERVICE, self.idx)
     }
 
     /// Holds effects back that must wait; the others stay in `effects`.

@@ -46,12 +46,12 @@ use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
 use super::mutation::Mutation;
-use super::ranges::{Service, range_id};
+use super::ranges::Service;
 use super::wire::{Remote, RemoteInbox};
 use super::{RangeServices, repeat_order};
 use crate::fatal::Fatal;
 use crate::host::StorageCells;
-use bifro_core::ids::{ConnRef, NodeIdx, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, NodeIdx, RangeId, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
 use bifro_core::ports::{Completion, PortError, Receiver, Via};
 use bifro_core::time::Instant;
@@ -167,7 +167,7 @@ impl Reigns {
 
     fn tell_unled(&self, range: RangeIdx, is_unled: bool) {
         if let Some(cells) = &self.cells {
-            cells.set_unled(range_id(Service::Inbox, range), is_unled);
+            cells.set_unled(RangeId::of(Service::Inbox, range), is_unled);
         }
     }
 

@@ -285,7 +285,6 @@ impl RangeServices {
         for (node, shard) in lapsed {
             self.tell_shards_heard(node, shard, Extent::Lapsed);
         }
-        self.show_reliance();
     }
 
     /// Shows the other shards until when what they were told holds.

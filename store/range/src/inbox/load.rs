@@ -235,7 +235,7 @@ impl Inbox {
         self.is_unsettled = !self.received_qos2.is_empty();
         self.restore_in_flight(witness);
         self.rewind();
-        self.rest();
+        self.queue.rest_all();
     }
 
     /// What may have reached the client is sent again under its identifier [MQTT-4.4.0-1].

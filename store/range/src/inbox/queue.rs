@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use bifro_core::ids::InboxSeq;
 use bifro_core::message::QoS;
 use bifro_core::ports::{InHand, InboxMessage};
-use bifro_core::time::Instant;
+use bifro_core::time::{Instant, earlier};
 use smallvec::SmallVec;
 
 /// The shared groups through which a message came; empty for most.
@@ -62,8 +62,30 @@ pub(super) struct Queued {
     pub(super) held: bool,
 }
 
-/// Invariants: no entry below `cursor` waits, and none below `rests_from` rests; `waiting`, `waiting_qos0`, `resting`, `bytes` and
-/// `resting_bytes` count what `entries` holds.
+/// The messages of a queue that rest.
+#[derive(Debug, Default)]
+struct Resting {
+    count: usize,
+    /// What memory is spared.
+    bytes: u64,
+    /// None rests below.
+    from: u64,
+}
+
+impl Resting {
+    fn add(&mut self, seq: InboxSeq, queued: &Queued) {
+        self.from = if self.count == 0 { seq.0 } else { self.from.min(seq.0) };
+        self.count += 1;
+        self.bytes += queued.spared_bytes();
+    }
+
+    fn remove(&mut self, queued: &Queued) {
+        self.count -= 1;
+        self.bytes -= queued.spared_bytes();
+    }
+}
+
+/// Invariants: no entry below `cursor` waits; `waiting`, `waiting_qos0`, `resting` and `bytes` count what `entries` holds.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     entries: BTreeMap<InboxSeq, Queued>,
@@ -72,12 +94,8 @@ pub(super) struct Queue {
     next: u64,
     waiting: usize,
     waiting_qos0: BTreeSet<InboxSeq>,
-    resting: usize,
-    /// Where the search for the next message that rests begins.
-    rests_from: u64,
+    resting: Resting,
     bytes: u64,
-    /// Of those that rest, what memory is spared.
-    resting_bytes: u64,
     /// No waiting message expires before this.
     expiry_hint: Option<Instant>,
 }
@@ -105,7 +123,7 @@ impl Queue {
 
     /// Bytes that are in memory.
     pub(super) const fn resident_bytes(&self) -> u64 {
-        self.bytes - self.resting_bytes
+        self.bytes - self.resting.bytes
     }
 
     /// Something waits, so a newer message must wait behind it.
@@ -145,7 +163,7 @@ impl Queue {
         message.seq = Some(seq);
         let (qos, expiry_at, bytes) = (message.qos, message.message.view().expiry_at, queued_bytes(&message.message));
         self.bytes += bytes;
-        self.note_expiry(expiry_at);
+        self.expiry_hint = earlier(self.expiry_hint, expiry_at);
         self.count_waiting(seq, qos);
         let carried = Some(Box::new(Carried { message, shared }));
         let bytes = u32::try_from(bytes).expect("a message has less than 4 GiB");
@@ -189,8 +207,7 @@ impl Queue {
         let queued = self.entries.remove(&seq)?;
         self.bytes -= u64::from(queued.bytes);
         if queued.carried.is_none() {
-            self.resting -= 1;
-            self.resting_bytes -= queued.spared_bytes();
+            self.resting.remove(&queued);
         }
         if queued.stage == Stage::Waiting {
             self.waiting -= 1;
@@ -241,25 +258,22 @@ impl Queue {
                 if queued.qos == QoS::AtMostOnce {
                     self.waiting_qos0.insert(seq);
                 }
-                self.expiry_hint = self.expiry_hint.into_iter().chain(queued.expiry_at).min();
+                self.expiry_hint = earlier(self.expiry_hint, queued.expiry_at);
             }
         }
     }
 
     /// Messages that wait and are in memory.
     pub(super) const fn carried_waiting(&self) -> usize {
-        self.waiting.saturating_sub(self.resting)
+        self.waiting.saturating_sub(self.resting.count)
     }
 
-    /// Lets go of a message that waits, if its record is enough to have it again. What came through a shared group is kept: if the session ends,
-    /// another member is to have it, at once.
+    /// Lets go of a message that waits, if its record is enough to have it again.
     pub(super) fn rest(&mut self, seq: InboxSeq) {
-        let Some(queued) = self.entries.get_mut(&seq) else { return };
-        let is_idle = queued.stage == Stage::Waiting && queued.stored != Stored::Nowhere;
-        if is_idle && queued.carried.take_if(|carried| carried.shared.is_empty()).is_some() {
-            self.rests_from = if self.resting == 0 { seq.0 } else { self.rests_from.min(seq.0) };
-            self.resting += 1;
-            self.resting_bytes += queued.spared_bytes();
+        if let Some(queued) = self.entries.get_mut(&seq)
+            && queued.let_go()
+        {
+            self.resting.add(seq, queued);
         }
     }
 
@@ -268,9 +282,10 @@ impl Queue {
         if self.carried_waiting() == 0 {
             return;
         }
-        let waiting = self.entries.iter().filter(|(_, queued)| queued.stage == Stage::Waiting);
-        for seq in waiting.map(|(&seq, _)| seq).collect::<Vec<_>>() {
-            self.rest(seq);
+        for (&seq, queued) in &mut self.entries {
+            if queued.let_go() {
+                self.resting.add(seq, queued);
+            }
         }
     }
 
@@ -278,8 +293,7 @@ impl Queue {
     pub(super) fn wake(&mut self, seq: InboxSeq, carried: Carried) {
         let Some(queued) = self.entries.get_mut(&seq).filter(|queued| queued.carried.is_none()) else { return };
         queued.carried = Some(Box::new(carried));
-        self.resting -= 1;
-        self.resting_bytes -= queued.spared_bytes();
+        self.resting.remove(queued);
     }
 
     /// Whether a message rests.
@@ -289,12 +303,12 @@ impl Queue {
 
     /// The first message that rests, if fewer than `ahead` that do not are to be pushed before it. `None` else.
     pub(super) fn next_resting(&mut self, ahead: usize) -> Option<InboxSeq> {
-        if self.resting == 0 {
+        if self.resting.count == 0 {
             return None;
         }
-        let mut rest = self.entries.range(InboxSeq(self.rests_from)..);
+        let mut rest = self.entries.range(InboxSeq(self.resting.from)..);
         let seq = rest.find(|(_, queued)| queued.carried.is_none()).map(|(&seq, _)| seq)?;
-        self.rests_from = seq.0;
+        self.resting.from = seq.0;
         let before = self.entries.range(InboxSeq(self.cursor.min(seq.0))..seq);
         (before.filter(|(_, queued)| queued.stage == Stage::Waiting).take(ahead).count() < ahead).then_some(seq)
     }
@@ -326,10 +340,6 @@ impl Queue {
         self.entries.range(..InboxSeq(self.cursor)).all(|(other, _)| other.packet_id() != seq.packet_id())
     }
 
-    fn note_expiry(&mut self, expiry_at: Option<Instant>) {
-        self.expiry_hint = self.expiry_hint.into_iter().chain(expiry_at).min();
-    }
-
     fn count_waiting(&mut self, seq: InboxSeq, qos: QoS) {
         self.waiting += 1;
         if qos == QoS::AtMostOnce {
@@ -345,15 +355,22 @@ impl Queue {
         assert!(self.entries.range(..InboxSeq(self.cursor)).all(|(_, queued)| !waits(queued)));
         assert_eq!(self.bytes, self.entries.values().map(|queued| u64::from(queued.bytes)).sum::<u64>());
         let resting: Vec<_> = self.entries.iter().filter(|(_, queued)| queued.carried.is_none()).collect();
-        assert_eq!(self.resting, resting.len());
-        assert_eq!(self.resting_bytes, resting.iter().map(|(_, queued)| queued.spared_bytes()).sum::<u64>());
-        assert!(resting.iter().all(|(seq, queued)| waits(queued) && seq.0 >= self.rests_from));
+        assert_eq!(self.resting.count, resting.len());
+        assert_eq!(self.resting.bytes, resting.iter().map(|(_, queued)| queued.spared_bytes()).sum::<u64>());
+        assert!(resting.iter().all(|(seq, queued)| waits(queued) && seq.0 >= self.resting.from));
         let qos0 = self.entries.iter().filter(|(_, queued)| waits(queued) && queued.qos == QoS::AtMostOnce);
         assert!(qos0.map(|(seq, _)| seq).eq(self.waiting_qos0.iter()));
     }
 }
 
 impl Queued {
+    /// Lets go of the message, if it waits and its record is enough to have it again. What came through a shared group is kept: if the session
+    /// ends, another member is to have it, at once.
+    fn let_go(&mut self) -> bool {
+        let is_idle = self.stage == Stage::Waiting && self.stored != Stored::Nowhere;
+        is_idle && self.carried.take_if(|carried| carried.shared.is_empty()).is_some()
+    }
+
     /// Memory that is spared while it rests.
     fn spared_bytes(&self) -> u64 {
         u64::from(self.bytes) - QUEUED_OVERHEAD_BYTES

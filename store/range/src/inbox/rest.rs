@@ -66,9 +66,9 @@ impl Inbox {
         matches!(self.presence, Presence::Attached(..))
     }
 
-    /// Asks for messages that rest, before the owner has to wait for them.
+    /// Asks for messages that rest, before the owner, whom there must be, has to wait for them.
     pub(super) fn fetch(&mut self, effects: &mut Vec<InboxEffect>) {
-        if self.fetching.is_some() || !self.has_owner() {
+        if self.fetching.is_some() {
             return;
         }
         let is_full = self.queue.resident_bytes() > INBOX_CARRIED_BYTES_MAX;
@@ -76,13 +76,6 @@ impl Inbox {
         self.fetching = Some(first);
         let place = |seq: u64| key(Kind::Queued, Some(self.slot), &seq.to_be_bytes()).to_vec();
         effects.push(InboxEffect::Fetch { inbox: self.slot, from: place(first.0), to: place(self.queue.end().0) });
-    }
-
-    /// Nobody wants what waits: it rests.
-    pub(super) fn rest(&mut self) {
-        if !self.has_owner() {
-            self.queue.rest_all();
-        }
     }
 
     /// The last message rests, if nobody wants it or more waits in memory than the owner can have soon.

@@ -223,7 +223,7 @@ impl InboxTable {
                     (state.expiry_s != u32::MAX).then(|| now + Duration::from_secs(u64::from(state.expiry_s)));
                 let will = state.will.map(|(delay, will)| (now + delay, will));
                 inbox.presence = Presence::Detached { expires_at, will };
-                inbox.rest();
+                inbox.queue.rest_all();
                 inbox.settle(&mut self.books);
                 if !self.fire(now, owner.inbox, effects) {
                     self.put_detached(owner.inbox);

@@ -174,15 +174,7 @@ impl Process {
     fn other(&mut self, of: &Announcement) -> Other {
         let next = NodeIdx(self.known.len() as u16 + 1);
         let idx = *self.known.entry((of.id, of.nonce)).or_insert(next);
-        Other {
-            idx,
-            id: of.id,
-            nonce: of.nonce,
-            address: of.address,
-            shards: of.shards,
-            duties: of.duties,
-            is_well: of.health == Health::Well,
-        }
+        of.to_node(idx)
     }
 }
 
