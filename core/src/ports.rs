@@ -427,10 +427,13 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Live nodes that have not told yet what all of their shards listen to: every message may concern them.
     fn unheard_nodes(&self) -> &[NodeIdx];
 
-    /// Whether a shard of another node, whose link arrives here, knows which ranges this node leads. If not, a message of it for inboxes here is
+    /// Whether a shard of another node, whose link arrives here, knows which ranges this node leads and which it leads no more. If not, a message of it for inboxes here is
     /// to be refused: it may have been sent after one that fails.
     fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool;
 
     /// Changes whenever what this node leads does, as far as this shard knows.
     fn reigns_seen(&self) -> u64;
+
+    /// Ranges of persistent sessions that there are.
+    fn inbox_ranges(&self) -> u16;
 }

@@ -195,6 +195,10 @@ pub struct Origin {
     pub epoch: u64,
     /// The publish's packet identifier.
     pub packet_id: u16,
+    /// Counts the publishes of one connection, not from one on: when a publish is tried again it has the same.
+    pub nth: u64,
+    /// The client says that it may have sent it before (DUP).
+    pub is_repeated: bool,
 }
 
 /// The connection that speaks for an inbox.

@@ -1,7 +1,8 @@
 //! Publishes of QoS 1 that are tried again: whoever was to take them over has lost what it led, or was lost itself, and nobody knows whether
 //! it did. Another leads by and by, so the publisher need not hear of it. A receiver may get such a message twice, as QoS 1 allows.
 //!
-//! Not those of QoS 2, which nobody may get twice; nor those that could not be retained, which is not tried again.
+//! Of QoS 2 only those that ranges recognise ([`super::exactly_once`]), and of them only what may have failed: this shard's connections have the message, and groups do unless
+//! they are what failed. Not those that could not be retained, which is not tried again.
 //!
 //! # How they keep their order
 //! [MQTT-4.6.0-6] [MQTT5-4.6.0-5]: what one client publishes to one topic reaches each subscriber in that order. As soon as a part of a publish has failed, so that it will be
@@ -14,7 +15,7 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::publish::{PublishTable, Publisher, Scope, Waiter};
+use super::publish::{Parts, PublishTable, Publisher, Scope, Waiter};
 use bifro_core::ids::{PublisherKey, ReqId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{PortError, Services};
@@ -32,6 +33,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Again {
     tenant: TenantIdx,
     message: Arc<Message>,
+    /// To whom.
+    parts: Parts,
     /// It was not routed yet.
     is_first: bool,
 }
@@ -73,7 +76,7 @@ impl Retries {
 
     /// Whether a message is to wait behind another one.
     pub(super) fn concern(&self, tenant: TenantIdx, view: &MessageView<'_>) -> bool {
-        view.qos == QoS::AtLeastOnce
+        view.qos != QoS::AtMostOnce
             && !self.lines.is_empty()
             && self.lines.contains_key(&Line(tenant, view.publisher, view.topic.into()))
     }
@@ -129,6 +132,13 @@ impl PublishTable {
         }
     }
 
+    /// A group may not have got the message: it is among what is tried again.
+    pub(super) fn group_failed(&mut self, publish: ReqId) {
+        if let Some(again) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.again.as_mut()) {
+            again.parts.groups = true;
+        }
+    }
+
     /// Another try would not do what has failed.
     pub(super) fn give_up_tries(&mut self, publish: ReqId) {
         if let Some(waiting) = self.waiting.get_mut(&publish) {
@@ -147,16 +157,25 @@ impl<S: Services> Broker<S> {
         publisher: Publisher,
     ) {
         let Publisher::Entered(publish) = publisher else { return };
-        if view.qos == QoS::AtLeastOnce && self.services.peek().is_replicated() {
+        let parts = match view.qos {
+            QoS::AtLeastOnce => Parts::ALL,
+            _ if self.publishes.is_exchange(publish) => Parts::NOTED,
+            _ => return,
+        };
+        if self.services.peek().is_replicated() {
             let message = || owned.unwrap_or_else(|| view.to_message());
-            self.publishes.keep(publish, || Again { tenant, message: message(), is_first: false });
+            self.publishes.keep(publish, || Again { tenant, message: message(), parts, is_first: false });
         }
     }
 
     /// A message waits behind one that is to be tried again.
     pub(super) fn wait_in_line(&mut self, tenant: TenantIdx, message: Arc<Message>, publisher: Publisher) {
         if let Publisher::Entered(publish) = publisher {
-            self.publishes.retries.push(self.now, publish, Again { tenant, message, is_first: true });
+            self.publishes.retries.push(
+                self.now,
+                publish,
+                Again { tenant, message, parts: Parts::ALL, is_first: true },
+            );
         }
     }
 
@@ -168,10 +187,14 @@ impl<S: Services> Broker<S> {
                 let PublishTable { retries, waiting, .. } = &mut self.publishes;
                 let next = retries.next_of(&line, |publish| waiting.contains_key(&publish));
                 let Some((publish, again)) = next else { break };
-                let Again { tenant, message, is_first } = again;
+                if self.publishes.waiting.get(&publish).is_some_and(|of| of.is_exchange() && self.has_left(of.waiter)) {
+                    self.publish_part_done(publish, Err(PortError::Unavailable));
+                    continue;
+                }
+                let Again { tenant, message, parts, is_first } = again;
                 self.metrics.publishes_retried.add(u64::from(!is_first));
-                let publisher = Publisher::Entered(publish);
-                self.route_in_order(tenant, message.view(), Some(message.clone()), publisher, Scope::Everywhere);
+                let (publisher, scope) = (Publisher::Entered(publish), Scope::Everywhere(parts));
+                self.route_in_order(tenant, message.view(), Some(message.clone()), publisher, scope);
             }
             if self.publishes.retries.lines.contains_key(&line) {
                 self.publishes.retries.due.push_back((now + PAUSE, line));
@@ -191,7 +214,7 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// A message of another node came before this one led what it is for. Of one of QoS 1 the other node hears it, and tries again.
+    /// A message of another node came before this one led what it is for. The other node hears it, and tries again.
     pub(super) fn refuse_late(&mut self, mut publisher: Publisher) {
         if let Some(Waiter::Node(node, shard, publish)) = self.take_waiter(&mut publisher) {
             self.answer(node, shard, publish, Err(super::frames::Refusal::Port(PortError::Unavailable)));
@@ -213,7 +236,7 @@ mod tests {
             expiry_at: None,
             publisher: PublisherKey(1),
         };
-        Again { tenant: TenantIdx(0), message: view.to_message(), is_first: true }
+        Again { tenant: TenantIdx(0), message: view.to_message(), parts: Parts::ALL, is_first: true }
     }
 
     #[test]

@@ -9,14 +9,29 @@
 //! (it has no PUBREC), and ranges that have it already do not store it again. Once the client's own inbox has noted the identifier the
 //! repetition is recognised there, and the ranges forget it, before PUBREC: the client cannot use the identifier for another message
 //! while any of them remembers it [MQTT-4.3.3-2] [MQTT5-4.3.3-10].
+//!
+//! # Over nodes
+//! What is forwarded says whose it is too ([`Origin`]), and who takes it over there answers which ranges have noted it. When a link ends or a range changes its leader, nobody knows
+//! whether it was stored. Then it is tried again as a publish of QoS 1 is ([`super::again`]), by the notes without a second copy; and since nobody has
+//! named all the ranges that may have a note, every one is asked to forget it. Such a publish has no deadline while its client is connected: it cannot be said to have failed. If the client leaves, it is not tried
+//! again, the notes stay, and the client's repetition on whatever node is recognised by them.
+//!
+//! Connections that listen on the other node have no notes: the shard there remembers what it has given to them ([`Delivered`]). That covers what is tried
+//! again, and not what a client repeats since its node has died.
 
 use super::Broker;
 use super::completion::Awaited;
+use super::publish::Waiter;
 use bifro_core::client::Version;
 use bifro_core::ids::{RangeIdx, ReqId, Slot};
-use bifro_core::ports::{Origin, Services};
+use bifro_core::ports::{Origin, PortError, Services};
 use bifro_mqtt::session::PublishToken;
+use hashbrown::HashSet;
 use smallvec::SmallVec;
+use std::collections::VecDeque;
+
+/// Publishes of other nodes of which a shard remembers that its connections have them; beyond, the oldest is forgotten.
+const DELIVERED_MAX: usize = if cfg!(test) { 4 } else { 65_536 };
 
 /// How far a publish has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,38 +50,110 @@ pub(super) struct Exchange {
     repeats: bool,
     /// Ranges that an insertion went to.
     ranges: SmallVec<[RangeIdx; 4]>,
+    /// Nobody knows who has it: a part of it was lost.
+    is_in_doubt: bool,
 }
 
 impl Exchange {
+    /// Of a publish of another node, which sees to all but the taking.
+    pub(super) fn of_node(origin: Origin) -> Self {
+        Self { origin, phase: Phase::Taking, repeats: true, ranges: SmallVec::new(), is_in_doubt: false }
+    }
+
     pub(super) fn note_range(&mut self, range: RangeIdx) {
         if !self.ranges.contains(&range) {
             self.ranges.push(range);
         }
     }
 
+    /// Ranges that have noted it, as far as is known.
+    pub(super) fn ranges(&self) -> &[RangeIdx] {
+        &self.ranges
+    }
+
     /// Whether the publish is done whatever becomes of it now.
     pub(super) fn is_noted(&self) -> bool {
         self.phase == Phase::Forgetting
+    }
+
+    /// A part of it has failed.
+    pub(super) fn doubt(&mut self, error: PortError) {
+        self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
+    }
+
+    /// Whether it can neither be said to have succeeded nor to have failed.
+    pub(super) fn is_undecidable(&self) -> bool {
+        self.is_in_doubt && self.phase == Phase::Taking
+    }
+}
+
+/// Publishes of other nodes that this shard's connections were given.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    known: HashSet<Known>,
+    in_order: VecDeque<Known>,
+}
+
+/// The publisher's inbox, which of its connections, and the publish's number.
+type Known = ((RangeIdx, Slot), u64, u64);
+
+impl Delivered {
+    /// True if they have not been given it before.
+    fn insert(&mut self, origin: &Origin) -> bool {
+        let publish = (origin.inbox, origin.epoch, origin.nth);
+        if !self.known.insert(publish) {
+            return false;
+        }
+        self.in_order.push_back(publish);
+        if self.in_order.len() > DELIVERED_MAX
+            && let Some(oldest) = self.in_order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        true
     }
 }
 
 impl<S: Services> Broker<S> {
     /// The exchange that a publish begins, if it is one.
-    pub(super) fn exchange_of(&self, conn: Slot, token: PublishToken) -> Option<Box<Exchange>> {
+    pub(super) fn exchange_of(&self, conn: Slot, token: PublishToken, publish: ReqId) -> Option<Box<Exchange>> {
         let session = &self.conns.get(conn)?.session;
         if !session.has_durable_inbox() {
             return None;
         }
-        let packet_id = session.qos2_packet_id(token)?.get();
+        let (packet_id, is_repeated) = session.qos2_publish(token)?;
         let (inbox, epoch) = session.inbox()?;
-        let origin = Origin { inbox, epoch, packet_id };
+        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0, is_repeated };
         let repeats = session.version() != Version::V5;
-        Some(Box::new(Exchange { origin, phase: Phase::Taking, repeats, ranges: SmallVec::new() }))
+        Some(Box::new(Exchange { repeats, ..Exchange::of_node(origin) }))
+    }
+
+    /// Whether this shard's connections are still to be given a publish.
+    pub(super) fn is_undelivered(&mut self, publish: ReqId) -> bool {
+        let Some(waiting) = self.publishes.waiting.get(&publish) else { return true };
+        match (waiting.waiter, &waiting.exchange) {
+            (Waiter::Node(..), Some(exchange)) => self.delivered.insert(&exchange.origin),
+            _ => true,
+        }
+    }
+
+    /// Whether the client of a publish has gone, so that it will repeat it.
+    pub(super) fn has_left(&self, waiter: Waiter) -> bool {
+        match waiter {
+            Waiter::Session(conn, _) => self.conns.get(conn).is_none_or(|conn| !conn.session.is_connected()),
+            Waiter::Node(..) => false,
+        }
     }
 
     /// The parts of a publish are done, or have failed: begins the exchange's next phase and returns how many completions that takes.
-    /// None: the publisher is to be told.
-    pub(super) fn advance_exchange(&mut self, publish: ReqId, exchange: &mut Exchange, failed: bool) -> Option<u32> {
+    /// None: the publisher is to be told, unless it has left.
+    pub(super) fn advance_exchange(
+        &mut self,
+        publish: ReqId,
+        exchange: &mut Exchange,
+        failed: bool,
+        has_left: bool,
+    ) -> Option<u32> {
         match exchange.phase {
             Phase::Taking if !failed => {
                 exchange.phase = Phase::Noting;
@@ -75,10 +162,10 @@ impl<S: Services> Broker<S> {
                 self.services.ask().note_received(self.now, req, exchange.origin);
                 Some(1)
             }
-            Phase::Taking if exchange.repeats => None,
+            Phase::Taking if exchange.repeats || has_left => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
-                let ranges = std::mem::take(&mut exchange.ranges);
+                let ranges = self.noting(exchange);
                 for &range in &ranges {
                     let req = self.next_req_id();
                     self.requests.insert(req, Awaited::PublishPart(publish));
@@ -90,6 +177,14 @@ impl<S: Services> Broker<S> {
         }
     }
 
+    /// Ranges that may have noted a publish.
+    fn noting(&self, exchange: &Exchange) -> SmallVec<[RangeIdx; 4]> {
+        if exchange.is_in_doubt {
+            return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
+        }
+        exchange.ranges.clone()
+    }
+
     /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once: whoever was asked
     /// to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
     pub(super) fn abandon_exchange(&mut self, exchange: &Exchange) {
@@ -97,7 +192,7 @@ impl<S: Services> Broker<S> {
             return;
         }
         // Nobody waits for these.
-        for &range in &exchange.ranges {
+        for range in self.noting(exchange) {
             let req = self.next_req_id();
             self.services.ask().forget(self.now, req, range, exchange.origin);
         }
@@ -105,5 +200,22 @@ impl<S: Services> Broker<S> {
             let req = self.next_req_id();
             self.services.ask().release(self.now, req, exchange.origin);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_connections_were_given_is_remembered_until_there_is_too_much_of_it() {
+        let mut delivered = Delivered::default();
+        let inbox = (RangeIdx(1), Slot { index: 2, generation: 3 });
+        let of = |epoch, nth| Origin { inbox, epoch, packet_id: 4, nth, is_repeated: false };
+        assert!((1..=4).all(|nth| delivered.insert(&of(1, nth))));
+        assert!(!delivered.insert(&of(1, 1)));
+        assert!(delivered.insert(&of(2, 1)), "another connection's is another");
+        assert!(delivered.insert(&of(1, 1)), "the oldest was forgotten");
+        assert_eq!((delivered.known.len(), delivered.in_order.len()), (4, 4));
     }
 }

@@ -1,9 +1,9 @@
 //! What the drivers of two nodes tell each other, as bytes. A batch is a row of frames; a frame is its kind (1 byte), the length of what follows (4
 //! bytes) and that. Numbers are little-endian, texts have a length of 2 bytes. Messages are read where they were received.
 
-use bifro_core::ids::PublisherKey;
+use bifro_core::ids::{PublisherKey, RangeIdx, Slot};
 use bifro_core::message::{MessageView, QoS};
-use bifro_core::ports::PortError;
+use bifro_core::ports::{Origin, PortError};
 use bifro_core::time::Instant;
 
 const SERVICE: u8 = 1;
@@ -12,6 +12,8 @@ const DELIVER_SHARED: u8 = 3;
 const TAKEN: u8 = 4;
 const REFUSED: u8 = 5;
 const SERVICE_PART: u8 = 6;
+const DELIVER_ONCE: u8 = 7;
+const TAKEN_ONCE: u8 = 8;
 
 /// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
 const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
@@ -65,6 +67,8 @@ pub(super) struct Forward<'a> {
     pub(super) unheard: bool,
     /// For one member of this group: filter without prefix, name, ordered.
     pub(super) group: Option<(&'a str, &'a str, bool)>,
+    /// Of a QoS 2 publish that may be tried again: whose it is. There is no group then.
+    pub(super) origin: Option<Origin>,
     /// The message.
     pub(super) message: MessageView<'a>,
 }
@@ -80,6 +84,8 @@ pub(super) enum Frame<'a> {
     Deliver(Forward<'a>),
     /// These publishes of the receiver have been taken over.
     Taken(&'a [[u8; 8]]),
+    /// This one of QoS 2 has, and these ranges (two bytes each) have noted whose it was.
+    TakenOnce { publish: u64, ranges: &'a [[u8; 2]] },
     /// This one has not.
     Refused { publish: u64, refusal: Refusal },
 }
@@ -113,7 +119,11 @@ pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Vec<u8>) {
 
 /// Appends a message.
 pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Vec<u8>) {
-    let kind = if forward.group.is_some() { DELIVER_SHARED } else { DELIVER };
+    let kind = match (forward.group, forward.origin) {
+        (Some(_), _) => DELIVER_SHARED,
+        (None, Some(_)) => DELIVER_ONCE,
+        (None, None) => DELIVER,
+    };
     frame(kind, batch, |batch| {
         batch.extend(forward.publish.to_le_bytes());
         put_text(forward.tenant, batch);
@@ -121,6 +131,8 @@ pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Vec<u
             put_text(filter, batch);
             put_text(name, batch);
             batch.push(ordered.into());
+        } else if let Some(origin) = &forward.origin {
+            put_origin(origin, batch);
         }
         let message = &forward.message;
         let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -141,12 +153,40 @@ pub(super) fn put_taken(publishes: &[u64], batch: &mut Vec<u8>) {
     frame(TAKEN, batch, |batch| batch.extend(publishes.iter().flat_map(|publish| publish.to_le_bytes())));
 }
 
+/// Appends that one of QoS 2 has.
+pub(super) fn put_taken_once(publish: u64, ranges: &[RangeIdx], batch: &mut Vec<u8>) {
+    frame(TAKEN_ONCE, batch, |batch| {
+        batch.extend(publish.to_le_bytes());
+        batch.extend(ranges.iter().flat_map(|range| range.0.to_le_bytes()));
+    });
+}
+
 /// Appends that one has not.
 pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Vec<u8>) {
     frame(REFUSED, batch, |batch| {
         batch.extend(publish.to_le_bytes());
         batch.push(refusal.code());
     });
+}
+
+fn put_origin(origin: &Origin, batch: &mut Vec<u8>) {
+    let Origin { inbox: (range, slot), epoch, packet_id, nth, is_repeated } = origin;
+    batch.extend(range.0.to_le_bytes());
+    batch.extend(slot.index.to_le_bytes());
+    batch.extend(slot.generation.to_le_bytes());
+    batch.extend(epoch.to_le_bytes());
+    batch.extend(packet_id.to_le_bytes());
+    batch.extend(nth.to_le_bytes());
+    batch.push((*is_repeated).into());
+}
+
+fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
+    let range = RangeIdx(reader.array().map(u16::from_le_bytes)?);
+    let mut half = || reader.array().map(u32::from_le_bytes);
+    let inbox = (range, Slot { index: half()?, generation: half()? });
+    let epoch = reader.number()?;
+    let packet_id = reader.array().map(u16::from_le_bytes)?;
+    Some(Origin { inbox, epoch, packet_id, nth: reader.number()?, is_repeated: reader.byte()? != 0 })
 }
 
 /// What is left to read.
@@ -201,22 +241,29 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant) -> Option<Frame<'a>> 
     match header[0] {
         SERVICE_PART => Some(Frame::ServicePart(body)),
         SERVICE => Some(Frame::Service { tenant: reader.text()?, bytes: reader.0 }),
-        DELIVER => forward(&mut reader, false, now).map(Frame::Deliver),
-        DELIVER_SHARED => forward(&mut reader, true, now).map(Frame::Deliver),
+        kind @ (DELIVER | DELIVER_SHARED | DELIVER_ONCE) => forward(&mut reader, kind, now).map(Frame::Deliver),
         TAKEN => {
             let (publishes, rest) = body.as_chunks();
             rest.is_empty().then_some(Frame::Taken(publishes))
+        }
+        TAKEN_ONCE => {
+            let (publish, (ranges, rest)) = (reader.number()?, reader.0.as_chunks());
+            rest.is_empty().then_some(Frame::TakenOnce { publish, ranges })
         }
         REFUSED => Some(Frame::Refused { publish: reader.number()?, refusal: Refusal::of(reader.byte()?) }),
         _ => None,
     }
 }
 
-fn forward<'a>(reader: &mut Reader<'a>, is_shared: bool, now: Instant) -> Option<Forward<'a>> {
+fn forward<'a>(reader: &mut Reader<'a>, kind: u8, now: Instant) -> Option<Forward<'a>> {
     let (publish, tenant) = (reader.number()?, reader.text()?);
-    let group = match is_shared {
-        true => Some((reader.text()?, reader.text()?, reader.byte()? != 0)),
-        false => None,
+    let group = match kind {
+        DELIVER_SHARED => Some((reader.text()?, reader.text()?, reader.byte()? != 0)),
+        _ => None,
+    };
+    let origin = match kind {
+        DELIVER_ONCE => Some(origin(reader)?),
+        _ => None,
     };
     let flags = reader.byte()?;
     let left = Some(reader.number()?).filter(|&left| left != NEVER);
@@ -233,7 +280,7 @@ fn forward<'a>(reader: &mut Reader<'a>, is_shared: bool, now: Instant) -> Option
         expiry_at: left.map(|left| now + std::time::Duration::from_micros(left)),
         publisher,
     };
-    Some(Forward { publish, tenant, unheard: flags & UNHEARD != 0, group, message })
+    Some(Forward { publish, tenant, unheard: flags & UNHEARD != 0, group, origin, message })
 }
 
 #[cfg(test)]
@@ -242,6 +289,13 @@ mod tests {
     use std::time::Duration;
 
     const NOW: Instant = Instant::from_micros(5_000_000);
+    const ORIGIN: Origin = Origin {
+        inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }),
+        epoch: 4,
+        packet_id: 5,
+        nth: 6,
+        is_repeated: true,
+    };
 
     fn message(payload: &[u8]) -> MessageView<'_> {
         MessageView {
@@ -259,11 +313,14 @@ mod tests {
         let mut batch = Vec::new();
         put_service("t", b"bytes", &mut batch);
         let group = Some(("a/+", "g", true));
-        let forward = Forward { publish: 9, tenant: "t", unheard: true, group, message: message(b"payload") };
+        let forward =
+            Forward { publish: 9, tenant: "t", unheard: true, group, origin: None, message: message(b"payload") };
         put_forward(&forward, NOW, &mut batch);
         put_forward(&Forward { group: None, unheard: false, ..forward }, NOW, &mut batch);
         put_taken(&[1, 2, 3], &mut batch);
         put_refused(4, Refusal::NoMember, &mut batch);
+        put_forward(&Forward { group: None, origin: Some(ORIGIN), ..forward }, NOW, &mut batch);
+        put_taken_once(5, &[RangeIdx(6), RangeIdx(700)], &mut batch);
         batch
     }
 
@@ -287,6 +344,10 @@ mod tests {
         let Frame::Taken(taken) = read() else { panic!("an answer") };
         assert_eq!(taken.iter().map(|publish| u64::from_le_bytes(*publish)).collect::<Vec<_>>(), [1, 2, 3]);
         assert!(matches!(read(), Frame::Refused { publish: 4, refusal: Refusal::NoMember }));
+        let Frame::Deliver(once) = read() else { panic!("a message") };
+        assert_eq!((once.group, once.origin, once.message.payload), (None, Some(ORIGIN), &b"payload"[..]));
+        let Frame::TakenOnce { publish: 5, ranges } = read() else { panic!("an answer") };
+        assert_eq!(ranges.iter().map(|range| u16::from_le_bytes(*range)).collect::<Vec<_>>(), [6, 700]);
         assert!(rest.is_empty());
     }
 
@@ -301,6 +362,10 @@ mod tests {
             Frame::Taken(publishes) => {
                 let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
                 put_taken(&publishes, &mut again);
+            }
+            Frame::TakenOnce { publish, ranges } => {
+                let ranges: Vec<_> = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))).collect();
+                put_taken_once(publish, &ranges, &mut again);
             }
             Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
         }

@@ -97,6 +97,7 @@ pub(crate) struct Broker<S: Services> {
     publishes: publish::PublishTable,
     /// Sessions that are over and wait for the fate of their QoS 2 publishes before they leave their inbox.
     departures: departure::Departures,
+    delivered: exactly_once::Delivered,
     /// Who waits for the completion of a request.
     requests: HashMap<ReqId, completion::Awaited>,
     next_req: u64,
@@ -167,6 +168,7 @@ impl<S: Services> Broker<S> {
             merged: Vec::new(),
             publishes: publish::PublishTable::default(),
             departures: departure::Departures::default(),
+            delivered: exactly_once::Delivered::default(),
             requests: HashMap::new(),
             next_req: 0,
             effects: VecDeque::new(),

@@ -84,7 +84,7 @@ impl<S: Services> Broker<S> {
                     self.publish_part_done(ReqId(publish), Ok(()));
                 }
             }
-            ShardMessage::Refused { publish, error } => self.publish_part_done(ReqId(publish), Err(error)),
+            ShardMessage::Refused { publish, error } => self.publish_group_failed(ReqId(publish), error),
             ShardMessage::Tenant(tenant) => {
                 if self.tenants.learn(&tenant) {
                     self.services.ask().set_tenant(tenant);

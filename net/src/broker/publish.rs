@@ -6,139 +6,25 @@
 //!   later messages of the topic queue behind the first, and so do those behind one that is tried again ([`super::again`]).
 //! - A publish in the table has at least one open part; it leaves with its last part or at its deadline, whichever is first.
 
+mod table;
+
+pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter};
+
 use super::Broker;
-use super::again::{Again, Retries, line_of};
+use super::again::line_of;
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
 use super::shared::is_all_here;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ReqId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{GroupName, Matches, PortError, Services};
+use bifro_core::ports::{Matches, PortError, Services};
 use bifro_core::settings::Resource;
-use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::session::{PublishToken, Published};
-use hashbrown::{Equivalent, HashMap};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// Deadlines of publishes that are done are swept out once there are this many more of them than of others.
-const SPENT_DEADLINES_MAX: usize = 1_024;
-
-/// Who waits for a message to be taken over.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Waiter {
-    /// A session.
-    Session(Slot, PublishToken),
-    /// A shard of another node, which calls the publish so.
-    Node(NodeIdx, ShardId, u64),
-}
-
-/// Who hears when a message has been taken over.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Publisher {
-    /// Nobody: QoS 0, wills.
-    Nobody,
-    /// Somebody, and so far nobody else has to be waited for: most publishes are done before they are entered anywhere.
-    Waits(Waiter),
-    /// Somebody, by way of the publish table.
-    Entered(ReqId),
-}
-
-/// How far a message goes.
-#[derive(Clone, Debug)]
-pub(super) enum Scope {
-    /// To all who listen.
-    Everywhere,
-    /// It comes from another node, which sees to the other nodes and to groups: to those who listen here.
-    Here,
-    /// As [`Scope::Here`], but that node does not know this one's groups: also to groups that have all their members here.
-    HereAndOwnGroups,
-    /// To a member, here, of this group alone: filter without prefix, and name.
-    Member(Rc<(Box<str>, GroupName)>),
-}
-
-/// A QoS 1 or 2 publish whose publisher waits.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    waiter: Waiter,
-    /// Completions still to come; the match counts as one.
-    pub(super) parts: u32,
-    matched: bool,
-    pub(super) failed: Option<PortError>,
-    /// QoS 2 of a client with a durable inbox: what has to follow.
-    exchange: Option<Box<Exchange>>,
-    /// For another try.
-    pub(super) again: Option<Box<Again>>,
-}
-
-/// A message whose topic's receivers are being asked for.
-#[derive(Debug)]
-struct Unmatched {
-    message: Arc<Message>,
-    publisher: Publisher,
-    scope: Scope,
-    /// What this node led when it came ([`Services::reigns_seen`]).
-    reigns_seen: u64,
-}
-
-impl Unmatched {
-    /// Whether it was published after that one, by the same client.
-    fn is_behind(&self, publish: ReqId, publisher: PublisherKey) -> bool {
-        matches!(self.publisher, Publisher::Entered(of) if of > publish) && self.message.view().publisher == publisher
-    }
-}
-
-/// A topic of a tenant.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct TopicKey(TenantIdx, Rc<str>);
-
-/// A [`TopicKey`] to look for.
-#[derive(Hash)]
-struct TopicKeyRef<'a>(TenantIdx, &'a str);
-
-impl Equivalent<TopicKey> for TopicKeyRef<'_> {
-    fn equivalent(&self, key: &TopicKey) -> bool {
-        self.0 == key.0 && *self.1 == *key.1
-    }
-}
-
-/// Publishes that are under way on this shard.
-#[derive(Debug, Default)]
-pub(super) struct PublishTable {
-    pub(super) waiting: HashMap<ReqId, Waiting>,
-    /// Deadlines in order, since all publishes get the same time; some of publishes that are done.
-    deadlines: VecDeque<(Instant, ReqId)>,
-    unmatched: HashMap<TopicKey, VecDeque<Unmatched>>,
-    unmatched_bytes: u64,
-    pub(super) retries: Retries,
-}
-
-impl PublishTable {
-    /// Bytes of messages that wait for their match, or for others to be tried again.
-    pub(super) const fn held_bytes(&self) -> u64 {
-        self.unmatched_bytes + self.retries.bytes()
-    }
-
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
-        earlier(self.deadlines.front().map(|deadline| deadline.0), self.retries.next_at())
-    }
-
-    #[cfg(test)]
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.unmatched.is_empty() && self.held_bytes() == 0
-    }
-
-    fn enter(&mut self, publish: ReqId, waiting: Waiting, deadline: Instant) {
-        self.waiting.insert(publish, waiting);
-        if self.deadlines.len() >= 2 * self.waiting.len() + SPENT_DEADLINES_MAX {
-            self.deadlines.retain(|(_, publish)| self.waiting.contains_key(publish));
-        }
-        self.deadlines.push_back((deadline, publish));
-    }
-}
+use table::{TopicKey, TopicKeyRef, Unmatched, Waiting};
 
 impl<S: Services> Broker<S> {
     /// Routes a message, and retains it for `retain_for`. The publisher, if it waits, hears in this call or later, once.
@@ -156,7 +42,7 @@ impl<S: Services> Broker<S> {
         {
             self.enter_publish(&mut publisher);
         }
-        self.route_to(tenant, view, retain_for, publisher, Scope::Everywhere);
+        self.route_to(tenant, view, retain_for, publisher, Scope::Everywhere(Parts::ALL));
     }
 
     /// As [`Broker::route`], but no farther than `scope`.
@@ -173,7 +59,7 @@ impl<S: Services> Broker<S> {
             self.retain(tenant, client, &message, &mut publisher);
             message
         });
-        let waits = matches!(scope, Scope::Everywhere) && !matches!(publisher, Publisher::Nobody);
+        let waits = matches!(scope, Scope::Everywhere(_)) && !matches!(publisher, Publisher::Nobody);
         if waits && self.publishes.retries.concern(tenant, &view) {
             self.enter_publish(&mut publisher);
             let message = owned.unwrap_or_else(|| view.to_message());
@@ -193,7 +79,7 @@ impl<S: Services> Broker<S> {
     ) {
         let waits_behind = !self.publishes.unmatched.is_empty()
             && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
-        let is_known = !matches!(scope, Scope::Everywhere) || self.services.peek().is_complete();
+        let is_known = !matches!(scope, Scope::Everywhere(_)) || self.services.peek().is_complete();
         if is_known
             && !waits_behind
             && let Some(matches) = self.services.cached().matches(tenant, view.topic)
@@ -234,13 +120,13 @@ impl<S: Services> Broker<S> {
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
         for Unmatched { message, mut publisher, scope, reigns_seen } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
-            let is_ordered = message.view().qos == QoS::AtLeastOnce && !matches!(publisher, Publisher::Nobody);
+            let is_ordered = self.keeps_order(message.view().qos, publisher);
             match scope {
-                Scope::Everywhere if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
+                Scope::Everywhere(_) if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
                     self.wait_in_line(tenant, message, publisher);
                     continue;
                 }
-                Scope::Here | Scope::HereAndOwnGroups
+                Scope::Here(_)
                     if is_ordered
                         && !matches.inboxes.is_empty()
                         && reigns_seen != self.services.peek().reigns_seen() =>
@@ -270,7 +156,14 @@ impl<S: Services> Broker<S> {
             self.deliver_to_member(tenant, &message, group, matches, publisher);
             return;
         }
-        for (shard, places) in &matches.live {
+        let (Scope::Everywhere(parts) | Scope::Here(parts)) = *scope else { return };
+        let live = match *publisher {
+            Publisher::Entered(publish) if parts.live && view.qos == QoS::ExactlyOnce && !matches.live.is_empty() => {
+                self.is_undelivered(publish)
+            }
+            _ => parts.live,
+        };
+        for (shard, places) in matches.live.iter().filter(|_| live) {
             if *shard == self.shard {
                 self.deliver_live(tenant, &view, owned.as_ref(), places);
                 continue;
@@ -284,11 +177,11 @@ impl<S: Services> Broker<S> {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             self.insert_into_inboxes(tenant, &message, matches, publisher);
         }
-        if !matches.groups.is_empty() && !matches!(scope, Scope::Here) {
+        if !matches.groups.is_empty() && parts.groups {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             self.deliver_to_groups(tenant, &message, matches, publisher, scope);
         }
-        if matches!(scope, Scope::Everywhere) {
+        if matches!(scope, Scope::Everywhere(_)) {
             self.forward_to_nodes(tenant, &view, matches, publisher);
             if matches.is_empty() {
                 self.metrics.publishes_unmatched.add(1);
@@ -315,7 +208,7 @@ impl<S: Services> Broker<S> {
             self.report(Event::of(EventKind::GroupFanoutThrottled, None, detail).on(message.topic()));
         }
         for group in matches.groups.iter().take(most) {
-            if matches!(scope, Scope::Everywhere) || is_all_here(group) {
+            if matches!(scope, Scope::Everywhere(_)) || is_all_here(group) {
                 self.deliver_shared(tenant, message, group, publisher);
             }
         }
@@ -402,14 +295,29 @@ impl<S: Services> Broker<S> {
             Publisher::Waits(waiter) => {
                 let publish = self.next_req_id();
                 let exchange = match waiter {
-                    Waiter::Session(conn, token) => self.exchange_of(conn, token),
+                    Waiter::Session(conn, token) => self.exchange_of(conn, token, publish),
                     Waiter::Node(..) => None,
                 };
-                let waiting = Waiting { waiter, parts: 1, matched: false, failed: None, exchange, again: None };
-                self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
+                self.enter_as(publish, waiter, exchange);
                 *publisher = Publisher::Entered(publish);
                 Some(publish)
             }
+        }
+    }
+
+    /// Enters a publish, whose match is its first part.
+    pub(super) fn enter_as(&mut self, publish: ReqId, waiter: Waiter, exchange: Option<Box<Exchange>>) {
+        let waiting = Waiting { waiter, parts: 1, matched: false, failed: None, exchange, again: None };
+        self.publishes.enter(publish, waiting, self.now + self.settings.publish_deadline);
+    }
+
+    /// Whether a message stays in order with those that are tried again.
+    pub(super) fn keeps_order(&self, qos: QoS, publisher: Publisher) -> bool {
+        match (qos, publisher) {
+            (QoS::AtMostOnce, _) | (_, Publisher::Nobody) => false,
+            (QoS::AtLeastOnce, _) => true,
+            (QoS::ExactlyOnce, Publisher::Entered(publish)) => self.publishes.is_exchange(publish),
+            (QoS::ExactlyOnce, Publisher::Waits(_)) => false,
         }
     }
 
@@ -452,6 +360,9 @@ impl<S: Services> Broker<S> {
         waiting.parts -= 1;
         let is_first_failure = waiting.failed.is_none() && result.is_err();
         waiting.failed = waiting.failed.or(result.err());
+        if let (Some(exchange), Err(error)) = (&mut waiting.exchange, result) {
+            exchange.doubt(error);
+        }
         if waiting.failed == Some(PortError::Unavailable)
             && let Some(again) = &waiting.again
         {
@@ -468,14 +379,8 @@ impl<S: Services> Broker<S> {
         if waiting.parts > 0 {
             return;
         }
-        if let Some(mut exchange) = waiting.exchange.take() {
-            let failed = waiting.failed.is_some();
-            let parts = self.advance_exchange(publish, &mut exchange, failed);
-            if let (Some(parts), Some(waiting)) = (parts, self.publishes.waiting.get_mut(&publish)) {
-                waiting.parts = parts;
-                waiting.exchange = Some(exchange);
-                return;
-            }
+        if self.goes_on_as_exchange(publish) {
+            return;
         }
         let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };
         let outcome = match waiting.failed {
@@ -485,6 +390,23 @@ impl<S: Services> Broker<S> {
         self.publish_decided(&waiting, outcome);
     }
 
+    /// All parts of a publish are done, or have failed. True if it is an exchange that has more to do.
+    fn goes_on_as_exchange(&mut self, publish: ReqId) -> bool {
+        let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return false };
+        let (waiter, failed) = (waiting.waiter, waiting.failed.is_some());
+        if matches!(waiter, Waiter::Node(..)) {
+            return false;
+        }
+        let Some(mut exchange) = waiting.exchange.take() else { return false };
+        waiting.again = None;
+        let has_left = self.has_left(waiter);
+        let parts = self.advance_exchange(publish, &mut exchange, failed, has_left);
+        let (Some(parts), Some(waiting)) = (parts, self.publishes.waiting.get_mut(&publish)) else { return false };
+        waiting.parts = parts;
+        waiting.exchange = Some(exchange);
+        true
+    }
+
     /// Tells the publisher, or whoever waits in its place since it left.
     fn publish_decided(&mut self, waiting: &Waiting, outcome: Published) {
         match waiting.waiter {
@@ -492,30 +414,39 @@ impl<S: Services> Broker<S> {
                 self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
                 self.departing_publish_decided(conn, token, outcome);
             }
-            Waiter::Node(node, shard, publish) => self.answer_decided(node, shard, publish, outcome),
+            Waiter::Node(node, shard, publish) => {
+                let ranges = waiting.exchange.as_ref().map_or(&[][..], |exchange| exchange.ranges());
+                self.answer_decided(node, shard, publish, outcome, ranges);
+            }
         }
     }
 
-    /// Publishes that nobody took over in time fail; the publisher may retry.
+    /// Publishes that nobody took over in time fail; the publisher may retry. Not those of which nobody can say whether they have: the publisher waits.
     pub(super) fn expire_publishes(&mut self) {
         while let Some(&(deadline, publish)) = self.publishes.deadlines.front() {
-            let open = self.publishes.waiting.contains_key(&publish);
-            if open && deadline > self.now {
+            let waiting = self.publishes.waiting.get(&publish);
+            if waiting.is_some() && deadline > self.now {
                 break;
             }
             self.publishes.deadlines.pop_front();
-            if let Some(waiting) = self.publishes.waiting.remove(&publish) {
-                self.metrics.publish_timeouts.add(1);
-                let is_noted = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_noted());
-                let outcome = match waiting.failed {
-                    None if is_noted => Published::Done { matched: waiting.matched },
-                    _ => Published::Failed(PortError::Unavailable),
-                };
-                if let Some(exchange) = &waiting.exchange {
-                    self.abandon_exchange(exchange);
-                }
-                self.publish_decided(&waiting, outcome);
+            let Some(waiting) = waiting else { continue };
+            let (waiter, has_left) = (waiting.waiter, self.has_left(waiting.waiter));
+            let is_undecidable = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_undecidable());
+            if is_undecidable && !has_left && matches!(waiter, Waiter::Session(..)) {
+                self.publishes.deadlines.push_back((self.now + self.settings.publish_deadline, publish));
+                continue;
             }
+            let Some(waiting) = self.publishes.waiting.remove(&publish) else { continue };
+            self.metrics.publish_timeouts.add(1);
+            let is_noted = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_noted());
+            let outcome = match waiting.failed {
+                None if is_noted => Published::Done { matched: waiting.matched },
+                _ => Published::Failed(PortError::Unavailable),
+            };
+            if let Some(exchange) = waiting.exchange.as_ref().filter(|_| !has_left) {
+                self.abandon_exchange(exchange);
+            }
+            self.publish_decided(&waiting, outcome);
         }
     }
 

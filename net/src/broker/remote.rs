@@ -11,10 +11,11 @@
 
 use super::Broker;
 use super::completion::Awaited;
+use super::exactly_once::Exchange;
 use super::frames::{self, Forward, Frame, Refusal};
-use super::publish::{Publisher, Scope, Waiter};
+use super::publish::{Parts, Publisher, Scope, Waiter};
 use super::shared::{GroupTurn, WaitsOn};
-use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Via};
@@ -136,7 +137,11 @@ impl<S: Services> Broker<S> {
             }
             lives
         });
-        self.remotes.incoming.retain(|(node, _), _| nodes.get(*node).is_some());
+        for (node, shard) in
+            self.remotes.incoming.extract_if(|(node, _), _| nodes.get(*node).is_none()).map(|(of, _)| of)
+        {
+            self.publishes.forget_unmatched(node, shard);
+        }
         for node in &nodes.others {
             self.remotes.outgoing.entry(node.idx).or_default();
         }
@@ -176,7 +181,10 @@ impl<S: Services> Broker<S> {
                 outgoing.partial.clear();
             }
             Via::From(node, shard) => {
-                self.remotes.incoming.insert((node, shard), Incoming::default());
+                if self.remotes.incoming.insert((node, shard), Incoming::default()).is_some() {
+                    // Nobody has said yet that its earlier link is over.
+                    self.publishes.forget_unmatched(node, shard);
+                }
             }
         }
         self.metrics.links.add(1);
@@ -197,6 +205,7 @@ impl<S: Services> Broker<S> {
             }
             Via::From(node, shard) => {
                 self.remotes.incoming.remove(&(node, shard));
+                self.publishes.forget_unmatched(node, shard);
             }
         }
         self.metrics.links.sub(1);
@@ -228,6 +237,11 @@ impl<S: Services> Broker<S> {
                     for publish in publishes {
                         self.node_answered(node, u64::from_le_bytes(*publish), Ok(()));
                     }
+                    true
+                }
+                (Frame::TakenOnce { publish, ranges }, Via::To(node)) => {
+                    self.node_noted(node, publish, ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))));
+                    self.node_answered(node, publish, Ok(()));
                     true
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
@@ -283,7 +297,7 @@ impl<S: Services> Broker<S> {
     fn deliver_forwarded(&mut self, node: NodeIdx, shard: ShardId, forward: &Forward<'_>) {
         self.metrics.forwards_received.add(1);
         let waiter = (forward.publish != 0).then_some(Waiter::Node(node, shard, forward.publish));
-        let publisher = waiter.map_or(Publisher::Nobody, Publisher::Waits);
+        let mut publisher = waiter.map_or(Publisher::Nobody, Publisher::Waits);
         let Some(tenant) = self.find_tenant(forward.tenant) else {
             if let Some(Waiter::Node(node, shard, publish)) = waiter {
                 self.answer(node, shard, publish, Err(Refusal::Port(PortError::QuotaExceeded)));
@@ -291,14 +305,18 @@ impl<S: Services> Broker<S> {
             return;
         };
         let scope = match forward.group {
-            None if forward.unheard => Scope::HereAndOwnGroups,
-            None => Scope::Here,
+            None => Scope::Here(Parts { live: true, groups: forward.unheard }),
             Some((filter, name, ordered)) => {
                 let group = bifro_core::ports::GroupName { name: name.into(), ordered };
                 Scope::Member(Rc::new((filter.into(), group)))
             }
         };
-        let is_ordered = waiter.is_some() && forward.group.is_none() && forward.message.qos == QoS::AtLeastOnce;
+        if let (Some(waiter), Some(origin)) = (waiter, forward.origin) {
+            let publish = self.next_req_id();
+            self.enter_as(publish, waiter, Some(Box::new(Exchange::of_node(origin))));
+            publisher = Publisher::Entered(publish);
+        }
+        let is_ordered = forward.group.is_none() && self.keeps_order(forward.message.qos, publisher);
         if is_ordered && !self.services.peek().is_followed_by(node, shard) {
             return self.refuse_late(publisher);
         }
@@ -314,13 +332,24 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// A publish of another node has been taken over here, or has failed.
-    pub(super) fn answer_decided(&mut self, node: NodeIdx, shard: ShardId, publish: u64, outcome: Published) {
-        let result = match outcome {
-            Published::Done { .. } => Ok(()),
-            Published::Failed(error) => Err(Refusal::Port(error)),
-        };
-        self.answer(node, shard, publish, result);
+    /// A publish of another node has been taken over here, which these ranges have noted, or has failed.
+    pub(super) fn answer_decided(
+        &mut self,
+        node: NodeIdx,
+        shard: ShardId,
+        publish: u64,
+        outcome: Published,
+        ranges: &[RangeIdx],
+    ) {
+        match outcome {
+            Published::Done { .. } if ranges.is_empty() => self.answer(node, shard, publish, Ok(())),
+            Published::Done { .. } => {
+                if let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) {
+                    frames::put_taken_once(publish, ranges, &mut from.batch);
+                }
+            }
+            Published::Failed(error) => self.answer(node, shard, publish, Err(Refusal::Port(error))),
+        }
     }
 
     /// Hands a message to the other nodes that listen, or of which nobody knows whether they do.
@@ -366,7 +395,9 @@ impl<S: Services> Broker<S> {
         let publish = if part.is_some() { number } else { 0 };
         outgoing.open.extend(part.map(|part| (number, part)));
         let tenant = &self.tenants.ctx(tenant).name;
-        let forward = Forward { publish, tenant, unheard, group: None, message: *view };
+        let waiting = part.and_then(|part| self.publishes.waiting.get(&part));
+        let origin = waiting.and_then(|waiting| waiting.exchange.as_ref()).map(|exchange| exchange.origin);
+        let forward = Forward { publish, tenant, unheard, group: None, origin, message: *view };
         frames::put_forward(&forward, self.now, &mut outgoing.batch);
         self.metrics.forwarded.add(1);
     }
@@ -394,6 +425,7 @@ impl<S: Services> Broker<S> {
             tenant: &self.tenants.ctx(tenant).name,
             unheard: false,
             group: Some(name),
+            origin: None,
             message: message_view,
         };
         frames::put_forward(&forward, self.now, &mut outgoing.batch);
@@ -404,6 +436,15 @@ impl<S: Services> Broker<S> {
             self.requests.insert(req, Awaited::Member { tenant, message, group, turn, publish });
         }
         true
+    }
+
+    /// Ranges of which another node says that they have noted a publish.
+    fn node_noted(&mut self, node: NodeIdx, publish: u64, ranges: impl Iterator<Item = RangeIdx>) {
+        let req = self.remotes.outgoing.get(&node).and_then(|outgoing| outgoing.open.get(&publish));
+        let waiting = req.and_then(|req| self.publishes.waiting.get_mut(req));
+        if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_mut()) {
+            ranges.for_each(|range| exchange.note_range(range));
+        }
     }
 
     fn node_answered(&mut self, node: NodeIdx, publish: u64, result: Result<(), Refusal>) {

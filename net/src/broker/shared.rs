@@ -169,12 +169,21 @@ impl<S: Services> Broker<S> {
     pub(super) fn group_part_done(&mut self, publish: WaitsOn, result: Result<(), PortError>) {
         match (publish, result) {
             (None, _) => {}
-            (Some((shard, publish)), result) if shard == self.shard => self.publish_part_done(ReqId(publish), result),
+            (Some((shard, publish)), Err(error)) if shard == self.shard => {
+                self.publish_group_failed(ReqId(publish), error)
+            }
+            (Some((shard, publish)), Ok(())) if shard == self.shard => self.publish_part_done(ReqId(publish), Ok(())),
             (Some((shard, publish)), Ok(())) => self.taken[shard.index()].push(publish),
             (Some((shard, publish)), Err(error)) => {
                 self.to_peers.push((shard, ShardMessage::Refused { publish, error }));
             }
         }
+    }
+
+    /// A group may not have got a message of a publish here.
+    pub(super) fn publish_group_failed(&mut self, publish: ReqId, error: PortError) {
+        self.publishes.group_failed(publish);
+        self.publish_part_done(publish, Err(error));
     }
 
     /// A departed member gave this back: another one gets it.

@@ -253,11 +253,11 @@ impl RangeServices {
             InboxRequest::Step { req, range, step } => self.with_inboxes(range, |table, _, effects| match step {
                 Step::Receive(origin) => table.receive(to(req), origin, effects),
                 Step::Release(origin) => table.release(to(req), origin, effects),
-                Step::Forget(origin) => table.forget(to(req), &[origin], effects),
+                Step::Forget(origin) => table.forget(now, to(req), &[origin], effects),
                 Step::Hold(owner, seq) => table.hold(to(req), owner, seq, effects),
             }),
             InboxRequest::Settle { token, range, origins } => self.with_inboxes(range, |table, _, effects| {
-                table.settle(to(ReqId(token.into())), &origins, effects);
+                table.settle(now, to(ReqId(token.into())), &origins, effects);
             }),
             InboxRequest::Commit { range, owner, done } => self.with_inboxes(range, |table, _, effects| {
                 table.commit(now, owner, &done, effects);
@@ -440,8 +440,11 @@ impl RangeServices {
     pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };
         let epoch = attached.epoch;
-        let origins: Arc<[Origin]> =
-            attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id }).collect();
+        let origins: Arc<[Origin]> = attached
+            .received_qos2
+            .iter()
+            .map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0, is_repeated: true })
+            .collect();
         let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {

@@ -40,6 +40,7 @@ mod retain;
 #[cfg(feature = "simulation")]
 mod standing;
 mod telling;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -76,6 +77,7 @@ use reigns::Reigns;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tenants::Tenants;
 
 /// One shard's end of all services.
 ///
@@ -134,24 +136,6 @@ pub struct RangeServices {
     dropped_told: (u64, u64),
     #[cfg(feature = "mutations")]
     mutation: Option<Mutation>,
-}
-
-/// Tenants by their numbers.
-#[derive(Debug, Default)]
-struct Tenants(Vec<Option<Arc<TenantCtx>>>);
-
-impl Tenants {
-    fn get(&self, tenant: TenantIdx) -> Option<&Arc<TenantCtx>> {
-        self.0.get(tenant.0 as usize)?.as_ref()
-    }
-
-    fn set(&mut self, tenant: Arc<TenantCtx>) {
-        let index = tenant.idx.0 as usize;
-        if self.0.len() <= index {
-            self.0.resize(index + 1, None);
-        }
-        self.0[index] = Some(tenant);
-    }
 }
 
 /// Where a shard's services stand among the others.
@@ -596,5 +580,9 @@ impl Services for RangeServices {
 
     fn reigns_seen(&self) -> u64 {
         self.reigns.as_ref().map_or(0, |reigns| reigns.seen())
+    }
+
+    fn inbox_ranges(&self) -> u16 {
+        self.ranges
     }
 }

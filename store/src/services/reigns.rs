@@ -22,7 +22,7 @@
 //! was sent *before* a failure is known is stored *after* it by another leader, or by the same in another reign. So
 //! - messages are handed to a range's shard only while its claim counts on the shard where they are routed, and stored only while it leads: not
 //!   while its routes become known. Shards here have confirmed the end of one reign before the next begins, behind whatever they had handed over;
-//! - a peer answers each claim that it hears ([`Remote::Follows`]). What it sent before that came without knowing of it, and is refused
+//! - a peer answers each claim that it hears ([`Remote::Follows`]), and each end. What it sent before that came without knowing of it, and is refused
 //!   ([`Services::is_followed_by`](bifro_core::ports::Services::is_followed_by)), also if it has waited here for its receivers meanwhile
 //!   ([`Services::reigns_seen`](bifro_core::ports::Services::reigns_seen));
 //! - when a shard hears that a claim has come, has ended or counts no more since there is a newer one, all that is on its way to that node has failed, at once: also what
@@ -191,9 +191,10 @@ impl Reigns {
         self.claims.get(range.0 as usize)?.iter().max().copied()
     }
 
-    /// Whether a peer has heard all that it was told this node leads.
+    /// Whether a peer has heard all that it was told this node leads, and leads no more.
     pub(super) fn is_followed_by(&self, node: NodeIdx, shard: ShardId) -> bool {
-        !self.unfollowed.contains_key(&(node, shard))
+        let peer = (node, shard);
+        !self.unfollowed.contains_key(&peer) && !self.unconfirmed.values().any(|peers| peers.contains(&peer))
     }
 
     /// How often what this node leads has changed.

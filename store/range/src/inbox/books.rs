@@ -11,10 +11,11 @@
 //! | queued, place, sequence | how a message is to be delivered; the message itself, if no other session has it |
 //! | received, place, packet id | a QoS 2 publish of the session's client, not released |
 //! | held, place, sequence | PUBREC has arrived for that message |
-//! | origin, place of the publisher's inbox, packet id | a QoS 2 publish that is in these inboxes already |
+//! | origin, place of the publisher's inbox, packet id | a QoS 2 publish that is in these inboxes already: epoch and number of the publisher's ([`Origin`]) |
 //!
 //! A message of QoS 0 has no record: it may be lost.
 
+use super::origins::{Note, OriginKey, Origins, origin_key};
 use super::queue::{Carried, Queued, SharedSources, Stored};
 use super::session::Inbox;
 use super::subscriptions::Subscription;
@@ -28,7 +29,7 @@ use bifro_core::message::{Message, QoS};
 use bifro_core::ports::{FutureWill, Origin, SubOptions};
 use bifro_core::time::Instant;
 use core::time::Duration;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 /// First byte of a key.
@@ -106,13 +107,6 @@ pub(super) enum PresenceRecord {
     Detached { expires_at: Option<Instant>, will: Option<(Instant, Arc<Message>)> },
 }
 
-/// The publish an origin names, whoever owned the inbox then: a repetition comes with another epoch.
-pub(super) type OriginKey = (u16, Slot, u16);
-
-pub(super) fn origin_key(origin: &Origin) -> OriginKey {
-    (origin.inbox.0.0, origin.inbox.1, origin.packet_id)
-}
-
 /// See the module's page.
 #[derive(Debug, Default)]
 pub(super) struct Books {
@@ -123,7 +117,7 @@ pub(super) struct Books {
     pub(super) shared: HashMap<u64, SharedMessage>,
     pub(super) last_shared: u64,
     /// QoS 2 publishes that are in these inboxes and may be repeated.
-    pub(super) origins: HashSet<OriginKey>,
+    pub(super) origins: Origins,
 }
 
 impl Books {
@@ -263,18 +257,21 @@ impl Books {
     }
 
     pub(super) fn put_origin(&mut self, origin: &Origin) {
-        let of = origin_key(origin);
-        if self.is_durable() && self.origins.insert(of) {
-            self.put_empty(&key_of_origin(of));
-        }
+        let Some(changes) = &mut self.changes else { return };
+        let (of, note) = (origin_key(origin), Note { epoch: origin.epoch, nth: origin.nth });
+        self.origins.put(of, note);
+        changes.put(&key_of_origin(of), false, |out| {
+            let mut writer = Writer::begin(out);
+            writer.u64(note.epoch);
+            writer.u64(note.nth);
+        });
     }
 
-    pub(super) fn delete_origin(&mut self, origin: &Origin) {
-        let of = origin_key(origin);
-        if self.origins.remove(&of)
+    pub(super) fn forget_origin(&mut self, now: Instant, origin: &Origin) {
+        if self.origins.forget(now, origin)
             && let Some(changes) = &mut self.changes
         {
-            changes.delete(&key_of_origin(of));
+            changes.delete(&key_of_origin(origin_key(origin)));
         }
     }
 

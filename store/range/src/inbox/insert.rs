@@ -1,7 +1,8 @@
 //! How a published message gets into the inboxes that its matches name.
 
-use super::books::{Books, origin_key};
+use super::books::Books;
 use super::effect::InboxEffect;
+use super::origins::Seen;
 use super::queue::{SharedSources, Stored};
 use super::queued_bytes;
 use super::session::{Inbox, Presence};
@@ -36,7 +37,7 @@ impl InboxTable {
     /// Either every inbox that has to keep the message (QoS 1 and 2) finds room for it in the tenant's quota, or none stores
     /// it and the answer is [`PortError::QuotaExceeded`]. An inbox that is full by its own limits drops by its overflow
     /// rule, which is no refusal. What has come with the same `origin` before is taken for done
-    /// [MQTT-4.3.3-2] [MQTT5-4.3.3-10].
+    /// [MQTT-4.3.3-2] [MQTT5-4.3.3-10]; what comes so late that its publisher has gone on is [`PortError::NotOwner`].
     #[expect(clippy::too_many_arguments, reason = "the request's fields, each of another type")]
     pub fn insert(
         &mut self,
@@ -48,9 +49,10 @@ impl InboxTable {
         origin: Option<Origin>,
         effects: &mut Vec<InboxEffect>,
     ) {
-        if origin.is_some_and(|origin| self.books.origins.contains(&origin_key(&origin))) {
-            effects.push(InboxEffect::Inserted { to, result: Ok(()) });
-            return;
+        match origin.map_or(Seen::Never, |origin| self.books.origins.seen(&origin)) {
+            Seen::Never => {}
+            Seen::Before => return effects.push(InboxEffect::Inserted { to, result: Ok(()) }),
+            Seen::Late => return effects.push(InboxEffect::Inserted { to, result: Err(PortError::NotOwner) }),
         }
         let view = message.view();
         let mut sorted: SmallVec<[(Slot, u32); 8]> = SmallVec::from_slice(places);

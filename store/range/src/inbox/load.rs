@@ -2,6 +2,7 @@
 
 use super::books::{Kind, PresenceRecord};
 use super::effect::InboxEffect;
+use super::origins::Note;
 use super::queue::{Carried, Queued, SharedSources, Stage, Stored};
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
@@ -95,7 +96,9 @@ impl Loader {
             Kind::Origin => {
                 let slot = key.slot()?;
                 let (range, packet_id) = (u16::from_be_bytes(key.take()?), u16::from_be_bytes(key.take()?));
-                self.table.books.origins.insert((range, slot, packet_id));
+                // Version 0.1 had no more than the key.
+                let (epoch, nth) = if value.is_at_end() { (0, 0) } else { (value.u64()?, value.u64()?) };
+                self.table.books.origins.put((range, slot, packet_id), Note { epoch, nth });
             }
         }
         if !key.0.is_empty() {

@@ -20,6 +20,7 @@ mod books;
 mod effect;
 mod insert;
 mod load;
+mod origins;
 mod queue;
 mod reign;
 mod rest;

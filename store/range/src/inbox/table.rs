@@ -378,14 +378,14 @@ impl InboxTable {
     }
 
     /// The publisher's inbox recognises repetitions of these publishes itself now.
-    pub fn forget(&mut self, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
-        origins.iter().for_each(|origin| self.books.delete_origin(origin));
+    pub fn forget(&mut self, now: Instant, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
+        origins.iter().for_each(|origin| self.books.forget_origin(now, origin));
         effects.push(InboxEffect::Done { to });
     }
 
     /// As [`Self::forget`], for an attach that waits: [`InboxEffect::Settled`] answers.
-    pub fn settle(&mut self, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
-        origins.iter().for_each(|origin| self.books.delete_origin(origin));
+    pub fn settle(&mut self, now: Instant, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
+        origins.iter().for_each(|origin| self.books.forget_origin(now, origin));
         effects.push(InboxEffect::Settled { to });
     }
 

@@ -138,4 +138,11 @@ fn a_message_that_was_sent_before_its_sender_knew_of_the_reign_is_told_apart_and
         seen,
         "this node has not heard yet that its own reign is over"
     );
+    let ends = Message::Reign(crate::services::message::Reign::Ends { range: RangeIdx(0), term: 1 });
+    cluster.call(1, ShardId(0), |services, now, _| services.receive(now, ShardId(1), ends));
+    let services = &cluster.nodes[1].shards[0];
+    assert!(services.reigns_seen() != seen && !services.is_followed_by(peer.0, peer.1), "nor has the sender");
+    let ended = Remote::Ended { range: 0, term: 1 }.encode();
+    cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, via, None, &ended));
+    assert!(cluster.nodes[1].shards[0].is_followed_by(peer.0, peer.1));
 }

@@ -70,17 +70,19 @@ pub(in crate::services) struct Source {
     inbox: Place,
     epoch: u64,
     packet_id: u16,
+    nth: u64,
 }
 
 impl From<Origin> for Source {
-    fn from(Origin { inbox: (range, inbox), epoch, packet_id }: Origin) -> Self {
-        Self { range: range.0, inbox: inbox.into(), epoch, packet_id }
+    fn from(Origin { inbox: (range, inbox), epoch, packet_id, nth, .. }: Origin) -> Self {
+        Self { range: range.0, inbox: inbox.into(), epoch, packet_id, nth }
     }
 }
 
 impl From<Source> for Origin {
-    fn from(Source { range, inbox, epoch, packet_id }: Source) -> Self {
-        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id }
+    fn from(Source { range, inbox, epoch, packet_id, nth }: Source) -> Self {
+        // Whether the client repeats it matters only where it is stored.
+        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id, nth, is_repeated: false }
     }
 }
 

@@ -45,7 +45,7 @@ const fn owner() -> OwnerRef {
 }
 
 const fn origin(range: RangeIdx) -> Origin {
-    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535 }
+    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535, nth: 1 << 60, is_repeated: false }
 }
 
 fn tenant(name: &str) -> TenantCtx {
