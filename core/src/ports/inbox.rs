@@ -145,8 +145,9 @@ pub trait Inbox {
     /// the next three do. Only for inboxes that are [`Attached::durable`].
     fn note_received(&mut self, now: Instant, req: ReqId, origin: Origin);
 
-    /// [`Inbox::note_received`] is done, or the publish has failed: `range` need not recognise a repetition any more.
-    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin);
+    /// [`Inbox::note_received`] is done, or the publish has failed: `range` need not recognise a repetition any more. If it is `in_doubt` the message
+    /// may still be on its way there, and is not taken any more.
+    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin, in_doubt: bool);
 
     /// PUBREL: the identifier is free again. PUBCOMP waits for the completion.
     fn release(&mut self, now: Instant, req: ReqId, origin: Origin);
@@ -197,8 +198,6 @@ pub struct Origin {
     pub packet_id: u16,
     /// Counts the publishes of one connection, not from one on: when a publish is tried again it has the same.
     pub nth: u64,
-    /// The client says that it may have sent it before (DUP).
-    pub is_repeated: bool,
 }
 
 /// The connection that speaks for an inbox.

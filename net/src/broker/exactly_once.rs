@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     repeats: bool,
     /// Ranges that an insertion went to.
     ranges: SmallVec<[RangeIdx; 4]>,
-    /// Nobody knows who has it: a part of it was lost.
+    /// Nobody knows who has it: a part of it was lost, or was not answered in time.
     is_in_doubt: bool,
 }
 
@@ -121,9 +121,9 @@ impl<S: Services> Broker<S> {
         if !session.has_durable_inbox() {
             return None;
         }
-        let (packet_id, is_repeated) = session.qos2_publish(token)?;
+        let packet_id = session.qos2_packet_id(token)?.get();
         let (inbox, epoch) = session.inbox()?;
-        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0, is_repeated };
+        let origin = Origin { inbox, epoch, packet_id, nth: publish.0 };
         let repeats = session.version() != Version::V5;
         Some(Box::new(Exchange { repeats, ..Exchange::of_node(origin) }))
     }
@@ -165,11 +165,11 @@ impl<S: Services> Broker<S> {
             Phase::Taking if exchange.repeats || has_left => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
-                let ranges = self.noting(exchange);
+                let (ranges, in_doubt) = (self.noting(exchange), failed || exchange.is_in_doubt);
                 for &range in &ranges {
                     let req = self.next_req_id();
                     self.requests.insert(req, Awaited::PublishPart(publish));
-                    self.services.ask().forget(self.now, req, range, exchange.origin);
+                    self.services.ask().forget(self.now, req, range, exchange.origin, in_doubt);
                 }
                 u32::try_from(ranges.len()).ok().filter(|&parts| parts > 0)
             }
@@ -187,14 +187,16 @@ impl<S: Services> Broker<S> {
 
     /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once: whoever was asked
     /// to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
-    pub(super) fn abandon_exchange(&mut self, exchange: &Exchange) {
+    pub(super) fn abandon_exchange(&mut self, mut exchange: Box<Exchange>) {
         if exchange.repeats || exchange.is_noted() {
             return;
         }
+        // Whoever has not answered may be another node.
+        exchange.is_in_doubt |= self.services.peek().is_replicated();
         // Nobody waits for these.
-        for range in self.noting(exchange) {
+        for range in self.noting(&exchange) {
             let req = self.next_req_id();
-            self.services.ask().forget(self.now, req, range, exchange.origin);
+            self.services.ask().forget(self.now, req, range, exchange.origin, true);
         }
         if exchange.phase == Phase::Noting {
             let req = self.next_req_id();
@@ -211,7 +213,7 @@ mod tests {
     fn what_connections_were_given_is_remembered_until_there_is_too_much_of_it() {
         let mut delivered = Delivered::default();
         let inbox = (RangeIdx(1), Slot { index: 2, generation: 3 });
-        let of = |epoch, nth| Origin { inbox, epoch, packet_id: 4, nth, is_repeated: false };
+        let of = |epoch, nth| Origin { inbox, epoch, packet_id: 4, nth };
         assert!((1..=4).all(|nth| delivered.insert(&of(1, nth))));
         assert!(!delivered.insert(&of(1, 1)));
         assert!(delivered.insert(&of(2, 1)), "another connection's is another");

@@ -13,7 +13,7 @@ const TAKEN: u8 = 4;
 const REFUSED: u8 = 5;
 const SERVICE_PART: u8 = 6;
 const DELIVER_ONCE: u8 = 7;
-const TAKEN_ONCE: u8 = 8;
+const NOTED: u8 = 8;
 
 /// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
 const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
@@ -84,8 +84,8 @@ pub(super) enum Frame<'a> {
     Deliver(Forward<'a>),
     /// These publishes of the receiver have been taken over.
     Taken(&'a [[u8; 8]]),
-    /// This one of QoS 2 has, and these ranges (two bytes each) have noted whose it was.
-    TakenOnce { publish: u64, ranges: &'a [[u8; 2]] },
+    /// These ranges (two bytes each) have noted whose publish this one is, which is answered next.
+    Noted { publish: u64, ranges: &'a [[u8; 2]] },
     /// This one has not.
     Refused { publish: u64, refusal: Refusal },
 }
@@ -153,9 +153,9 @@ pub(super) fn put_taken(publishes: &[u64], batch: &mut Vec<u8>) {
     frame(TAKEN, batch, |batch| batch.extend(publishes.iter().flat_map(|publish| publish.to_le_bytes())));
 }
 
-/// Appends that one of QoS 2 has.
-pub(super) fn put_taken_once(publish: u64, ranges: &[RangeIdx], batch: &mut Vec<u8>) {
-    frame(TAKEN_ONCE, batch, |batch| {
+/// Appends which ranges have noted whose publish it is.
+pub(super) fn put_noted(publish: u64, ranges: &[RangeIdx], batch: &mut Vec<u8>) {
+    frame(NOTED, batch, |batch| {
         batch.extend(publish.to_le_bytes());
         batch.extend(ranges.iter().flat_map(|range| range.0.to_le_bytes()));
     });
@@ -170,14 +170,13 @@ pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Vec<u8>) {
 }
 
 fn put_origin(origin: &Origin, batch: &mut Vec<u8>) {
-    let Origin { inbox: (range, slot), epoch, packet_id, nth, is_repeated } = origin;
+    let Origin { inbox: (range, slot), epoch, packet_id, nth } = origin;
     batch.extend(range.0.to_le_bytes());
     batch.extend(slot.index.to_le_bytes());
     batch.extend(slot.generation.to_le_bytes());
     batch.extend(epoch.to_le_bytes());
     batch.extend(packet_id.to_le_bytes());
     batch.extend(nth.to_le_bytes());
-    batch.push((*is_repeated).into());
 }
 
 fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
@@ -186,7 +185,7 @@ fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
     let inbox = (range, Slot { index: half()?, generation: half()? });
     let epoch = reader.number()?;
     let packet_id = reader.array().map(u16::from_le_bytes)?;
-    Some(Origin { inbox, epoch, packet_id, nth: reader.number()?, is_repeated: reader.byte()? != 0 })
+    Some(Origin { inbox, epoch, packet_id, nth: reader.number()? })
 }
 
 /// What is left to read.
@@ -246,9 +245,9 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant) -> Option<Frame<'a>> 
             let (publishes, rest) = body.as_chunks();
             rest.is_empty().then_some(Frame::Taken(publishes))
         }
-        TAKEN_ONCE => {
+        NOTED => {
             let (publish, (ranges, rest)) = (reader.number()?, reader.0.as_chunks());
-            rest.is_empty().then_some(Frame::TakenOnce { publish, ranges })
+            rest.is_empty().then_some(Frame::Noted { publish, ranges })
         }
         REFUSED => Some(Frame::Refused { publish: reader.number()?, refusal: Refusal::of(reader.byte()?) }),
         _ => None,
@@ -289,13 +288,8 @@ mod tests {
     use std::time::Duration;
 
     const NOW: Instant = Instant::from_micros(5_000_000);
-    const ORIGIN: Origin = Origin {
-        inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }),
-        epoch: 4,
-        packet_id: 5,
-        nth: 6,
-        is_repeated: true,
-    };
+    const ORIGIN: Origin =
+        Origin { inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }), epoch: 4, packet_id: 5, nth: 6 };
 
     fn message(payload: &[u8]) -> MessageView<'_> {
         MessageView {
@@ -320,7 +314,7 @@ mod tests {
         put_taken(&[1, 2, 3], &mut batch);
         put_refused(4, Refusal::NoMember, &mut batch);
         put_forward(&Forward { group: None, origin: Some(ORIGIN), ..forward }, NOW, &mut batch);
-        put_taken_once(5, &[RangeIdx(6), RangeIdx(700)], &mut batch);
+        put_noted(5, &[RangeIdx(6), RangeIdx(700)], &mut batch);
         batch
     }
 
@@ -346,7 +340,7 @@ mod tests {
         assert!(matches!(read(), Frame::Refused { publish: 4, refusal: Refusal::NoMember }));
         let Frame::Deliver(once) = read() else { panic!("a message") };
         assert_eq!((once.group, once.origin, once.message.payload), (None, Some(ORIGIN), &b"payload"[..]));
-        let Frame::TakenOnce { publish: 5, ranges } = read() else { panic!("an answer") };
+        let Frame::Noted { publish: 5, ranges } = read() else { panic!("an answer") };
         assert_eq!(ranges.iter().map(|range| u16::from_le_bytes(*range)).collect::<Vec<_>>(), [6, 700]);
         assert!(rest.is_empty());
     }
@@ -363,9 +357,9 @@ mod tests {
                 let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
                 put_taken(&publishes, &mut again);
             }
-            Frame::TakenOnce { publish, ranges } => {
+            Frame::Noted { publish, ranges } => {
                 let ranges: Vec<_> = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))).collect();
-                put_taken_once(publish, &ranges, &mut again);
+                put_noted(publish, &ranges, &mut again);
             }
             Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
         }

@@ -436,14 +436,14 @@ impl<S: Services> Broker<S> {
                 self.publishes.deadlines.push_back((self.now + self.settings.publish_deadline, publish));
                 continue;
             }
-            let Some(waiting) = self.publishes.waiting.remove(&publish) else { continue };
+            let Some(mut waiting) = self.publishes.waiting.remove(&publish) else { continue };
             self.metrics.publish_timeouts.add(1);
             let is_noted = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_noted());
             let outcome = match waiting.failed {
                 None if is_noted => Published::Done { matched: waiting.matched },
                 _ => Published::Failed(PortError::Unavailable),
             };
-            if let Some(exchange) = waiting.exchange.as_ref().filter(|_| !has_left) {
+            if let Some(exchange) = waiting.exchange.take_if(|_| !has_left) {
                 self.abandon_exchange(exchange);
             }
             self.publish_decided(&waiting, outcome);

@@ -239,9 +239,8 @@ impl<S: Services> Broker<S> {
                     }
                     true
                 }
-                (Frame::TakenOnce { publish, ranges }, Via::To(node)) => {
+                (Frame::Noted { publish, ranges }, Via::To(node)) => {
                     self.node_noted(node, publish, ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))));
-                    self.node_answered(node, publish, Ok(()));
                     true
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
@@ -341,15 +340,14 @@ impl<S: Services> Broker<S> {
         outcome: Published,
         ranges: &[RangeIdx],
     ) {
-        match outcome {
-            Published::Done { .. } if ranges.is_empty() => self.answer(node, shard, publish, Ok(())),
-            Published::Done { .. } => {
-                if let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) {
-                    frames::put_taken_once(publish, ranges, &mut from.batch);
-                }
-            }
-            Published::Failed(error) => self.answer(node, shard, publish, Err(Refusal::Port(error))),
+        if let Some(from) = self.remotes.incoming.get_mut(&(node, shard)).filter(|_| !ranges.is_empty()) {
+            frames::put_noted(publish, ranges, &mut from.batch);
         }
+        let result = match outcome {
+            Published::Done { .. } => Ok(()),
+            Published::Failed(error) => Err(Refusal::Port(error)),
+        };
+        self.answer(node, shard, publish, result);
     }
 
     /// Hands a message to the other nodes that listen, or of which nobody knows whether they do.

@@ -134,8 +134,8 @@ impl Inbox for RangeServices {
         self.take_step(now, req, origin.inbox.0, Step::Receive(origin));
     }
 
-    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin) {
-        self.take_step(now, req, range, Step::Forget(origin));
+    fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin, in_doubt: bool) {
+        self.take_step(now, req, range, Step::Forget(origin, in_doubt));
     }
 
     fn release(&mut self, now: Instant, req: ReqId, origin: Origin) {
@@ -253,7 +253,7 @@ impl RangeServices {
             InboxRequest::Step { req, range, step } => self.with_inboxes(range, |table, _, effects| match step {
                 Step::Receive(origin) => table.receive(to(req), origin, effects),
                 Step::Release(origin) => table.release(to(req), origin, effects),
-                Step::Forget(origin) => table.forget(now, to(req), &[origin], effects),
+                Step::Forget(origin, in_doubt) => table.forget(now, to(req), origin, in_doubt, effects),
                 Step::Hold(owner, seq) => table.hold(to(req), owner, seq, effects),
             }),
             InboxRequest::Settle { token, range, origins } => self.with_inboxes(range, |table, _, effects| {
@@ -440,11 +440,8 @@ impl RangeServices {
     pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };
         let epoch = attached.epoch;
-        let origins: Arc<[Origin]> = attached
-            .received_qos2
-            .iter()
-            .map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0, is_repeated: true })
-            .collect();
+        let origins: Arc<[Origin]> =
+            attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0 }).collect();
         let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {

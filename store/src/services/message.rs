@@ -510,8 +510,8 @@ pub enum Step {
     Receive(Origin),
     /// PUBREL has come.
     Release(Origin),
-    /// The publisher's inbox knows of the publish.
-    Forget(Origin),
+    /// The publisher's inbox knows of the publish, or it has failed; true if it may still be on its way.
+    Forget(Origin, bool),
     /// PUBREC has come.
     Hold(OwnerRef, InboxSeq),
 }

@@ -15,7 +15,7 @@
 //!
 //! A message of QoS 0 has no record: it may be lost.
 
-use super::origins::{Note, OriginKey, Origins, origin_key};
+use super::origins::{OriginKey, Origins, note_of, origin_key};
 use super::queue::{Carried, Queued, SharedSources, Stored};
 use super::session::Inbox;
 use super::subscriptions::Subscription;
@@ -258,7 +258,7 @@ impl Books {
 
     pub(super) fn put_origin(&mut self, origin: &Origin) {
         let Some(changes) = &mut self.changes else { return };
-        let (of, note) = (origin_key(origin), Note { epoch: origin.epoch, nth: origin.nth });
+        let (of, note) = (origin_key(origin), note_of(origin));
         self.origins.put(of, note);
         changes.put(&key_of_origin(of), false, |out| {
             let mut writer = Writer::begin(out);
@@ -267,8 +267,8 @@ impl Books {
         });
     }
 
-    pub(super) fn forget_origin(&mut self, now: Instant, origin: &Origin) {
-        if self.origins.forget(now, origin)
+    pub(super) fn forget_origin(&mut self, now: Instant, origin: &Origin, in_doubt: bool) {
+        if self.origins.forget(now, origin, in_doubt)
             && let Some(changes) = &mut self.changes
         {
             changes.delete(&key_of_origin(origin_key(origin)));

@@ -2,8 +2,10 @@
 //! connection [MQTT-4.3.3-2] [MQTT5-4.3.3-10], nor when a node tries it again since it does not know whether it arrived.
 //!
 //! A note stands from when the message is stored until it is forgotten. Then its packet identifier may name another message, while what was on its
-//! way of the first one over a link that has ended may still arrive, for as long as [`ORIGINS_FENCED_FOR`]: it comes of an earlier
-//! connection of the publisher than the one that had it forgotten, and is refused.
+//! way of the first one over a link that has ended may still arrive, for as long as [`ORIGINS_FENCED_FOR`]. It is refused: as coming of an earlier
+//! connection of the publisher than the one that had it forgotten, or, if its own connection had, as what was said to be in doubt.
+//!
+//! Whether a client repeats a message is not told by DUP, which not all set (rumqttc 0.25 does not): it is by the identifier alone.
 
 use crate::limits::ORIGINS_FENCED_FOR;
 use bifro_core::ids::Slot;
@@ -18,11 +20,15 @@ pub(super) fn origin_key(origin: &Origin) -> OriginKey {
     (origin.inbox.0.0, origin.inbox.1, origin.packet_id)
 }
 
-/// What was stored under an identifier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was stored under an identifier: by which of the publisher's connections, and which of its publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Note {
     pub(super) epoch: u64,
     pub(super) nth: u64,
+}
+
+pub(super) const fn note_of(origin: &Origin) -> Note {
+    Note { epoch: origin.epoch, nth: origin.nth }
 }
 
 /// What is to be done with a publish.
@@ -42,21 +48,20 @@ pub(super) struct Origins {
     notes: HashMap<OriginKey, Note>,
     /// By publisher: the last of its connections that had something forgotten, and when.
     fences: HashMap<(u16, Slot), (u64, Instant)>,
+    /// What was forgotten in doubt, and when.
+    doubtful: HashMap<OriginKey, (Note, Instant)>,
     sweep_at: Instant,
 }
 
 impl Origins {
     pub(super) fn seen(&self, origin: &Origin) -> Seen {
-        let fence = self.fences.get(&(origin.inbox.0.0, origin.inbox.1));
-        if fence.is_some_and(|&(epoch, _)| origin.epoch < epoch) {
+        let (key, note) = (origin_key(origin), note_of(origin));
+        let fence = self.fences.get(&(key.0, key.1));
+        let doubtful = self.doubtful.get(&key);
+        if fence.is_some_and(|&(epoch, _)| note.epoch < epoch) || doubtful.is_some_and(|&(last, _)| note <= last) {
             return Seen::Late;
         }
-        match self.notes.get(&origin_key(origin)) {
-            // A client marks what it repeats [MQTT-3.3.1-1] [MQTT5-3.3.1-1]; without the mark it is another message.
-            Some(note) if (note.epoch, note.nth) < (origin.epoch, origin.nth) && !origin.is_repeated => Seen::Never,
-            Some(_) => Seen::Before,
-            None => Seen::Never,
-        }
+        if self.notes.contains_key(&key) { Seen::Before } else { Seen::Never }
     }
 
     pub(super) fn put(&mut self, key: OriginKey, note: Note) {
@@ -71,16 +76,19 @@ impl Origins {
     }
 
     /// True if there was a note.
-    pub(super) fn forget(&mut self, now: Instant, origin: &Origin) -> bool {
-        let fence = self.fences.entry((origin.inbox.0.0, origin.inbox.1)).or_default();
-        *fence = (fence.0.max(origin.epoch), now);
+    pub(super) fn forget(&mut self, now: Instant, origin: &Origin, in_doubt: bool) -> bool {
+        let (key, note) = (origin_key(origin), note_of(origin));
+        let fence = self.fences.entry((key.0, key.1)).or_default();
+        *fence = (fence.0.max(note.epoch), now);
+        if in_doubt {
+            self.doubtful.insert(key, (note, now));
+        }
         if self.sweep_at <= now {
             self.sweep_at = now + ORIGINS_FENCED_FOR;
             self.fences.retain(|_, (_, at)| *at + ORIGINS_FENCED_FOR > now);
+            self.doubtful.retain(|_, (_, at)| *at + ORIGINS_FENCED_FOR > now);
         }
-        let key = origin_key(origin);
-        let is_older = |note: &Note| (note.epoch, note.nth) <= (origin.epoch, origin.nth);
-        self.notes.get(&key).is_some_and(is_older) && self.notes.remove(&key).is_some()
+        self.notes.get(&key).is_some_and(|noted| *noted <= note) && self.notes.remove(&key).is_some()
     }
 }
 
@@ -89,38 +97,42 @@ mod tests {
     use super::*;
     use bifro_core::ids::RangeIdx;
 
-    fn origin(epoch: u64, nth: u64, is_repeated: bool) -> Origin {
-        Origin { inbox: (RangeIdx(3), Slot { index: 4, generation: 5 }), epoch, packet_id: 6, nth, is_repeated }
+    const NOW: Instant = Instant::from_micros(1);
+
+    fn origin(epoch: u64, nth: u64) -> Origin {
+        Origin { inbox: (RangeIdx(3), Slot { index: 4, generation: 5 }), epoch, packet_id: 6, nth }
     }
 
-    fn noted(epoch: u64, nth: u64) -> Origins {
+    fn noted(of: &Origin) -> Origins {
         let mut origins = Origins::default();
-        origins.put(origin_key(&origin(epoch, nth, false)), Note { epoch, nth });
+        origins.put(origin_key(of), note_of(of));
         origins
     }
 
     #[test]
-    fn what_is_tried_again_or_repeated_was_seen_and_what_only_has_the_same_identifier_was_not() {
-        let origins = noted(7, 10);
-        assert_eq!(origins.seen(&origin(7, 10, false)), Seen::Before, "tried again");
-        assert_eq!(origins.seen(&origin(8, 1, true)), Seen::Before, "repeated over the next connection");
-        assert_eq!(origins.seen(&origin(7, 11, false)), Seen::Never, "the identifier was used again");
-        assert_eq!(origins.seen(&origin(8, 1, false)), Seen::Never, "by the next connection");
-        assert_eq!(origins.seen(&origin(7, 9, false)), Seen::Before, "late");
-        assert_eq!(origins.seen(&origin(6, 99, true)), Seen::Before, "later still");
+    fn whatever_has_the_identifier_was_seen_until_it_is_forgotten() {
+        let mut origins = noted(&origin(7, 10));
+        assert_eq!(origins.seen(&origin(7, 10)), Seen::Before, "tried again");
+        assert_eq!(origins.seen(&origin(7, 11)), Seen::Before, "repeated, since it was not answered");
+        assert_eq!(origins.seen(&origin(8, 1)), Seen::Before, "repeated over the next connection");
+        assert_eq!(origins.seen(&Origin { packet_id: 7, ..origin(7, 10) }), Seen::Never);
+        assert!(!origins.forget(NOW, &origin(7, 9), false), "a newer message has the identifier");
+        assert!(origins.forget(NOW, &origin(8, 1), false));
+        assert_eq!(origins.seen(&origin(8, 2)), Seen::Never);
     }
 
     #[test]
-    fn only_what_has_been_is_forgotten_and_what_comes_of_an_earlier_connection_is_late_for_a_while() {
-        let (mut origins, now) = (noted(7, 10), Instant::from_micros(1));
-        assert!(!origins.forget(now, &origin(7, 9, false)), "a newer message has the identifier");
-        assert!(origins.forget(now, &origin(8, 1, true)));
-        assert_eq!(origins.seen(&origin(7, 10, false)), Seen::Late);
-        assert_eq!(origins.seen(&origin(8, 1, true)), Seen::Never);
-        let later = now + ORIGINS_FENCED_FOR;
-        let other = Origin { inbox: (RangeIdx(1), Slot { index: 0, generation: 0 }), ..origin(1, 1, false) };
-        assert!(!origins.forget(later, &other));
-        assert_eq!(origins.seen(&origin(7, 10, false)), Seen::Never);
-        assert_eq!(origins.fences.len(), 1);
+    fn what_comes_of_an_earlier_connection_or_was_given_up_is_late_for_a_while() {
+        let mut origins = noted(&origin(7, 10));
+        assert!(origins.forget(NOW, &origin(8, 1), false));
+        assert_eq!(origins.seen(&origin(7, 10)), Seen::Late);
+        assert!(!origins.forget(NOW, &origin(8, 2), true), "it has not come yet");
+        assert_eq!(origins.seen(&origin(8, 2)), Seen::Late);
+        assert_eq!(origins.seen(&origin(8, 3)), Seen::Never, "the next message under the identifier");
+        let later = NOW + ORIGINS_FENCED_FOR;
+        let other = Origin { inbox: (RangeIdx(1), Slot { index: 0, generation: 0 }), ..origin(1, 1) };
+        assert!(!origins.forget(later, &other, false));
+        assert_eq!((origins.seen(&origin(7, 10)), origins.seen(&origin(8, 2))), (Seen::Never, Seen::Never));
+        assert_eq!((origins.fences.len(), origins.doubtful.len()), (1, 0));
     }
 }

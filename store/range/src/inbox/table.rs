@@ -377,15 +377,22 @@ impl InboxTable {
         effects.push(InboxEffect::Done { to });
     }
 
-    /// The publisher's inbox recognises repetitions of these publishes itself now.
-    pub fn forget(&mut self, now: Instant, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
-        origins.iter().for_each(|origin| self.books.forget_origin(now, origin));
+    /// The publisher's inbox recognises repetitions of this publish itself now, or it has failed. `in_doubt`: it may still be on its way, and is not taken any more.
+    pub fn forget(
+        &mut self,
+        now: Instant,
+        to: ReplyTo,
+        origin: Origin,
+        in_doubt: bool,
+        effects: &mut Vec<InboxEffect>,
+    ) {
+        self.books.forget_origin(now, &origin, in_doubt);
         effects.push(InboxEffect::Done { to });
     }
 
-    /// As [`Self::forget`], for an attach that waits: [`InboxEffect::Settled`] answers.
+    /// As [`Self::forget`] of several, for an attach that waits: [`InboxEffect::Settled`] answers.
     pub fn settle(&mut self, now: Instant, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
-        origins.iter().for_each(|origin| self.books.forget_origin(now, origin));
+        origins.iter().for_each(|origin| self.books.forget_origin(now, origin, false));
         effects.push(InboxEffect::Settled { to });
     }
 

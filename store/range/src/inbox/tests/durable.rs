@@ -17,7 +17,7 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Origins name a publisher's inbox, which may be anywhere.
 fn origin(packet_id: u16) -> Origin {
-    Origin { inbox: (RangeIdx(7), Slot { index: 1, generation: 2 }), epoch: 3, packet_id, nth: 1, is_repeated: false }
+    Origin { inbox: (RangeIdx(7), Slot { index: 1, generation: 2 }), epoch: 3, packet_id, nth: 1 }
 }
 
 fn tenant() -> Arc<TenantCtx> {
@@ -190,8 +190,7 @@ impl Kept {
 
     fn received(&mut self, who: u32, packet_id: u16, release: bool) -> Vec<String> {
         let Some(owner) = self.owner(who) else { return vec![] };
-        let origin =
-            Origin { inbox: (RangeIdx(0), owner.inbox), epoch: owner.epoch, packet_id, nth: 1, is_repeated: false };
+        let origin = Origin { inbox: (RangeIdx(0), owner.inbox), epoch: owner.epoch, packet_id, nth: 1 };
         self.run(|kept, effects| match release {
             false => kept.table.receive(TO, origin, effects),
             true => kept.table.release(TO, origin, effects),
@@ -298,7 +297,7 @@ fn a_publish_that_is_repeated_to_the_next_process_is_stored_once_until_it_is_for
     let (mut kept, _) = kept.recovered();
     assert_eq!(kept.insert("x", QoS::ExactlyOnce, Some(origin(5))), ["inserted Ok(())"]);
     assert_eq!(kept.table.totals().messages, 1);
-    kept.run(|kept, effects| kept.table.forget(kept.now, TO, &[origin(5)], effects));
+    kept.run(|kept, effects| kept.table.forget(kept.now, TO, origin(5), false, effects));
     let (mut kept, _) = kept.recovered();
     kept.insert("y", QoS::ExactlyOnce, Some(origin(5)));
     assert_eq!(kept.table.totals().messages, 2, "another message under the same identifier");
@@ -406,7 +405,7 @@ fn step(kept: &mut Kept, (what, who, detail): (u8, u32, u8)) -> Vec<String> {
         11 => kept.hold_first(who),
         12 => kept.detach(who, u32::from(detail % 16) * 10),
         13 => kept.received(who, (detail % 3 + 1).into(), detail > 127),
-        14 => kept.run(|kept, effects| kept.table.forget(kept.now, TO, &[origin((detail % 4).into())], effects)),
+        14 => kept.run(|kept, effects| kept.table.forget(kept.now, TO, origin((detail % 4).into()), false, effects)),
         _ => {
             kept.now = kept.now + Duration::from_secs((detail % 32).into());
             kept.run(|kept, effects| kept.table.handle_timeout(kept.now, effects))

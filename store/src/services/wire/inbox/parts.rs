@@ -74,15 +74,14 @@ pub(in crate::services) struct Source {
 }
 
 impl From<Origin> for Source {
-    fn from(Origin { inbox: (range, inbox), epoch, packet_id, nth, .. }: Origin) -> Self {
+    fn from(Origin { inbox: (range, inbox), epoch, packet_id, nth }: Origin) -> Self {
         Self { range: range.0, inbox: inbox.into(), epoch, packet_id, nth }
     }
 }
 
 impl From<Source> for Origin {
     fn from(Source { range, inbox, epoch, packet_id, nth }: Source) -> Self {
-        // Whether the client repeats it matters only where it is stored.
-        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id, nth, is_repeated: false }
+        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id, nth }
     }
 }
 
@@ -91,7 +90,7 @@ impl From<Source> for Origin {
 pub(in crate::services) enum Exchange {
     Receive(Source),
     Release(Source),
-    Forget(Source),
+    Forget(Source, bool),
     Hold(Owner, u64),
 }
 
@@ -100,7 +99,7 @@ impl From<Step> for Exchange {
         match step {
             Step::Receive(origin) => Self::Receive(origin.into()),
             Step::Release(origin) => Self::Release(origin.into()),
-            Step::Forget(origin) => Self::Forget(origin.into()),
+            Step::Forget(origin, in_doubt) => Self::Forget(origin.into(), in_doubt),
             Step::Hold(owner, InboxSeq(seq)) => Self::Hold(owner.into(), seq),
         }
     }
@@ -113,7 +112,7 @@ impl Exchange {
             Self::Receive(of) if of.range == range.0 => Some(Step::Receive(of.into())),
             Self::Release(of) if of.range == range.0 => Some(Step::Release(of.into())),
             Self::Receive(_) | Self::Release(_) => None,
-            Self::Forget(of) => Some(Step::Forget(of.into())),
+            Self::Forget(of, in_doubt) => Some(Step::Forget(of.into(), in_doubt)),
             Self::Hold(owner, seq) => Some(Step::Hold(owner.into(), InboxSeq(seq))),
         }
     }

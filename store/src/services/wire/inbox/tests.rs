@@ -45,7 +45,7 @@ const fn owner() -> OwnerRef {
 }
 
 const fn origin(range: RangeIdx) -> Origin {
-    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535, nth: 1 << 60, is_repeated: false }
+    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535, nth: 1 << 60 }
 }
 
 fn tenant(name: &str) -> TenantCtx {
@@ -154,7 +154,7 @@ fn requests(node: NodeIdx, now: Instant) -> Vec<Inbox> {
         Inbox::Unsubscribe { req, range, owner, filter: "a/#".into() },
         step(Step::Receive(origin(RANGE))),
         step(Step::Release(origin(RANGE))),
-        step(Step::Forget(origin(RangeIdx(0)))),
+        step(Step::Forget(origin(RangeIdx(0)), true)),
         step(Step::Hold(owner, InboxSeq(u64::MAX))),
         Inbox::Settle { token: u32::MAX, range, origins: [origin(RangeIdx(0)), origin(RANGE)].into() },
         Inbox::Commit { range, owner, done: vec![InboxSeq(0), InboxSeq(u64::MAX)] },
