@@ -10,7 +10,7 @@ use super::*;
 use crate::fatal::Fatal;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A log in a directory of its own, with one port that can wait.
 pub(super) struct Bench {
@@ -53,7 +53,17 @@ pub(super) fn try_open(dir: &Path, config: WalConfig, fatal: Fatal) -> Result<Be
 
 pub(super) fn open(dir: &Path, config: WalConfig) -> Bench {
     let fatal: Fatal = Arc::new(|reason| panic!("fatal: {reason}"));
-    try_open(dir, config, fatal).expect("the log opens")
+    let start = Instant::now();
+    loop {
+        match try_open(dir, config.clone(), fatal.clone()) {
+            Ok(bench) => return bench,
+            // Another test starts a process, which has everything open that this one has, locks too, until it is another program.
+            Err(error)
+                if start.elapsed() < Duration::from_secs(5) && format!("{error:?}").contains("Failed to lock file") => {
+            }
+            Err(error) => panic!("the log does not open: {error:?}"),
+        }
+    }
 }
 
 impl Bench {

@@ -3,7 +3,7 @@
 //!
 //! - nothing acknowledged is lost to a persistent session, and it is never gone;
 //! - what a publisher that waits for each answer has sent comes in its order;
-//! - of QoS 2 nothing comes twice, unless its publisher lost its connection in the middle: what its node knew of it may have died with it;
+//! - of QoS 2 nothing comes twice, whoever loses a connection in the middle;
 //! - of two connections of one client id one is served.
 //!
 //! | | node 1 | node 2 | node 3 |

@@ -151,9 +151,7 @@ impl Record {
             .collect();
         // A range that changes its leader is sent a message of QoS 1 again, which nobody could mark as a duplicate.
         let may_come_twice = |violation: &Violation| match violation {
-            Violation::Repeated { audience, mark } => {
-                !once.contains(&(*audience, mark.stream)) || inner.interrupted.contains(mark)
-            }
+            Violation::Repeated { audience, mark } => !once.contains(&(*audience, mark.stream)),
             _ => false,
         };
         let (repeated, broken): (Vec<_>, Vec<_>) =
