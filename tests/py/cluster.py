@@ -31,10 +31,21 @@ def tell(*event):
         print(json.dumps(event), flush=True)
 
 
+class Paho(mqtt.Client):
+    """paho 2.1 forgets, when a second attempt to connect fails, that a message of QoS 2 had its PUBREC, and publishes it anew."""
+
+    def _messages_reconnect_reset_out(self):
+        released = (mqtt.mqtt_ms_wait_for_pubcomp, mqtt.mqtt_ms_resend_pubrel)
+        released = [message for message in self._out_messages.values() if message.state in released]
+        super()._messages_reconnect_reset_out()
+        for message in released:
+            message.state = mqtt.mqtt_ms_resend_pubrel
+
+
 class Client:
     def __init__(self, name, version, host, port, subscription=None):
         more = {} if version == mqtt.MQTTv5 else {"clean_session": False}
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version, **more)
+        self.client = Paho(mqtt.CallbackAPIVersion.VERSION2, client_id=name, protocol=version, **more)
         self.payload = None
         self.name, self.subscription = name, subscription
         self.client.reconnect_delay_set(1, 2)

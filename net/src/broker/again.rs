@@ -169,13 +169,15 @@ impl<S: Services> Broker<S> {
     }
 
     /// A message waits behind one that is to be tried again.
-    pub(super) fn wait_in_line(&mut self, tenant: TenantIdx, message: Arc<Message>, publisher: Publisher) {
+    pub(super) fn wait_in_line(
+        &mut self,
+        tenant: TenantIdx,
+        message: Arc<Message>,
+        parts: Parts,
+        publisher: Publisher,
+    ) {
         if let Publisher::Entered(publish) = publisher {
-            self.publishes.retries.push(
-                self.now,
-                publish,
-                Again { tenant, message, parts: Parts::ALL, is_first: true },
-            );
+            self.publishes.retries.push(self.now, publish, Again { tenant, message, parts, is_first: true });
         }
     }
 

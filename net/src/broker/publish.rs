@@ -59,11 +59,13 @@ impl<S: Services> Broker<S> {
             self.retain(tenant, client, &message, &mut publisher);
             message
         });
-        let waits = matches!(scope, Scope::Everywhere(_)) && !matches!(publisher, Publisher::Nobody);
-        if waits && self.publishes.retries.concern(tenant, &view) {
+        if let Scope::Everywhere(parts) = scope
+            && !matches!(publisher, Publisher::Nobody)
+            && self.publishes.retries.concern(tenant, &view)
+        {
             self.enter_publish(&mut publisher);
             let message = owned.unwrap_or_else(|| view.to_message());
-            return self.wait_in_line(tenant, message, publisher);
+            return self.wait_in_line(tenant, message, parts, publisher);
         }
         self.route_in_order(tenant, view, owned, publisher, scope);
     }
@@ -122,8 +124,8 @@ impl<S: Services> Broker<S> {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
             let is_ordered = self.keeps_order(message.view().qos, publisher);
             match scope {
-                Scope::Everywhere(_) if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
-                    self.wait_in_line(tenant, message, publisher);
+                Scope::Everywhere(parts) if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
+                    self.wait_in_line(tenant, message, parts, publisher);
                     continue;
                 }
                 Scope::Here(_)
