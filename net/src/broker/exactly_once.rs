@@ -163,6 +163,8 @@ impl<S: Services> Broker<S> {
                 Some(1)
             }
             Phase::Taking if exchange.repeats || has_left => None,
+            // Another connection has the session: its client repeats the publish there, and the notes are for that.
+            Phase::Noting if failed => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
                 let ranges = self.noting(exchange);
@@ -177,9 +179,9 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// Ranges that may have noted a publish.
+    /// Ranges that may have noted a publish. One that is repeated may have gone to others the first time, which have no receiver of it any more.
     fn noting(&self, exchange: &Exchange) -> SmallVec<[RangeIdx; 4]> {
-        if exchange.is_in_doubt {
+        if exchange.is_in_doubt || exchange.origin.is_repeated {
             return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges.clone()

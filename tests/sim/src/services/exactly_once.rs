@@ -167,6 +167,7 @@ impl Shard {
                 Some(1)
             }
             Phase::Taking if exchange.repeats || has_left => None,
+            Phase::Noting if failed => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
                 let ranges = self.noting(exchange);
@@ -182,7 +183,7 @@ impl Shard {
 
     /// Ranges that may have noted a publish.
     fn noting(&self, exchange: &Exchange) -> Vec<RangeIdx> {
-        if exchange.is_in_doubt {
+        if exchange.is_in_doubt || exchange.origin.is_repeated {
             return (0..self.services.inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges()

@@ -216,6 +216,10 @@ impl Shard {
             return self.ask_for_matches(&topic);
         }
         for Unmatched { message, publish, scope } in self.publishes.unmatched.remove(&topic).unwrap_or_default() {
+            if !self.publishes.waiting.contains_key(&publish) {
+                // It was said to have failed, and may be repeated.
+                continue;
+            }
             let line = line(&message);
             if scope == Scope::Everywhere && self.publishes.lines.contains_key(&line) {
                 self.publishes.stand_in_line(self.now, line, publish, Some(message));
@@ -305,6 +309,10 @@ impl Shard {
                 self.outputs.clients.push((conn, ToClient::Published(mark, result.is_ok())));
             }
             Waiter::Session { at, mark, packet_id } => {
+                if result == Err(PortError::NotOwner) {
+                    // Another connection has the session, and the client repeats the publish there.
+                    self.close(at);
+                }
                 if !self.has_left(waiting.waiter) {
                     self.give_up(mark, result);
                 }

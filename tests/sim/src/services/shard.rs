@@ -233,9 +233,9 @@ impl Shard {
                     self.publish_part_done(publish, result);
                 }
             }
-            Completion::InboxDone { req } => match self.requests.remove(&req) {
-                Some(Awaited::Part { publish, .. }) => self.publish_part_done(publish, Ok(())),
-                Some(Awaited::Released(conn, packet_id)) => self.finish_release(conn, packet_id),
+            Completion::InboxDone { req, result } => match self.requests.remove(&req) {
+                Some(Awaited::Part { publish, .. }) => self.publish_part_done(publish, result),
+                Some(Awaited::Released(conn, packet_id)) if result.is_ok() => self.finish_release(conn, packet_id),
                 _ => {}
             },
             Completion::InboxPush { conn, messages } => self.push(conn.slot.index, &messages),
