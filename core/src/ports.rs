@@ -225,6 +225,8 @@ pub enum Completion {
     InboxDone {
         /// The request.
         req: ReqId,
+        /// [`PortError::NotOwner`] if another connection has the inbox by now. Nothing was done then.
+        result: Result<(), PortError>,
     },
     /// Another leads the range of the connection's inbox: the connection is to say what it has of it, by [`Inbox::reattach`].
     InboxMoved {

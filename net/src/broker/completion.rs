@@ -178,7 +178,7 @@ impl<S: Services> Broker<S> {
                 Some(Awaited::GroupPart(publish)) => self.group_part_done(Some(publish), result),
                 _ => {}
             },
-            Completion::InboxDone { req } => self.handle_inbox_done(req),
+            Completion::InboxDone { req, result } => self.handle_inbox_done(req, result),
             Completion::InboxPush { conn, messages } => self.handle_push(conn, messages),
             Completion::RetainSet { req, result } => self.handle_retain_set(req, result),
             Completion::Retained { req, messages } => {
@@ -209,10 +209,11 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// A step of a QoS 2 exchange is safe.
-    fn handle_inbox_done(&mut self, req: ReqId) {
+    /// A step of a QoS 2 exchange is safe; or another connection has the session, and its client hears nothing more over this one.
+    fn handle_inbox_done(&mut self, req: ReqId, result: Result<(), PortError>) {
         match self.requests.remove(&req) {
-            Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, Ok(())),
+            Some(Awaited::PublishPart(publish)) => self.publish_part_done(publish, result),
+            Some(_) if result.is_err() => {}
             Some(Awaited::Held(slot, packet_id)) => {
                 self.with_session(slot, |session, cx, out| session.handle_held(cx, packet_id, out));
             }

@@ -50,6 +50,8 @@ pub(super) struct Exchange {
     repeats: bool,
     /// Ranges that an insertion went to.
     ranges: SmallVec<[RangeIdx; 4]>,
+    /// Its client says that it may have sent it before (DUP).
+    is_repeated: bool,
     /// Nobody knows who has it: a part of it was lost, or was not answered in time.
     is_in_doubt: bool,
 }
@@ -57,7 +59,14 @@ pub(super) struct Exchange {
 impl Exchange {
     /// Of a publish of another node, which sees to all but the taking.
     pub(super) fn of_node(origin: Origin) -> Self {
-        Self { origin, phase: Phase::Taking, repeats: true, ranges: SmallVec::new(), is_in_doubt: false }
+        Self {
+            origin,
+            phase: Phase::Taking,
+            repeats: true,
+            ranges: SmallVec::new(),
+            is_repeated: false,
+            is_in_doubt: false,
+        }
     }
 
     pub(super) fn note_range(&mut self, range: RangeIdx) {
@@ -121,11 +130,11 @@ impl<S: Services> Broker<S> {
         if !session.has_durable_inbox() {
             return None;
         }
-        let packet_id = session.qos2_packet_id(token)?.get();
+        let (packet_id, is_repeated) = session.qos2_publish(token)?;
         let (inbox, epoch) = session.inbox()?;
-        let origin = Origin { inbox, epoch, packet_id, nth: publish.0 };
+        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0 };
         let repeats = session.version() != Version::V5;
-        Some(Box::new(Exchange { repeats, ..Exchange::of_node(origin) }))
+        Some(Box::new(Exchange { repeats, is_repeated, ..Exchange::of_node(origin) }))
     }
 
     /// Whether this shard's connections are still to be given a publish.
@@ -163,6 +172,8 @@ impl<S: Services> Broker<S> {
                 Some(1)
             }
             Phase::Taking if exchange.repeats || has_left => None,
+            // Another connection has the session: its client repeats the publish there, and the notes are for that.
+            Phase::Noting if failed => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
                 let (ranges, in_doubt) = (self.noting(exchange), failed || exchange.is_in_doubt);
@@ -177,9 +188,9 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// Ranges that may have noted a publish.
+    /// Ranges that may have noted a publish. One that is repeated may have gone to others the first time, which have no receiver of it any more.
     fn noting(&self, exchange: &Exchange) -> SmallVec<[RangeIdx; 4]> {
-        if exchange.is_in_doubt {
+        if exchange.is_in_doubt || exchange.is_repeated {
             return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges.clone()

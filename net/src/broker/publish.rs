@@ -21,6 +21,7 @@ use bifro_core::ids::{ReqId, Slot, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{Matches, PortError, Services};
 use bifro_core::settings::Resource;
+use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{PublishToken, Published};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -122,6 +123,9 @@ impl<S: Services> Broker<S> {
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
         for Unmatched { message, mut publisher, scope, reigns_seen } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
+            if self.publishes.is_over(publisher) {
+                continue;
+            }
             let is_ordered = self.keeps_order(message.view().qos, publisher);
             match scope {
                 Scope::Everywhere(parts) if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
@@ -413,7 +417,11 @@ impl<S: Services> Broker<S> {
     fn publish_decided(&mut self, waiting: &Waiting, outcome: Published) {
         match waiting.waiter {
             Waiter::Session(conn, token) => {
-                self.with_session(conn, |session, cx, out| session.handle_published(cx, token, outcome, out));
+                self.with_session(conn, |session, cx, out| match outcome {
+                    // Another connection has the session, and the client repeats the publish there.
+                    Published::Failed(PortError::NotOwner) => session.close(cx, Reason::SESSION_TAKEN_OVER, None, out),
+                    outcome => session.handle_published(cx, token, outcome, out),
+                });
                 self.departing_publish_decided(conn, token, outcome);
             }
             Waiter::Node(node, shard, publish) => {

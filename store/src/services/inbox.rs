@@ -273,7 +273,7 @@ impl RangeServices {
             | InboxRequest::Detached { req }
             | InboxRequest::Subscribed { req, .. }
             | InboxRequest::Unsubscribed { req, .. }
-            | InboxRequest::Done { req } => (AskedAs::Req(*req), None),
+            | InboxRequest::Done { req, .. } => (AskedAs::Req(*req), None),
             InboxRequest::Settled { token, range } => (AskedAs::Token(*token), Some(*range)),
             InboxRequest::Push { conn, .. } => return self.is_attached(conn.slot, claim),
             InboxRequest::Lost { conn } => return self.counts_on(conn.slot, claim),
@@ -297,7 +297,7 @@ impl RangeServices {
                 self.complete(Completion::InboxUnsubscribed { req, existed });
             }
             InboxRequest::Inserted { req, result } => self.complete(Completion::Inserted { req, result }),
-            InboxRequest::Done { req } => self.complete(Completion::InboxDone { req }),
+            InboxRequest::Done { req, result } => self.complete(Completion::InboxDone { req, result }),
             InboxRequest::Settled { token, .. } => self.handle_settled(token),
             InboxRequest::Push { conn, messages } => self.complete(Completion::InboxPush { conn, messages }),
             InboxRequest::Lost { conn } => {
@@ -335,7 +335,7 @@ impl RangeServices {
                     self.answer(to, |req| InboxRequest::Attached { req, result });
                 }
                 InboxEffect::SettleAndAttach { to, attached } => self.settlements.push((to, attached)),
-                InboxEffect::Done { to } => self.answer(to, |req| InboxRequest::Done { req }),
+                InboxEffect::Done { to, result } => self.answer(to, |req| InboxRequest::Done { req, result }),
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
                     self.answer(to, |_| InboxRequest::Settled { token, range });
@@ -454,7 +454,13 @@ impl RangeServices {
         settling.unanswered -= 1;
         if settling.unanswered == 0 {
             let Settling { to, attached, .. } = self.settling.remove(token as usize);
-            self.answer(to, |req| InboxRequest::Attached { req, result: Ok(attached) });
+            let is_owned = attached.inbox.is_some_and(|(range, inbox)| {
+                let owner = OwnerRef { inbox, epoch: attached.epoch };
+                self.inboxes[self.local(range)].machine.is_owned(owner)
+            });
+            // Another may have attached meanwhile. Whoever waits here could not be told then that it has lost the session.
+            let result = if is_owned { Ok(attached) } else { Err(PortError::NotOwner) };
+            self.answer(to, |req| InboxRequest::Attached { req, result });
         }
     }
 }

@@ -391,6 +391,8 @@ pub enum Inbox {
     Done {
         /// The request.
         req: ReqId,
+        /// Refusal, if any.
+        result: Result<(), PortError>,
     },
     /// Forget that these publishes are in the inboxes here.
     Settle {

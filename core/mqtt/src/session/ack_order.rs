@@ -31,6 +31,8 @@ pub(super) struct Inbound {
 struct Pending {
     packet_id: PacketId,
     qos2: bool,
+    /// The client says that it may have sent it before.
+    dup: bool,
     /// It takes a place of the client's send quota.
     counts: bool,
     answer: Option<Answer>,
@@ -111,20 +113,20 @@ impl Inbound {
     }
 
     /// Takes on a PUBLISH to be answered later.
-    pub(super) fn begin(&mut self, packet_id: PacketId, qos: QoS) -> PublishToken {
+    pub(super) fn begin(&mut self, packet_id: PacketId, qos: QoS, dup: bool) -> PublishToken {
         let qos2 = qos == QoS::ExactlyOnce;
         if qos2 {
             self.open.push(packet_id.get());
         } else {
             self.qos1_unfinished += 1;
         }
-        self.push(Pending { packet_id, qos2, counts: true, answer: None })
+        self.push(Pending { packet_id, qos2, dup, counts: true, answer: None })
     }
 
     /// Queues an answer that changes nothing: to a repetition, or to an identifier in use.
     pub(super) fn answer_in_turn(&mut self, packet_id: PacketId, qos: QoS, reason: Reason) {
         let qos2 = qos == QoS::ExactlyOnce;
-        self.push(Pending { packet_id, qos2, counts: false, answer: Some(Answer::Send(reason)) });
+        self.push(Pending { packet_id, qos2, dup: false, counts: false, answer: Some(Answer::Send(reason)) });
     }
 
     fn push(&mut self, pending: Pending) -> PublishToken {
@@ -149,7 +151,7 @@ impl Inbound {
 
     /// The next acknowledgement whose turn it is, if it is known.
     pub(super) fn next_ready(&mut self) -> Option<Ready> {
-        let Pending { packet_id, qos2, counts, answer } = *self.pending.front()?;
+        let Pending { packet_id, qos2, counts, answer, .. } = *self.pending.front()?;
         let answer = answer?;
         self.pending.pop_front();
         self.front = self.front.wrapping_add(1);
@@ -204,10 +206,11 @@ impl Inbound {
         self.release(packet_id);
     }
 
-    /// Packet identifier of a QoS 2 publish that is being worked on.
-    pub(super) fn qos2_packet_id(&self, token: PublishToken) -> Option<PacketId> {
+    /// Packet identifier of a QoS 2 publish that is being worked on, and whether the client may have sent it before.
+    pub(super) fn qos2_publish(&self, token: PublishToken) -> Option<(PacketId, bool)> {
         let place = token.0.wrapping_sub(self.front) as usize;
-        self.pending.get(place).filter(|pending| pending.qos2 && pending.counts).map(|pending| pending.packet_id)
+        let pending = self.pending.get(place).filter(|pending| pending.qos2 && pending.counts)?;
+        Some((pending.packet_id, pending.dup))
     }
 
     /// Identifiers an earlier connection left behind.
@@ -274,7 +277,7 @@ mod tests {
     #[test]
     fn acknowledgements_leave_in_the_order_of_the_publishes_whatever_order_they_are_settled_in() {
         let mut inbound = Inbound::default();
-        let tokens: Vec<_> = (1..=3).map(|n| inbound.begin(id(n), QoS::AtLeastOnce)).collect();
+        let tokens: Vec<_> = (1..=3).map(|n| inbound.begin(id(n), QoS::AtLeastOnce, false)).collect();
         inbound.settle(tokens[2], Answer::Send(Reason::SUCCESS));
         inbound.settle(tokens[1], Answer::Send(Reason::SUCCESS));
         assert_eq!(inbound.next_ready(), None);
@@ -287,7 +290,7 @@ mod tests {
     #[test]
     fn a_token_settled_twice_or_unknown_changes_nothing() {
         let mut inbound = Inbound::default();
-        let token = inbound.begin(id(1), QoS::AtLeastOnce);
+        let token = inbound.begin(id(1), QoS::AtLeastOnce, false);
         inbound.settle(PublishToken(77), Answer::Nothing);
         inbound.settle(token, Answer::Send(Reason::SUCCESS));
         inbound.settle(token, Answer::Nothing);
@@ -299,14 +302,14 @@ mod tests {
     #[test]
     fn a_qos2_identifier_is_held_until_released_and_freed_at_once_by_an_error() {
         let mut inbound = Inbound::default();
-        let token = inbound.begin(id(9), QoS::ExactlyOnce);
+        let token = inbound.begin(id(9), QoS::ExactlyOnce, false);
         assert!(!inbound.release(id(9)), "PUBREL ahead of PUBREC releases nothing");
         inbound.settle(token, Answer::Send(Reason::SUCCESS));
         assert!(inbound.next_ready().is_some());
         assert_eq!(inbound.known(id(9), QoS::ExactlyOnce), Known::Open);
         assert!(inbound.release(id(9)));
         assert_eq!(inbound.known(id(9), QoS::ExactlyOnce), Known::New);
-        let token = inbound.begin(id(9), QoS::ExactlyOnce);
+        let token = inbound.begin(id(9), QoS::ExactlyOnce, false);
         inbound.settle(token, Answer::Send(Reason::QUOTA_EXCEEDED));
         assert!(inbound.next_ready().is_some());
         assert_eq!(inbound.window_used(), 0);
@@ -316,8 +319,8 @@ mod tests {
     fn what_is_still_being_routed_at_the_end_is_told_apart_from_what_was_taken_over() {
         let mut inbound = Inbound::default();
         inbound.resume(alloc::vec![4]);
-        inbound.begin(id(1), QoS::ExactlyOnce);
-        let done = inbound.begin(id(2), QoS::ExactlyOnce);
+        inbound.begin(id(1), QoS::ExactlyOnce, false);
+        let done = inbound.begin(id(2), QoS::ExactlyOnce, false);
         inbound.settle(done, Answer::Send(Reason::SUCCESS));
         assert_eq!(inbound.received_qos2(), [4, 2]);
         assert_eq!(inbound.undecided_qos2(), [(PublishToken(0), id(1))], "its fate is the driver's to add");

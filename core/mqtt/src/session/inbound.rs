@@ -68,7 +68,7 @@ impl Session {
         let topic = self.resolve_topic(cx, publish)?;
         let token = match publish.packet_id {
             None => None,
-            Some(packet_id) => match self.admit(packet_id, publish.qos)? {
+            Some(packet_id) => match self.admit(packet_id, publish.qos, publish.dup)? {
                 Some(token) => Some(token),
                 None => {
                     self.flush_acknowledgements(cx, out);
@@ -143,7 +143,7 @@ impl Session {
     ///
     /// # Errors
     /// More in flight than Receive Maximum.
-    fn admit(&mut self, packet_id: PacketId, qos: QoS) -> Result<Option<PublishToken>, Violation> {
+    fn admit(&mut self, packet_id: PacketId, qos: QoS, dup: bool) -> Result<Option<PublishToken>, Violation> {
         let is_v5 = self.version == Version::V5;
         let limit = usize::from(self.receive_maximum);
         let inbound = self.inbound.get_or_insert_default();
@@ -153,7 +153,7 @@ impl Session {
             return Err(Violation::ReceiveMaximum); // [MQTT5-3.3.4-7]
         }
         match known {
-            Known::New => return Ok(Some(inbound.begin(packet_id, qos))),
+            Known::New => return Ok(Some(inbound.begin(packet_id, qos, dup))),
             Known::InProgress => {}
             Known::Open => inbound.answer_in_turn(packet_id, qos, Reason::SUCCESS), // [MQTT-4.3.3-2] [MQTT5-4.3.3-10]
             Known::Resumed => {
@@ -316,8 +316,9 @@ impl Session {
         self.send(&Packet::PubComp(Ack { packet_id, reason, properties: Properties::default() }), out);
     }
 
-    /// Packet identifier of a QoS 2 publish whose [`PublishRequest`] has not been answered.
-    pub fn qos2_packet_id(&self, token: PublishToken) -> Option<PacketId> {
-        self.inbound.as_deref()?.qos2_packet_id(token)
+    /// Packet identifier of a QoS 2 publish whose [`PublishRequest`] has not been answered, and whether its client says that it may have sent it
+    /// before (DUP).
+    pub fn qos2_publish(&self, token: PublishToken) -> Option<(PacketId, bool)> {
+        self.inbound.as_deref()?.qos2_publish(token)
     }
 }

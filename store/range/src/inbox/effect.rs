@@ -38,6 +38,8 @@ pub enum InboxEffect {
     Done {
         /// Who asked.
         to: ReplyTo,
+        /// [`PortError::NotOwner`] if another has the inbox by now.
+        result: Result<(), PortError>,
     },
     /// Answer to a detach or discard.
     Detached {

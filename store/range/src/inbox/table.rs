@@ -32,6 +32,10 @@ pub struct OwnerRef {
     pub epoch: u64,
 }
 
+fn owner_of(origin: &Origin) -> OwnerRef {
+    OwnerRef { inbox: origin.inbox.1, epoch: origin.epoch }
+}
+
 /// Sums over all inboxes of a table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -347,34 +351,42 @@ impl InboxTable {
 
     /// PUBREC has arrived for a message: what its client is sent from now on is PUBREL.
     pub fn hold(&mut self, to: ReplyTo, owner: OwnerRef, seq: InboxSeq, effects: &mut Vec<InboxEffect>) {
-        if let Some(inbox) = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch) {
-            inbox.hold(seq, &mut self.books);
-        }
-        effects.push(InboxEffect::Done { to });
+        let result = self.step(owner, |inbox, books| inbox.hold(seq, books));
+        effects.push(InboxEffect::Done { to, result });
     }
 
     /// A QoS 2 publish of the session's client has been taken over; a repetition is to be recognised from now on.
     pub fn receive(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
-        let (_, slot) = origin.inbox;
-        if let Some(inbox) = self.inboxes.occupant_mut(slot).filter(|inbox| inbox.epoch == origin.epoch)
-            && !inbox.received_qos2.contains(&origin.packet_id)
-        {
-            inbox.received_qos2.push(origin.packet_id);
-            self.books.put_received(slot, origin.packet_id);
-        }
-        effects.push(InboxEffect::Done { to });
+        let result = self.step(owner_of(&origin), |inbox, books| {
+            if !inbox.received_qos2.contains(&origin.packet_id) {
+                inbox.received_qos2.push(origin.packet_id);
+                books.put_received(inbox.slot, origin.packet_id);
+            }
+        });
+        effects.push(InboxEffect::Done { to, result });
     }
 
     /// PUBREL: the packet identifier is free again.
     pub fn release(&mut self, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
-        let (_, slot) = origin.inbox;
-        if let Some(inbox) = self.inboxes.occupant_mut(slot).filter(|inbox| inbox.epoch == origin.epoch)
-            && let Some(at) = inbox.received_qos2.iter().position(|&id| id == origin.packet_id)
-        {
-            inbox.received_qos2.remove(at);
-            self.books.delete_received(slot, origin.packet_id);
-        }
-        effects.push(InboxEffect::Done { to });
+        let result = self.step(owner_of(&origin), |inbox, books| {
+            if let Some(at) = inbox.received_qos2.iter().position(|&id| id == origin.packet_id) {
+                inbox.received_qos2.remove(at);
+                books.delete_received(inbox.slot, origin.packet_id);
+            }
+        });
+        effects.push(InboxEffect::Done { to, result });
+    }
+
+    /// A step of an exchange, which only the session's owner may take: of another's exchanges it knows nothing.
+    fn step(&mut self, owner: OwnerRef, step: impl FnOnce(&mut Inbox, &mut Books)) -> Result<(), PortError> {
+        let inbox = self.inboxes.occupant_mut(owner.inbox).filter(|inbox| inbox.epoch == owner.epoch);
+        step(inbox.ok_or(PortError::NotOwner)?, &mut self.books);
+        Ok(())
+    }
+
+    /// Whether nobody has attached to the session since.
+    pub fn is_owned(&self, owner: OwnerRef) -> bool {
+        self.inboxes.occupant(owner.inbox).is_some_and(|inbox| inbox.epoch == owner.epoch)
     }
 
     /// The publisher's inbox recognises repetitions of this publish itself now, or it has failed. `in_doubt`: it may still be on its way, and is not taken any more.
@@ -387,7 +399,7 @@ impl InboxTable {
         effects: &mut Vec<InboxEffect>,
     ) {
         self.books.forget_origin(now, &origin, in_doubt);
-        effects.push(InboxEffect::Done { to });
+        effects.push(InboxEffect::Done { to, result: Ok(()) });
     }
 
     /// As [`Self::forget`] of several, for an attach that waits: [`InboxEffect::Settled`] answers.

@@ -130,6 +130,7 @@ pub(in crate::services) enum Answer {
     },
     Done {
         req: u64,
+        result: Result<(), Refusal>,
     },
     Settled {
         token: u32,
@@ -283,7 +284,7 @@ impl Answer {
                 Some(Self::Subscribed { req: req.0, result: result.map_err(Refusal::from) })
             }
             Inbox::Unsubscribed { req, existed } => Some(Self::Unsubscribed { req: req.0, existed: *existed }),
-            Inbox::Done { req } => Some(Self::Done { req: req.0 }),
+            Inbox::Done { req, result } => Some(Self::Done { req: req.0, result: result.map_err(Refusal::from) }),
             Inbox::Settled { token, range } => Some(Self::Settled { token: *token, range: range.0 }),
             Inbox::Lost { conn } => Some(Self::Lost { conn: (*conn).into() }),
             _ => None,
@@ -304,7 +305,7 @@ impl Answer {
                 Inbox::Subscribed { req: ReqId(req), result: result.map_err(PortError::from) }
             }
             Self::Unsubscribed { req, existed } => Inbox::Unsubscribed { req: ReqId(req), existed },
-            Self::Done { req } => Inbox::Done { req: ReqId(req) },
+            Self::Done { req, result } => Inbox::Done { req: ReqId(req), result: result.map_err(PortError::from) },
             Self::Settled { token, range } => Inbox::Settled { token, range: RangeIdx(range) },
             Self::Lost { conn } => Inbox::Lost { conn: conn.of(NodeIdx::HERE) },
         })

@@ -175,7 +175,7 @@ impl Simulation {
     pub(crate) fn new(seed: u64, options: Options) -> Self {
         let rng = Prng::new(seed).derive(options.nodes as u64).derive(7);
         let settings = Settings::drawn(&mut rng.derive(1));
-        let mut draws = rng.derive(2);
+        let (mut draws, mut callers) = (rng.derive(2), rng.derive(5));
         let nodes = (0..options.nodes).map(|index| {
             let shards = 1 + draws.below(SHARDS_MAX) as u16;
             let skew = within(&mut draws, if options.without.contains(&Kind::Clocks) { Duration::ZERO } else { SKEW });
@@ -203,7 +203,7 @@ impl Simulation {
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
             subscribers: (0..subscribers).map(Subscriber::new).collect(),
-            publishers: (0..publishers).map(|_| Publisher::default()).collect(),
+            publishers: (0..publishers).map(|index| Publisher::drawn(index, &mut callers)).collect(),
             checks: Checks::new(subscribers),
             boots: 0,
             faulty: false,
@@ -328,7 +328,7 @@ impl Simulation {
     }
 
     fn hand_over(&mut self, place: Place, outputs: Outputs) {
-        let Outputs { clients, mesh, links } = outputs;
+        let Outputs { clients, mesh, links, given_up } = outputs;
         let now = self.world.queue.now().0;
         let sent = [place.node, place.shard.into(), clients.len(), mesh.len(), links.len()].map(|word| word as u64);
         self.world.trace.note(&[now]);
@@ -344,7 +344,9 @@ impl Simulation {
             if let LinkOutput::Parcel(link, Parcel::Batch(frames)) = output {
                 self.world.report.batches += 1;
                 for frame in frames {
-                    if let Frame::Refused { .. } | Frame::Deliver { .. } | Frame::Taken(_) = frame {
+                    if let Frame::Refused { .. } | Frame::Deliver { .. } | Frame::Taken(_) | Frame::TakenOnce { .. } =
+                        frame
+                    {
                         self.world
                             .tell(|| format!("shard {} of n{} over {link:?}: {frame:?}", place.shard, place.node));
                     }
@@ -353,10 +355,8 @@ impl Simulation {
             }
         }
         self.carry(place, links);
+        given_up.into_iter().for_each(|mark| self.checks.delivery.given_up(mark));
         for (conn, what) in clients {
-            if let ToClient::Published(mark, false) = what {
-                self.checks.delivery.given_up(mark);
-            }
             self.tell_client(conn, what);
         }
     }

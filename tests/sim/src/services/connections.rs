@@ -1,6 +1,7 @@
-//! Connections of clients to a shard: as much of a session as persistent sessions and publishers of QoS 1 need (bifro-net's `broker/effects.rs`,
-//! `broker/departure.rs`, and bifro-mqtt's session machine).
+//! Connections of clients to a shard: as much of a session as persistent sessions and publishers need (bifro-net's `broker/effects.rs`, and
+//! bifro-mqtt's session machine). QoS 2 is in [`super::exactly_once`].
 
+use super::exactly_once::{Departure, Inbound};
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{ConnId, FILTERS, Mark, ToClient, ToServer};
 use bifro_core::client::{Client, ClientInfo, Transport, Version};
@@ -27,10 +28,13 @@ enum Phase {
 }
 
 #[derive(Debug)]
-struct Conn {
+pub(super) struct Conn {
     id: ConnId,
-    client: Client,
+    pub(super) client: Client,
     phase: Phase,
+    pub(super) inbound: Inbound,
+    /// Some of its publishes are not decided yet.
+    pub(super) departure: Option<Box<Departure>>,
     /// Sent and not acknowledged, in order.
     in_flight: Vec<InboxSeq>,
     /// One beyond the last that was pushed to it.
@@ -51,13 +55,19 @@ pub(super) struct Conns {
     last: u32,
 }
 
+impl Conns {
+    pub(super) fn find_mut(&mut self, at: u32) -> Option<&mut Conn> {
+        self.conns.get_mut(&at)
+    }
+}
+
 /// A client of that name.
-pub(crate) fn client(id: String) -> Client {
+pub(crate) fn client(id: String, version: Version) -> Client {
     Arc::new(ClientInfo {
         tenant: "t".into(),
         user: "".into(),
         client_id: id.into(),
-        version: Version::V5,
+        version,
         transport: Transport::Tcp,
         peer: None,
         rules: [].into(),
@@ -66,7 +76,7 @@ pub(crate) fn client(id: String) -> Client {
 }
 
 const OPTIONS: SubOptions = SubOptions {
-    qos: QoS::AtLeastOnce,
+    qos: QoS::ExactlyOnce,
     no_local: false,
     retain_as_published: false,
     subscription_id: None,
@@ -83,7 +93,10 @@ impl Shard {
                 let (req, tenant) = (self.await_completion(Awaited::Register(at)), self.tenant.clone());
                 self.services.register(self.now, req, self.conn_ref(at), &client, &tenant);
             }
-            (ToServer::Open, None) => drop(self.accept(id, client(format!("publisher {}", id.0)), Phase::Publishing)),
+            (ToServer::Open, None) => {
+                let client = client(format!("publisher {}", id.0), Version::V5);
+                self.accept(id, client, Phase::Publishing);
+            }
             (ToServer::Subscribe(filter), Some(at)) => {
                 let req = self.await_completion(Awaited::Subscribe(at, filter));
                 self.with_inbox(at, |shard, owner| {
@@ -110,6 +123,10 @@ impl Shard {
                     self.publish(id, mark, &client);
                 }
             }
+            (ToServer::PublishOnce { mark, packet_id, is_repeated }, Some(at)) => {
+                self.receive_once(at, mark, packet_id, is_repeated);
+            }
+            (ToServer::Release { packet_id }, Some(at)) => self.begin_release(at, packet_id),
             (ToServer::Disconnect | ToServer::Broken, Some(at)) => self.close(at),
             // Of a connection that is over.
             _ => {}
@@ -119,12 +136,21 @@ impl Shard {
     fn accept(&mut self, id: ConnId, client: Client, phase: Phase) -> u32 {
         self.conns.last += 1;
         let at = self.conns.last;
-        self.conns.conns.insert(at, Conn { id, client, phase, in_flight: Vec::new(), next: InboxSeq::default() });
+        let conn = Conn {
+            id,
+            client,
+            phase,
+            inbound: Inbound::default(),
+            departure: None,
+            in_flight: Vec::new(),
+            next: InboxSeq::default(),
+        };
+        self.conns.conns.insert(at, conn);
         self.conns.by_id.insert(id, at);
         at
     }
 
-    const fn conn_ref(&self, at: u32) -> ConnRef {
+    pub(super) const fn conn_ref(&self, at: u32) -> ConnRef {
         ConnRef { node: NodeIdx::HERE, shard: self.me, slot: Slot { index: at, generation: 0 } }
     }
 
@@ -134,11 +160,18 @@ impl Shard {
         }
     }
 
+    /// The inbox that a connection speaks for, and its epoch.
+    pub(super) fn inbox_of(&self, at: u32) -> Option<((RangeIdx, Slot), u64)> {
+        match self.conns.conns.get(&at)?.phase {
+            Phase::Live { inbox, epoch } => Some((inbox, epoch)),
+            _ => None,
+        }
+    }
+
     /// Calls the services on behalf of the connection's inbox, if it has one.
     fn with_inbox(&mut self, at: u32, call: impl FnOnce(&mut Self, InboxOwner<'_>)) {
         let Some(conn) = self.conns.conns.get(&at) else { return };
-        let Phase::Live { inbox, epoch } = conn.phase else { return };
-        let client = conn.client.clone();
+        let (Some((inbox, epoch)), client) = (self.inbox_of(at), conn.client.clone()) else { return };
         let owner = InboxOwner { conn: self.conn_ref(at), client: &client, tenant: TENANT, inbox, epoch };
         call(self, owner);
     }
@@ -153,7 +186,9 @@ impl Shard {
     pub(super) fn handle_attached(&mut self, at: u32, result: Result<Box<Attached>, PortError>) {
         let Some(conn) = self.conns.conns.get_mut(&at) else { return };
         let Ok(attached) = result else { return self.close(at) };
-        let Attached { present, inbox, epoch, subscriptions, in_flight, next, .. } = *attached;
+        let Attached { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight, next } = *attached;
+        assert!(durable, "inboxes outlive their processes");
+        conn.inbound.resume(received_qos2);
         conn.phase = Phase::Live { inbox: inbox.expect("who is attached has an inbox"), epoch };
         let place = |full: &str| FILTERS.iter().position(|filter| *filter == full).expect("nobody wants another");
         let filters = subscriptions.iter().map(|(full, _)| place(full)).collect();
@@ -195,15 +230,20 @@ impl Shard {
         match conn.phase {
             Phase::Publishing => self.drop_conn(at),
             Phase::Waiting => self.unregister(at),
-            Phase::Live { .. } => {
+            Phase::Live { inbox, epoch } => {
                 let left = conn.in_flight.iter().map(|seq| (seq.packet_id(), false, Left::Stored(*seq))).collect();
                 let in_hand = conn.in_hand();
-                let state = DetachState { in_hand, in_flight: left, expiry_s: u32::MAX, ..DetachState::default() };
-                let req = self.await_completion(Awaited::Leave(at));
-                self.with_inbox(at, |shard, owner| shard.services.detach(shard.now, req, owner, state));
-                if let Some(conn) = self.conns.conns.get_mut(&at) {
-                    conn.phase = Phase::Leaving;
-                }
+                let (received_qos2, undecided) = conn.inbound.leave();
+                let state = DetachState {
+                    in_hand,
+                    received_qos2,
+                    in_flight: left,
+                    expiry_s: u32::MAX,
+                    ..DetachState::default()
+                };
+                conn.departure = Some(Box::new(Departure { inbox, epoch, state, undecided }));
+                conn.phase = Phase::Leaving;
+                self.depart(at);
             }
             Phase::Leaving => {}
         }

@@ -13,6 +13,7 @@
 
 mod cluster;
 mod connections;
+mod exactly_once;
 mod faults;
 mod invariants;
 mod links;

@@ -1,13 +1,16 @@
-//! Publishes under way on a shard, as in bifro-net's `broker/publish.rs` and `broker/again.rs`: of QoS 1, to persistent sessions here and to other nodes.
+//! Publishes under way on a shard, as in bifro-net's `broker/publish.rs` and `broker/again.rs`: of QoS 1 and 2, to persistent sessions here and to other
+//! nodes. What QoS 2 needs besides is in [`super::exactly_once`].
+//!
 //! Invariants as there: messages of one topic leave the shard in the order in which they came, also those that are tried again, and a publisher hears of
 //! success when everybody has taken the message over.
 
+use super::exactly_once::Exchange;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{ConnId, Mark, ToClient};
 use bifro_core::client::Client;
-use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId};
+use bifro_core::ids::{NodeIdx, PublisherKey, RangeIdx, ReqId, ShardId};
 use bifro_core::message::Message;
-use bifro_core::ports::{Dist, Inbox, Matches, PortError, Retain, Services};
+use bifro_core::ports::{Dist, Inbox, Matches, Origin, PortError, Retain, Services};
 use bifro_core::time::{Instant, earlier};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -22,8 +25,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Who waits for a message to be taken over.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Waiter {
-    /// A client.
+    /// A client, with QoS 1.
     Client(ConnId, Mark),
+    /// A client, with QoS 2.
+    Session { at: u32, mark: Mark, packet_id: u16 },
     /// A shard of another node, which calls the publish so.
     Node(NodeIdx, ShardId, u64),
 }
@@ -50,6 +55,8 @@ struct Waiting {
     /// Completions still to come; the match counts as one.
     parts: u32,
     failed: Option<PortError>,
+    /// QoS 2: what has to follow.
+    exchange: Option<Exchange>,
     /// For another try.
     again: Option<Arc<Message>>,
 }
@@ -94,6 +101,32 @@ impl Publishes {
         }
     }
 
+    /// Ranges of which another node says that they have noted a publish.
+    pub(super) fn note_ranges(&mut self, publish: ReqId, ranges: Vec<RangeIdx>) {
+        if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
+            ranges.into_iter().for_each(|range| exchange.note_range(range));
+        }
+    }
+
+    pub(super) fn origin(&self, publish: ReqId) -> Option<Origin> {
+        self.waiting.get(&publish)?.exchange.as_ref().map(|exchange| exchange.origin)
+    }
+
+    /// What came from another node's shard and was not routed yet is not routed any more, since the link it came by has ended.
+    pub(super) fn forget_unmatched(&mut self, node: NodeIdx, shard: ShardId) {
+        let Self { waiting, unmatched, .. } = self;
+        let is_its = |of: &Waiting| matches!(of.waiter, Waiter::Node(n, s, _) if (n, s) == (node, shard));
+        for queue in unmatched.values_mut() {
+            queue.retain(|of| {
+                let stays = !waiting.get(&of.publish).is_some_and(is_its);
+                if !stays {
+                    waiting.remove(&of.publish);
+                }
+                stays
+            });
+        }
+    }
+
     /// A publish waits for another try, or behind one that does.
     fn stand_in_line(&mut self, now: Instant, line: Line, publish: ReqId, message: Option<Arc<Message>>) {
         if !self.lines.contains_key(&line) {
@@ -116,9 +149,15 @@ impl Publishes {
 }
 
 impl Shard {
-    /// A client publishes, which is to be known by `publisher` where its message is retained.
+    /// A client publishes with QoS 1, which is to be known by `publisher` where its message is retained.
     pub(super) fn publish(&mut self, conn: ConnId, mark: Mark, publisher: &Client) {
-        let (message, publish) = (mark.message(), self.enter_publish(Waiter::Client(conn, mark)));
+        let publish = self.next_req();
+        self.enter_as(publish, Waiter::Client(conn, mark), None);
+        self.retain_and_route(mark, publish, publisher);
+    }
+
+    pub(super) fn retain_and_route(&mut self, mark: Mark, publish: ReqId, publisher: &Client) {
+        let message = mark.message();
         if mark.is_retained() {
             self.open_part(publish);
             let (req, tenant) =
@@ -129,11 +168,9 @@ impl Shard {
     }
 
     /// Enters a publish, whose match is its first part.
-    pub(super) fn enter_publish(&mut self, waiter: Waiter) -> ReqId {
-        let publish = self.next_req();
-        self.publishes.waiting.insert(publish, Waiting { waiter, parts: 1, failed: None, again: None });
+    pub(super) fn enter_as(&mut self, publish: ReqId, waiter: Waiter, exchange: Option<Exchange>) {
+        self.publishes.waiting.insert(publish, Waiting { waiter, parts: 1, failed: None, exchange, again: None });
         self.publishes.deadlines.push_back((self.now + PUBLISH_DEADLINE, publish));
-        publish
     }
 
     /// Another completion the publish waits for; none if nobody waits for the publish any more.
@@ -179,6 +216,10 @@ impl Shard {
             return self.ask_for_matches(&topic);
         }
         for Unmatched { message, publish, scope } in self.publishes.unmatched.remove(&topic).unwrap_or_default() {
+            if !self.publishes.waiting.contains_key(&publish) {
+                // It was said to have failed, and may be repeated.
+                continue;
+            }
             let line = line(&message);
             if scope == Scope::Everywhere && self.publishes.lines.contains_key(&line) {
                 self.publishes.stand_in_line(self.now, line, publish, Some(message));
@@ -197,11 +238,14 @@ impl Shard {
             return self.publish_part_done(publish, Err(PortError::Unavailable));
         }
         for (range, places) in &matches.inboxes {
-            let req = match self.open_part(publish) {
-                Some(publish) => self.await_completion(Awaited::Part { publish, is_retained: false }),
-                None => self.next_req(),
-            };
-            self.services.insert(self.now, req, TENANT, (*range, places), message, None);
+            let (mut req, mut origin) = (None, None);
+            if let Some(publish) = self.open_part(publish) {
+                req = Some(self.await_completion(Awaited::Part { publish, is_retained: false }));
+                self.publishes.note_ranges(publish, vec![*range]);
+                origin = self.publishes.origin(publish);
+            }
+            let req = req.unwrap_or_else(|| self.next_req());
+            self.services.insert(self.now, req, TENANT, (*range, places), message, origin);
         }
         if scope == Scope::Everywhere {
             self.forward_to_nodes(message, matches, publish);
@@ -217,6 +261,9 @@ impl Shard {
         waiting.parts -= 1;
         let failed_before = waiting.failed.is_some();
         waiting.failed = waiting.failed.or(result.err());
+        if let (Some(exchange), Err(error)) = (&mut waiting.exchange, result) {
+            exchange.doubt(error);
+        }
         let is_tried_again = waiting.failed == Some(PortError::Unavailable);
         let (parts, again) = (waiting.parts, waiting.again.clone().filter(|_| is_tried_again));
         if let Some(message) = again.filter(|_| !failed_before) {
@@ -230,28 +277,82 @@ impl Shard {
             (waiting.failed, waiting.parts) = (None, 1);
             return self.publishes.stand_in_line(self.now, line(&message), publish, Some(message));
         }
-        if let Some(Waiting { waiter, failed, .. }) = self.publishes.waiting.remove(&publish) {
-            self.publish_decided(waiter, failed.map_or(Ok(()), Err));
+        if self.goes_on_as_exchange(publish) {
+            return;
+        }
+        if let Some(waiting) = self.publishes.waiting.remove(&publish) {
+            let result = waiting.failed.map_or(Ok(()), Err);
+            self.publish_decided(&waiting, result);
         }
     }
 
-    fn publish_decided(&mut self, waiter: Waiter, result: Result<(), PortError>) {
-        match waiter {
-            Waiter::Client(conn, mark) => self.outputs.clients.push((conn, ToClient::Published(mark, result.is_ok()))),
-            Waiter::Node(node, shard, publish) => self.answer(node, shard, publish, result),
+    /// All parts of a publish are done, or have failed. True if it is an exchange that has more to do.
+    fn goes_on_as_exchange(&mut self, publish: ReqId) -> bool {
+        let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return false };
+        let (waiter, failed) = (waiting.waiter, waiting.failed.is_some());
+        if matches!(waiter, Waiter::Node(..)) {
+            return false;
+        }
+        let Some(mut exchange) = waiting.exchange.take() else { return false };
+        waiting.again = None;
+        let has_left = self.has_left(waiter);
+        let parts = self.advance_exchange(publish, &mut exchange, failed, has_left);
+        let (Some(parts), Some(waiting)) = (parts, self.publishes.waiting.get_mut(&publish)) else { return false };
+        (waiting.parts, waiting.exchange) = (parts, Some(exchange));
+        true
+    }
+
+    fn publish_decided(&mut self, waiting: &Waiting, result: Result<(), PortError>) {
+        match waiting.waiter {
+            Waiter::Client(conn, mark) => {
+                self.give_up(mark, result);
+                self.outputs.clients.push((conn, ToClient::Published(mark, result.is_ok())));
+            }
+            Waiter::Session { at, mark, packet_id } => {
+                if result == Err(PortError::NotOwner) {
+                    // Another connection has the session, and the client repeats the publish there.
+                    self.close(at);
+                }
+                if !self.has_left(waiting.waiter) {
+                    self.give_up(mark, result);
+                }
+                self.once_decided(at, packet_id, result.is_ok());
+            }
+            Waiter::Node(node, shard, publish) => {
+                let ranges = waiting.exchange.as_ref().map(Exchange::ranges).unwrap_or_default();
+                self.answer(node, shard, publish, result.map(|()| ranges));
+            }
         }
     }
 
-    /// Publishes that nobody took over in time fail; the publisher may retry.
+    fn give_up(&mut self, mark: Mark, result: Result<(), PortError>) {
+        if result.is_err() {
+            self.outputs.given_up.push(mark);
+        }
+    }
+
+    /// Publishes that nobody took over in time fail; the publisher may retry. Not those of which nobody can say whether they have.
     pub(super) fn expire_publishes(&mut self) {
         while let Some(&(deadline, publish)) = self.publishes.deadlines.front() {
-            if deadline > self.now && self.publishes.waiting.contains_key(&publish) {
+            let waiting = self.publishes.waiting.get(&publish);
+            if deadline > self.now && waiting.is_some() {
                 break;
             }
             self.publishes.deadlines.pop_front();
-            if let Some(waiting) = self.publishes.waiting.remove(&publish) {
-                self.publish_decided(waiting.waiter, Err(PortError::Unavailable));
+            let Some(waiting) = waiting else { continue };
+            let (waiter, has_left) = (waiting.waiter, self.has_left(waiting.waiter));
+            let is_undecidable = waiting.exchange.as_ref().is_some_and(Exchange::is_undecidable);
+            if is_undecidable && !has_left && matches!(waiter, Waiter::Session { .. }) {
+                self.publishes.deadlines.push_back((self.now + PUBLISH_DEADLINE, publish));
+                continue;
             }
+            let Some(mut waiting) = self.publishes.waiting.remove(&publish) else { continue };
+            let is_noted = waiting.exchange.as_ref().is_some_and(Exchange::is_noted);
+            let result = if waiting.failed.is_none() && is_noted { Ok(()) } else { Err(PortError::Unavailable) };
+            if let Some(exchange) = waiting.exchange.take_if(|_| !has_left) {
+                self.abandon_exchange(exchange);
+            }
+            self.publish_decided(&waiting, result);
         }
     }
 
@@ -260,6 +361,11 @@ impl Shard {
         let now = self.now;
         while let Some((_, line)) = self.publishes.due.pop_front_if(|(at, _)| *at <= now) {
             while let Some((publish, message)) = self.publishes.next_of(&line) {
+                let waiting = self.publishes.waiting.get(&publish);
+                if waiting.is_some_and(|of| of.exchange.is_some() && self.has_left(of.waiter)) {
+                    self.publish_part_done(publish, Err(PortError::Unavailable));
+                    continue;
+                }
                 self.route_in_order(message, publish, Scope::Everywhere);
             }
             if self.publishes.lines.contains_key(&line) {
@@ -271,8 +377,9 @@ impl Shard {
 
     /// Nobody knows whether inboxes here will have what is on its way to them.
     pub(super) fn insertions_lost(&mut self) {
-        let is_insertion =
-            |_: &ReqId, awaited: &mut Awaited| matches!(awaited, Awaited::Part { is_retained: false, .. });
+        let waiting = &self.publishes.waiting;
+        let is_retried = |of: &ReqId| waiting.get(of).is_some_and(|waiting| waiting.again.is_some());
+        let is_insertion = |_: &ReqId, awaited: &mut Awaited| matches!(awaited, Awaited::Part { publish, is_retained: false } if is_retried(publish));
         let lost: Vec<_> = self.requests.extract_if(.., is_insertion).collect();
         for (_, awaited) in lost {
             if let Awaited::Part { publish, .. } = awaited {

@@ -1,10 +1,11 @@
 //! The ways to other nodes and what goes over them, as in bifro-net's `broker/remote.rs`: messages for their sessions, what services tell each other, and
 //! answers, which stand behind everything else in a turn's batch.
 
+use super::exactly_once::Exchange;
 use super::publishing::{Scope, Waiter};
 use super::shard::{Shard, TENANT};
 use super::talk::{Frame, Refusal};
-use bifro_core::ids::{NodeIdx, ReqId, ShardId};
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId};
 use bifro_core::message::Message;
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Matches, PortError, RemoteSend, Services, Via};
@@ -58,7 +59,10 @@ impl Shard {
     pub(super) fn set_nodes(&mut self, nodes: &Arc<Nodes>) {
         let gone = self.remotes.outgoing.extract_if(.., |node, _| nodes.get(*node).is_none());
         let lost: Vec<ReqId> = gone.flat_map(|(_, outgoing)| outgoing.open.into_values()).collect();
-        self.remotes.incoming.retain(|(node, _), _| nodes.get(*node).is_some());
+        let gone = self.remotes.incoming.extract_if(.., |(node, _), _| nodes.get(*node).is_none());
+        for ((node, shard), _) in gone {
+            self.publishes.forget_unmatched(node, shard);
+        }
         for node in &nodes.others {
             self.remotes.outgoing.entry(node.idx).or_default();
         }
@@ -77,7 +81,9 @@ impl Shard {
         self.forwards_lost(lost.into_values().collect());
     }
 
-    fn forwards_lost(&mut self, lost: Vec<ReqId>) {
+    /// Nobody will know what became of these, which are told in the order in which they were published.
+    fn forwards_lost(&mut self, mut lost: Vec<ReqId>) {
+        lost.sort_unstable();
         for publish in lost {
             self.publish_part_done(publish, Err(PortError::Unavailable));
         }
@@ -90,7 +96,12 @@ impl Shard {
                 let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
                 outgoing.is_up = true;
             }
-            Via::From(node, shard) => drop(self.remotes.incoming.insert((node, shard), Incoming::default())),
+            Via::From(node, shard) => {
+                if self.remotes.incoming.insert((node, shard), Incoming::default()).is_some() {
+                    // Nobody has said yet that its earlier link is over.
+                    self.publishes.forget_unmatched(node, shard);
+                }
+            }
         }
         self.services.link_up(self.now, via);
         self.settle();
@@ -107,7 +118,10 @@ impl Shard {
                     lost = std::mem::take(&mut outgoing.open);
                 }
             }
-            Via::From(node, shard) => drop(self.remotes.incoming.remove(&(node, shard))),
+            Via::From(node, shard) => {
+                self.remotes.incoming.remove(&(node, shard));
+                self.publishes.forget_unmatched(node, shard);
+            }
         }
         self.services.link_down(self.now, via);
         self.forwards_lost(lost.into_values().collect());
@@ -124,17 +138,26 @@ impl Shard {
                     // An answer behind the end of a reign is none any more.
                     self.settle();
                 }
-                (Frame::Deliver { publish, message }, Via::From(node, shard)) => {
+                (Frame::Deliver { publish, origin, message }, Via::From(node, shard)) => {
                     if !self.services.is_followed_by(node, shard) {
                         self.answer(node, shard, publish, Err(PortError::Unavailable));
                         continue;
                     }
-                    let publish = self.enter_publish(Waiter::Node(node, shard, publish));
+                    let waiter = Waiter::Node(node, shard, publish);
+                    let publish = self.next_req();
+                    self.enter_as(publish, waiter, origin.map(Exchange::of_node));
                     let seen = self.services.reigns_seen();
                     self.route(message, publish, Scope::Here { seen });
                 }
                 (Frame::Taken(publishes), Via::To(node)) => {
                     publishes.into_iter().for_each(|publish| self.node_answered(node, publish, Ok(())));
+                }
+                (Frame::TakenOnce { publish, ranges }, Via::To(node)) => {
+                    let outgoing = self.remotes.outgoing.get(&node);
+                    if let Some(&of) = outgoing.and_then(|outgoing| outgoing.open.get(&publish)) {
+                        self.publishes.note_ranges(of, ranges);
+                    }
+                    self.node_answered(node, publish, Ok(()));
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
                     self.node_answered(node, publish, Err(refusal));
@@ -156,11 +179,18 @@ impl Shard {
         }
     }
 
-    /// Tells another node what became of its publish.
-    pub(super) fn answer(&mut self, node: NodeIdx, shard: ShardId, publish: u64, result: Result<(), Refusal>) {
+    /// Tells another node what became of its publish, which these ranges have noted.
+    pub(super) fn answer(
+        &mut self,
+        node: NodeIdx,
+        shard: ShardId,
+        publish: u64,
+        result: Result<Vec<RangeIdx>, Refusal>,
+    ) {
         let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
         match result {
-            Ok(()) => from.taken.push(publish),
+            Ok(ranges) if ranges.is_empty() => from.taken.push(publish),
+            Ok(ranges) => from.batch.push(Frame::TakenOnce { publish, ranges }),
             Err(refusal) => from.batch.push(Frame::Refused { publish, refusal }),
         }
     }
@@ -174,9 +204,10 @@ impl Shard {
                 continue;
             }
             let (part, forward) = (self.open_part(publish), self.next_req().0);
+            let origin = part.and_then(|part| self.publishes.origin(part));
             let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { continue };
             outgoing.open.extend(part.map(|part| (forward, part)));
-            outgoing.batch.push(Frame::Deliver { publish: forward, message: message.clone() });
+            outgoing.batch.push(Frame::Deliver { publish: forward, origin, message: message.clone() });
         }
     }
 

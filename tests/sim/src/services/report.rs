@@ -9,6 +9,8 @@ counters! {
     turns: "turns of shards",
     /// Messages published.
     published: "messages published",
+    /// Of them, with QoS 2.
+    published_once: "messages published with QoS 2",
     /// Of them, again on another connection.
     published_again: "messages published again",
     /// Publishes acknowledged.

@@ -4,7 +4,7 @@
 use super::connections::Conns;
 use super::publishing::Publishes;
 use super::remotes::Remotes;
-use super::talk::{ConnId, Hello, LinkId, LinkInput, LinkOutput, ToClient, ToServer};
+use super::talk::{ConnId, Hello, LinkId, LinkInput, LinkOutput, Mark, ToClient, ToServer};
 use super::uplinks::Uplinks;
 use bifro_core::ids::{ReqId, ShardId, TenantIdx};
 use bifro_core::nodes::Nodes;
@@ -38,7 +38,9 @@ pub(super) enum Awaited {
     Unsubscribe(u32, usize),
     /// Messages of a topic wait for their receivers.
     Match(Arc<str>),
-    /// A publish waits for inboxes to store it, or for its retained message to be safe.
+    /// A connection, for its inbox to forget an identifier.
+    Released(u32, u16),
+    /// A publish waits for inboxes to store it or to take a step, or for its retained message to be safe.
     Part { publish: ReqId, is_retained: bool },
     /// The simulation asks for all retained messages.
     Retained,
@@ -65,6 +67,8 @@ pub(crate) struct Outputs {
     pub(crate) clients: Vec<(ConnId, ToClient)>,
     pub(crate) mesh: Vec<(ShardId, Message)>,
     pub(crate) links: Vec<LinkOutput>,
+    /// Publishes that were not taken over in time, whether or not the client hears it.
+    pub(crate) given_up: Vec<Mark>,
 }
 
 /// See the module's page.
@@ -229,6 +233,11 @@ impl Shard {
                     self.publish_part_done(publish, result);
                 }
             }
+            Completion::InboxDone { req, result } => match self.requests.remove(&req) {
+                Some(Awaited::Part { publish, .. }) => self.publish_part_done(publish, result),
+                Some(Awaited::Released(conn, packet_id)) if result.is_ok() => self.finish_release(conn, packet_id),
+                _ => {}
+            },
             Completion::InboxPush { conn, messages } => self.push(conn.slot.index, &messages),
             Completion::Retained { req, messages } => {
                 if let Some(Awaited::Retained) = self.requests.remove(&req) {
@@ -237,10 +246,9 @@ impl Shard {
             }
             // There is one tenant, and all shards know it.
             Completion::TenantFound { .. } | Completion::Event(_) => {}
-            Completion::RouteAdded { .. }
-            | Completion::InboxDone { .. }
-            | Completion::WillDue { .. }
-            | Completion::Redeliver { .. } => panic!("nobody asked for {completion:?}"),
+            Completion::RouteAdded { .. } | Completion::WillDue { .. } | Completion::Redeliver { .. } => {
+                panic!("nobody asked for {completion:?}")
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use super::connections::client;
 use super::talk::{ConnId, FILTERS, ToClient, ToServer};
 use crate::options::{around, within};
 use crate::queue::Moment;
-use bifro_core::client::Client;
+use bifro_core::client::{Client, Version};
 use bifro_core::ids::InboxSeq;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     pub(crate) fn new(index: usize) -> Self {
-        let client = client(format!("subscriber {index}"));
+        let client = client(format!("subscriber {index}"), Version::V5);
         Self { client, phase: Phase::Away, asked: BTreeMap::new(), filters: BTreeSet::new(), was_accepted: false }
     }
 
@@ -133,7 +133,7 @@ impl Simulation {
             }
             ToClient::Message { mark, seq } => {
                 self.checks.owners.served(index, conn, self.checks.delivery.published_at(mark));
-                self.checks.delivery.received(index, mark);
+                self.checks.delivery.received(index, mark, seq);
                 self.world.report.received += 1;
                 if let Some(seq) = seq {
                     self.acknowledges_later(conn, seq);

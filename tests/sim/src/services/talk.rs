@@ -1,9 +1,9 @@
 //! What shards, nodes and clients say to each other.
 
 use bifro_core::client::Client;
-use bifro_core::ids::{InboxSeq, NodeId, PublisherKey};
+use bifro_core::ids::{InboxSeq, NodeId, PublisherKey, RangeIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::PortError;
+use bifro_core::ports::{Origin, PortError};
 use bifro_mqtt::topic::filter_matches;
 use std::sync::Arc;
 
@@ -27,17 +27,20 @@ pub(crate) struct Mark {
     pub(crate) publisher: u32,
     pub(crate) topic: u32,
     pub(crate) seq: u32,
+    /// It is published with QoS 2.
+    pub(crate) once: bool,
 }
 
 impl Mark {
     /// The message.
     pub(crate) fn message(self) -> Arc<Message> {
-        let payload: Vec<u8> = [self.publisher, self.topic, self.seq].into_iter().flat_map(u32::to_le_bytes).collect();
+        let payload: Vec<u8> =
+            [self.publisher, self.topic, self.seq, self.once.into()].into_iter().flat_map(u32::to_le_bytes).collect();
         let view = MessageView {
             topic: TOPICS[self.topic as usize],
             properties: &[],
             payload: &payload,
-            qos: QoS::AtLeastOnce,
+            qos: if self.once { QoS::ExactlyOnce } else { QoS::AtLeastOnce },
             retain: self.is_retained(),
             expiry_at: None,
             publisher: PublisherKey(u64::from(self.publisher) + 1),
@@ -48,7 +51,7 @@ impl Mark {
     /// Which one a message is.
     pub(crate) fn of(message: &Message) -> Self {
         let word = |at: usize| message.payload()[at..].first_chunk().map_or(u32::MAX, |word| u32::from_le_bytes(*word));
-        Self { publisher: word(0), topic: word(4), seq: word(8) }
+        Self { publisher: word(0), topic: word(4), seq: word(8), once: word(12) == 1 }
     }
 
     /// Whether it is to be retained.
@@ -74,8 +77,12 @@ pub(crate) enum ToServer {
     Unsubscribe(usize),
     /// It has these messages.
     Acknowledge(InboxSeq),
-    /// It publishes.
+    /// It publishes with QoS 1.
     Publish(Mark),
+    /// It publishes with QoS 2, under this packet identifier, and says whether it may have done so before.
+    PublishOnce { mark: Mark, packet_id: u16, is_repeated: bool },
+    /// PUBREL.
+    Release { packet_id: u16 },
     /// It goes in order.
     Disconnect,
     /// It is gone.
@@ -95,6 +102,10 @@ pub(crate) enum ToClient {
     Unsubscribed(usize),
     /// PUBACK, with an error if it is false.
     Published(Mark, bool),
+    /// PUBREC, with an error if it is not taken.
+    Received { packet_id: u16, taken: bool },
+    /// PUBCOMP.
+    Completed { packet_id: u16 },
     /// The connection is over.
     Closed,
 }
@@ -120,9 +131,11 @@ pub(crate) enum Frame {
     /// From services to services; of the one tenant, or of none.
     Service { tenant: bool, bytes: Vec<u8> },
     /// A message for whoever listens on the node.
-    Deliver { publish: u64, message: Arc<Message> },
+    Deliver { publish: u64, origin: Option<Origin>, message: Arc<Message> },
     /// These were taken over.
     Taken(Vec<u64>),
+    /// So was this one, of QoS 2, which these ranges have noted.
+    TakenOnce { publish: u64, ranges: Vec<RangeIdx> },
     /// This one was not.
     Refused { publish: u64, refusal: Refusal },
 }

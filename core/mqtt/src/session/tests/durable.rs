@@ -68,7 +68,7 @@ fn the_driver_learns_the_identifier_of_a_qos2_publish_that_is_being_routed() {
     let mut rig = resumed(durable());
     rig.publish(AtLeastOnce, 3, "a", "x");
     rig.publish(ExactlyOnce, 4, "a", "x");
-    let id = |token| rig.session.qos2_packet_id(PublishToken(token));
+    let id = |token| rig.session.qos2_publish(PublishToken(token)).map(|(id, _)| id);
     assert_eq!((id(0), id(1), id(2)), (None, Some(pid(4)), None));
 }
 

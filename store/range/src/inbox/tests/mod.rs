@@ -77,7 +77,7 @@ fn line(effect: &InboxEffect) -> String {
         InboxEffect::Attached { result: Err(refusal), .. } => format!("attach refused {refusal:?}"),
         InboxEffect::SettleAndAttach { .. } => "attached when settled".into(),
         InboxEffect::Settled { .. } => "settled".into(),
-        InboxEffect::Done { .. } => "done".into(),
+        InboxEffect::Done { result, .. } => format!("done: {result:?}"),
         InboxEffect::Detached { .. } => "detached".into(),
         InboxEffect::Subscribed { result, .. } => format!("subscribed {result:?}"),
         InboxEffect::Unsubscribed { existed, .. } => format!("unsubscribed {existed}"),

@@ -172,7 +172,7 @@ fn answers(node: NodeIdx, now: Instant) -> Vec<Inbox> {
         Inbox::Detached { req },
         Inbox::Subscribed { req, result: Ok(true) },
         Inbox::Unsubscribed { req, existed: true },
-        Inbox::Done { req },
+        Inbox::Done { req, result: Ok(()) },
         Inbox::Settled { token: 1, range: RANGE },
         Inbox::Lost { conn },
         Inbox::Push { conn, messages: vec![queued(Some(u64::MAX), now), queued(None, now)] },
@@ -219,7 +219,7 @@ fn everything_that_is_said_arrives_with_all_that_belongs_to_it() {
 
 #[test]
 fn what_is_for_this_node_alone_never_travels() {
-    let of_another = || Box::new(Inbox::Done { req: REQ });
+    let of_another = || Box::new(Inbox::Done { req: REQ, result: Err(PortError::NotOwner) });
     let insert = Inbox::Insert {
         req: REQ,
         range: RANGE,

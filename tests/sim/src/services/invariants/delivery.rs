@@ -1,9 +1,13 @@
 //! What a publisher was told is safe reaches every session that had subscribed before it was published, and each session sees the messages of one publisher
 //! to one topic for the first time in the order in which they were published, but for those that a node has given up at their deadline: its publisher may
 //! publish such a message again, behind others. The rules are those of bifro-tests' history checker for QoS 1.
+//!
+//! A message of QoS 2 has one place in a session for ever: it may come again under that, and under no other. Order is promised among messages of one QoS
+//! [MQTT5-4.6.0-6].
 
 use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
 use crate::queue::Moment;
+use bifro_core::ids::InboxSeq;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A message on its way.
@@ -24,8 +28,10 @@ struct Sent {
 struct Session {
     /// Filters for which it has SUBACK, and for which it has not asked to be unsubscribed, and since when.
     filters: BTreeMap<usize, Moment>,
-    /// By publisher and topic.
-    seen: BTreeMap<(u32, u32), BTreeSet<u32>>,
+    /// By publisher, topic, and whether they are of QoS 2.
+    seen: BTreeMap<(u32, u32, bool), BTreeSet<u32>>,
+    /// Of messages of QoS 2.
+    places: BTreeMap<Mark, InboxSeq>,
 }
 
 impl Session {
@@ -100,12 +106,17 @@ impl Delivery {
     }
 
     /// A session has it.
-    pub(crate) fn received(&mut self, session: usize, mark: Mark) {
+    pub(crate) fn received(&mut self, session: usize, mark: Mark, seq: Option<InboxSeq>) {
         let Some(sent) = self.sent.get_mut(&mark) else { panic!("{mark:?} was never published") };
         sent.owed.remove(&session);
         // One that was published before may come now because its publisher repeats it: late, and out of order.
         let is_promised = sent.promised.contains(&session) && !sent.is_given_up;
-        let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic)).or_default();
+        if mark.once {
+            let seq = seq.expect("what is of QoS 2 has a place");
+            let first = *self.sessions[session].places.entry(mark).or_insert(seq);
+            assert_eq!(first, seq, "subscriber {session} gets {mark:?} a second time");
+        }
+        let seen = self.sessions[session].seen.entry((mark.publisher, mark.topic, mark.once)).or_default();
         let last = seen.last().copied();
         let is_overtaken = seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq);
         assert!(!is_overtaken, "subscriber {session} sees {mark:?} for the first time after {last:?}");

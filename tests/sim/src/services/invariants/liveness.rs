@@ -4,6 +4,7 @@
 use super::super::cluster::Simulation;
 use super::super::node::Process;
 use super::super::options::{DRAINED_WITHIN, LED_WITHIN, MEMBERS_WITHIN};
+use super::super::publisher::Publisher;
 use super::super::talk::{Mark, TOPICS};
 use crate::queue::Moment;
 use bifro_core::ports::Services;
@@ -111,7 +112,7 @@ impl Simulation {
     }
 
     fn is_drained(&self) -> bool {
-        let answered = self.publishers.iter().all(|publisher| publisher.waits_for().next().is_none());
+        let answered = self.publishers.iter().all(Publisher::is_idle);
         let live = self.subscribers.iter().all(super::super::subscriber::Subscriber::is_live);
         answered && live && self.checks.delivery.is_all_received() && self.queued() == 0
     }

@@ -1,0 +1,240 @@
+//! QoS 2 publishes of clients with sessions, as in bifro-net's `broker/exactly_once.rs` and `broker/departure.rs`, and as much of bifro-mqtt's session machine as
+//! they need. See the page of the first: what is taken over, noted and forgotten, and by whom.
+//!
+//! Acknowledgements leave when they are known, and not in the order of the publishes, which no client here minds.
+
+use super::publishing::Waiter;
+use super::shard::{Awaited, Shard, TENANT};
+use super::talk::{Mark, ToClient};
+use bifro_core::client::Version;
+use bifro_core::ids::{RangeIdx, ReqId, Slot};
+use bifro_core::ports::{DetachState, Inbox, InboxOwner, Origin, PortError, Services};
+use std::collections::BTreeSet;
+
+/// How far a publish has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Taking,
+    Noting,
+    Forgetting,
+}
+
+/// A publish that is to be taken over once.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) origin: Origin,
+    phase: Phase,
+    /// The client repeats the publish even after a failure, since it has not been told of one.
+    repeats: bool,
+    /// Ranges that an insertion went to.
+    ranges: BTreeSet<RangeIdx>,
+    /// Its client may have sent it before.
+    is_repeated: bool,
+    /// Nobody knows who has it: a part of it was lost, or was not answered in time.
+    is_in_doubt: bool,
+}
+
+impl Exchange {
+    /// Of a publish of another node, which sees to all but the taking.
+    pub(super) const fn of_node(origin: Origin) -> Self {
+        let phase = Phase::Taking;
+        Self { origin, phase, repeats: true, ranges: BTreeSet::new(), is_repeated: false, is_in_doubt: false }
+    }
+
+    pub(super) fn note_range(&mut self, range: RangeIdx) {
+        self.ranges.insert(range);
+    }
+
+    /// Ranges that have noted it, as far as is known.
+    pub(super) fn ranges(&self) -> Vec<RangeIdx> {
+        self.ranges.iter().copied().collect()
+    }
+
+    /// Whether the publish is done whatever becomes of it now.
+    pub(super) fn is_noted(&self) -> bool {
+        self.phase == Phase::Forgetting
+    }
+
+    /// A part of it has failed.
+    pub(super) fn doubt(&mut self, error: PortError) {
+        self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
+    }
+
+    /// Whether it can neither be said to have succeeded nor to have failed.
+    pub(super) fn is_undecidable(&self) -> bool {
+        self.is_in_doubt && self.phase == Phase::Taking
+    }
+}
+
+/// Packet identifiers that a client's QoS 2 publishes have on a connection.
+#[derive(Debug, Default)]
+pub(super) struct Inbound {
+    /// Not acknowledged yet.
+    pending: BTreeSet<u16>,
+    /// Acknowledged on this connection, and not released.
+    open: BTreeSet<u16>,
+    /// Received by an earlier connection, and not released.
+    resumed: BTreeSet<u16>,
+    /// Of the last two: PUBREL has come.
+    releasing: BTreeSet<u16>,
+}
+
+impl Inbound {
+    /// Of a session that goes on.
+    pub(super) fn resume(&mut self, packet_ids: Vec<u16>) {
+        self.resumed = packet_ids.into_iter().collect();
+    }
+
+    /// An end: what was received, and what is not decided yet.
+    pub(super) fn leave(&mut self) -> (Vec<u16>, BTreeSet<u16>) {
+        let Self { pending, open, resumed, .. } = std::mem::take(self);
+        (resumed.into_iter().chain(open).collect(), pending)
+    }
+}
+
+/// A session on its way out.
+#[derive(Debug)]
+pub(super) struct Departure {
+    pub(super) inbox: (RangeIdx, Slot),
+    pub(super) epoch: u64,
+    pub(super) state: DetachState,
+    pub(super) undecided: BTreeSet<u16>,
+}
+
+impl Shard {
+    /// A client publishes with QoS 2.
+    pub(super) fn receive_once(&mut self, at: u32, mark: Mark, packet_id: u16, is_repeated: bool) {
+        let Some((inbox, epoch)) = self.inbox_of(at) else { return };
+        let Some(conn) = self.conns.find_mut(at) else { return };
+        let (client, inbound) = (conn.client.clone(), &mut conn.inbound);
+        if inbound.resumed.remove(&packet_id) {
+            inbound.open.insert(packet_id);
+        }
+        if inbound.open.contains(&packet_id) {
+            return self.say(at, ToClient::Received { packet_id, taken: true });
+        }
+        assert!(inbound.pending.insert(packet_id), "nobody repeats a publish over one connection");
+        let (waiter, repeats) = (Waiter::Session { at, mark, packet_id }, client.version != Version::V5);
+        let nth = self.next_req();
+        let origin = Origin { inbox, epoch, packet_id, nth: nth.0 };
+        self.enter_as(nth, waiter, Some(Exchange { repeats, is_repeated, ..Exchange::of_node(origin) }));
+        self.retain_and_route(mark, nth, &client);
+    }
+
+    /// PUBREL.
+    pub(super) fn begin_release(&mut self, at: u32, packet_id: u16) {
+        let Some((inbox, epoch)) = self.inbox_of(at) else { return };
+        let Some(inbound) = self.conns.find_mut(at).map(|conn| &mut conn.inbound) else { return };
+        if !inbound.open.contains(&packet_id) && !inbound.resumed.contains(&packet_id) {
+            return self.say(at, ToClient::Completed { packet_id });
+        }
+        if inbound.releasing.insert(packet_id) {
+            let req = self.await_completion(Awaited::Released(at, packet_id));
+            let origin = Origin { inbox, epoch, packet_id, nth: 0 };
+            self.services.release(self.now, req, origin);
+        }
+    }
+
+    /// The inbox has forgotten an identifier.
+    pub(super) fn finish_release(&mut self, at: u32, packet_id: u16) {
+        if let Some(inbound) = self.conns.find_mut(at).map(|conn| &mut conn.inbound) {
+            for table in [&mut inbound.releasing, &mut inbound.open, &mut inbound.resumed] {
+                table.remove(&packet_id);
+            }
+        }
+        self.say(at, ToClient::Completed { packet_id });
+    }
+
+    /// Whether the client of a publish has gone, so that it will repeat it.
+    pub(super) fn has_left(&self, waiter: Waiter) -> bool {
+        match waiter {
+            Waiter::Session { at, .. } => self.inbox_of(at).is_none(),
+            Waiter::Client(..) | Waiter::Node(..) => false,
+        }
+    }
+
+    /// The parts of a publish are done, or have failed: begins the exchange's next phase and returns how many completions that takes.
+    /// None: the publisher is to be told, unless it has left.
+    pub(super) fn advance_exchange(
+        &mut self,
+        publish: ReqId,
+        exchange: &mut Exchange,
+        failed: bool,
+        has_left: bool,
+    ) -> Option<u32> {
+        match exchange.phase {
+            Phase::Taking if !failed => {
+                exchange.phase = Phase::Noting;
+                let req = self.await_completion(Awaited::Part { publish, is_retained: false });
+                self.services.note_received(self.now, req, exchange.origin);
+                Some(1)
+            }
+            Phase::Taking if exchange.repeats || has_left => None,
+            Phase::Noting if failed => None,
+            Phase::Taking | Phase::Noting => {
+                exchange.phase = Phase::Forgetting;
+                let (ranges, in_doubt) = (self.noting(exchange), failed || exchange.is_in_doubt);
+                for &range in &ranges {
+                    let req = self.await_completion(Awaited::Part { publish, is_retained: false });
+                    self.services.forget(self.now, req, range, exchange.origin, in_doubt);
+                }
+                u32::try_from(ranges.len()).ok().filter(|&parts| parts > 0)
+            }
+            Phase::Forgetting => None,
+        }
+    }
+
+    /// Ranges that may have noted a publish.
+    fn noting(&self, exchange: &Exchange) -> Vec<RangeIdx> {
+        if exchange.is_in_doubt || exchange.is_repeated {
+            return (0..self.services.inbox_ranges()).map(RangeIdx).collect();
+        }
+        exchange.ranges()
+    }
+
+    /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once.
+    pub(super) fn abandon_exchange(&mut self, mut exchange: Exchange) {
+        if exchange.repeats || exchange.is_noted() {
+            return;
+        }
+        exchange.is_in_doubt = true;
+        for range in self.noting(&exchange) {
+            let req = self.next_req();
+            self.services.forget(self.now, req, range, exchange.origin, true);
+        }
+        if exchange.phase == Phase::Noting {
+            let req = self.next_req();
+            self.services.release(self.now, req, exchange.origin);
+        }
+    }
+
+    /// A QoS 2 publish has been taken over or has failed: its client hears it, or a session that waited for it may leave now.
+    pub(super) fn once_decided(&mut self, at: u32, packet_id: u16, taken: bool) {
+        let Some(conn) = self.conns.find_mut(at) else { return };
+        if let Some(departure) = &mut conn.departure {
+            if departure.undecided.remove(&packet_id) && taken {
+                departure.state.received_qos2.push(packet_id);
+            }
+            return self.depart(at);
+        }
+        if !conn.inbound.pending.remove(&packet_id) {
+            return;
+        }
+        if taken {
+            conn.inbound.open.insert(packet_id);
+        }
+        if taken || conn.client.version == Version::V5 {
+            self.say(at, ToClient::Received { packet_id, taken });
+        }
+    }
+
+    /// A session leaves its inbox if its publishes are decided.
+    pub(super) fn depart(&mut self, at: u32) {
+        let Some(conn) = self.conns.find_mut(at) else { return };
+        let Some(departure) = conn.departure.take_if(|departure| departure.undecided.is_empty()) else { return };
+        let (client, Departure { inbox, epoch, state, .. }) = (conn.client.clone(), *departure);
+        let req = self.await_completion(Awaited::Leave(at));
+        let owner = InboxOwner { conn: self.conn_ref(at), client: &client, tenant: TENANT, inbox, epoch };
+        self.services.detach(self.now, req, owner, state);
+    }
+}
