@@ -189,8 +189,7 @@ impl<S: Services> Broker<S> {
                 let PublishTable { retries, waiting, .. } = &mut self.publishes;
                 let next = retries.next_of(&line, |publish| waiting.contains_key(&publish));
                 let Some((publish, again)) = next else { break };
-                if self.publishes.waiting.get(&publish).is_some_and(|of| of.is_exchange() && self.has_left(of.waiter)) {
-                    self.publish_part_done(publish, Err(PortError::Unavailable));
+                if self.is_routed_no_more(Publisher::Entered(publish)) {
                     continue;
                 }
                 let Again { tenant, message, parts, is_first } = again;
@@ -202,6 +201,18 @@ impl<S: Services> Broker<S> {
                 self.publishes.retries.due.push_back((now + PAUSE, line));
             }
         }
+    }
+
+    /// Whether a publish was said to have failed while it waited, or fails now since its client has left. The client may repeat it, or uses its identifier for
+    /// another message: it must not be stored any more, least of all without its origin.
+    pub(super) fn is_routed_no_more(&mut self, publisher: Publisher) -> bool {
+        let Publisher::Entered(publish) = publisher else { return false };
+        let Some(waiting) = self.publishes.waiting.get(&publish) else { return true };
+        let is_left = waiting.is_exchange() && self.has_left(waiting.waiter);
+        if is_left {
+            self.publish_part_done(publish, Err(PortError::Unavailable));
+        }
+        is_left
     }
 
     /// Nobody knows whether inboxes here will have what is on its way to them.

@@ -123,7 +123,7 @@ impl<S: Services> Broker<S> {
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
         for Unmatched { message, mut publisher, scope, reigns_seen } in queue {
             self.publishes.unmatched_bytes -= message.footprint_bytes() as u64;
-            if self.publishes.is_over(publisher) {
+            if self.is_routed_no_more(publisher) {
                 continue;
             }
             let is_ordered = self.keeps_order(message.view().qos, publisher);

@@ -241,6 +241,7 @@ impl RangeServices {
                 self.refuse_insertion(to(req));
             }
             InboxRequest::Insert { req, range, tenant, places, message, origin } => {
+                let origin = origin.filter(|_| !self.is_planted(Mutation::StoreWithoutNote));
                 let is_refused = message.view().qos != QoS::AtMostOnce && self.is_short_of_space();
                 self.with_inboxes(range, |table, tenants, effects| match tenants.get(tenant) {
                     Some(tenant) if !is_refused => {
@@ -335,7 +336,11 @@ impl RangeServices {
                     self.answer(to, |req| InboxRequest::Attached { req, result });
                 }
                 InboxEffect::SettleAndAttach { to, attached } => self.settlements.push((to, attached)),
-                InboxEffect::Done { to, result } => self.answer(to, |req| InboxRequest::Done { req, result }),
+                InboxEffect::Done { to, result } => {
+                    let is_confirmed = self.is_planted(Mutation::ConfirmStepsOfOthers);
+                    let result = if is_confirmed { Ok(()) } else { result };
+                    self.answer(to, |req| InboxRequest::Done { req, result });
+                }
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
                     self.answer(to, |_| InboxRequest::Settled { token, range });
@@ -459,7 +464,11 @@ impl RangeServices {
                 self.inboxes[self.local(range)].machine.is_owned(owner)
             });
             // Another may have attached meanwhile. Whoever waits here could not be told then that it has lost the session.
-            let result = if is_owned { Ok(attached) } else { Err(PortError::NotOwner) };
+            let result = if is_owned || self.is_planted(Mutation::AttachUnowned) {
+                Ok(attached)
+            } else {
+                Err(PortError::NotOwner)
+            };
             self.answer(to, |req| InboxRequest::Attached { req, result });
         }
     }

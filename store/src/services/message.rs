@@ -1,7 +1,6 @@
 //! What the services of two shards tell each other.
 //!
-//! Requests go to the shard that owns the state, answers come back with the request id of the asker. Settings do not travel:
-//! every shard has been told of a tenant before the first of its clients was admitted.
+//! Requests go to the shard that owns the state, answers come back with the request id of the asker. Settings do not travel: every shard knows its tenants.
 
 use bifro_core::client::Client;
 use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
@@ -431,8 +430,7 @@ pub enum Inbox {
         /// Which.
         conn: ConnRef,
     },
-    /// An answer, or a push, of a range that may have had other leaders: to the shard it is for, or to that where the links of another node's
-    /// shard arrive.
+    /// An answer, or a push, of a range that may have had other leaders: to the shard it is for, or where another node's links arrive.
     Answer {
         /// The node it is for.
         node: NodeIdx,

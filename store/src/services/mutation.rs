@@ -17,13 +17,27 @@ pub enum Mutation {
     SubscribeAlone,
     /// What a lost reign was to store is acknowledged.
     ConfirmLostInsertions,
+    /// What is stored is not noted as its publisher's.
+    StoreWithoutNote,
+    /// A step of an exchange of a connection that has lost its session is answered as if it was taken.
+    ConfirmStepsOfOthers,
+    /// Whoever waits for ranges to attach is not told that another has attached meanwhile.
+    AttachUnowned,
 }
 
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 5] =
-        [Self::KeepClaims, Self::RouteUnled, Self::AnswerAtOnce, Self::SubscribeAlone, Self::ConfirmLostInsertions];
+    pub const ALL: [Self; 8] = [
+        Self::KeepClaims,
+        Self::RouteUnled,
+        Self::AnswerAtOnce,
+        Self::SubscribeAlone,
+        Self::ConfirmLostInsertions,
+        Self::StoreWithoutNote,
+        Self::ConfirmStepsOfOthers,
+        Self::AttachUnowned,
+    ];
 }
 
 #[cfg(feature = "mutations")]

@@ -143,11 +143,6 @@ impl PublishTable {
         self.waiting.get(&publish).is_some_and(Waiting::is_exchange)
     }
 
-    /// Whether a publish has been said to have failed: it may be repeated, and must not be routed without what its repetition is recognised by.
-    pub(super) fn is_over(&self, publisher: Publisher) -> bool {
-        matches!(publisher, Publisher::Entered(publish) if !self.waiting.contains_key(&publish))
-    }
-
     /// What came from another node's shard and was not routed yet is not routed any more, since the link it came by has ended: it will be sent again, if it is to be.
     pub(in crate::broker) fn forget_unmatched(&mut self, node: NodeIdx, shard: ShardId) {
         let Self { waiting, unmatched, unmatched_bytes, .. } = self;

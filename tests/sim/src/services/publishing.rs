@@ -216,8 +216,7 @@ impl Shard {
             return self.ask_for_matches(&topic);
         }
         for Unmatched { message, publish, scope } in self.publishes.unmatched.remove(&topic).unwrap_or_default() {
-            if !self.publishes.waiting.contains_key(&publish) {
-                // It was said to have failed, and may be repeated.
+            if self.is_routed_no_more(publish) {
                 continue;
             }
             let line = line(&message);
@@ -361,9 +360,7 @@ impl Shard {
         let now = self.now;
         while let Some((_, line)) = self.publishes.due.pop_front_if(|(at, _)| *at <= now) {
             while let Some((publish, message)) = self.publishes.next_of(&line) {
-                let waiting = self.publishes.waiting.get(&publish);
-                if waiting.is_some_and(|of| of.exchange.is_some() && self.has_left(of.waiter)) {
-                    self.publish_part_done(publish, Err(PortError::Unavailable));
+                if self.is_routed_no_more(publish) {
                     continue;
                 }
                 self.route_in_order(message, publish, Scope::Everywhere);
@@ -373,6 +370,16 @@ impl Shard {
             }
             self.settle();
         }
+    }
+
+    /// Whether a publish was said to have failed while it waited, or fails now since its client has left, which repeats it.
+    fn is_routed_no_more(&mut self, publish: ReqId) -> bool {
+        let Some(waiting) = self.publishes.waiting.get(&publish) else { return true };
+        let is_left = waiting.exchange.is_some() && self.has_left(waiting.waiter);
+        if is_left {
+            self.publish_part_done(publish, Err(PortError::Unavailable));
+        }
+        is_left
     }
 
     /// Nobody knows whether inboxes here will have what is on its way to them.

@@ -303,6 +303,22 @@ fn a_publish_that_is_repeated_to_the_next_process_is_stored_once_until_it_is_for
     assert_eq!(kept.table.totals().messages, 2, "another message under the same identifier");
 }
 
+#[test]
+fn a_connection_that_has_lost_its_session_hears_so_of_its_exchanges_which_change_nothing() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.received(1, 7, false);
+    let lost = kept.owner(1).expect("attached");
+    kept.attach(1, false);
+    assert!(!kept.table.is_owned(lost) && kept.table.is_owned(kept.owner(1).expect("attached")));
+    let of = |packet_id| Origin { inbox: (RangeIdx(0), lost.inbox), epoch: lost.epoch, ..origin(packet_id) };
+    let refused = ["done: Err(NotOwner)"];
+    assert_eq!(kept.run(|kept, effects| kept.table.receive(TO, of(8), effects)), refused);
+    assert_eq!(kept.run(|kept, effects| kept.table.release(TO, of(7), effects)), refused);
+    assert_eq!(kept.run(|kept, effects| kept.table.hold(TO, lost, InboxSeq(0), effects)), refused);
+    assert_eq!(kept.table.inboxes.occupant(lost.inbox).expect("it is there").received_qos2, [7]);
+}
+
 /// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
 #[test]
 fn what_was_pushed_when_the_process_ended_comes_back_in_flight_under_its_identifier() {
