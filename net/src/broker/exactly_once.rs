@@ -3,12 +3,12 @@
 //! ```text
 //! Taking ──all inboxes have it──► Noting ──the client's inbox has noted the identifier──► Forgetting ──all ranges have──► PUBREC
 //!    └── failed, the client may use the identifier for something else ──────────────────────────┘ (PUBREC with an error)
-//! At the publish's deadline a client of MQTT 5 gets PUBREC with an error too, and the notes are forgotten behind its back.
+//! If it is still taking at the publish's deadline a client of MQTT 5 gets PUBREC with an error too, and the notes are forgotten behind its back.
 //! ```
 //! While *taking*, each range that stores the message notes whose publish it is. If the process ends then, the client repeats the publish
 //! (it has no PUBREC), and ranges that have it already do not store it again. Once the client's own inbox has noted the identifier the
 //! repetition is recognised there, and the ranges forget it, before PUBREC: the client cannot use the identifier for another message
-//! while any of them remembers it [MQTT-4.3.3-2] [MQTT5-4.3.3-10].
+//! while any of them remembers it [MQTT-4.3.3-2] [MQTT5-4.3.3-10]. If the client leaves before, whoever attaches to the session next has all ranges forget what was noted.
 //!
 //! # Over nodes
 //! What is forwarded says whose it is too ([`Origin`]), and who takes it over there answers which ranges have noted it. When a link ends or a range changes its leader, nobody knows
@@ -90,9 +90,9 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Whether it can neither be said to have succeeded nor to have failed.
+    /// Whether it can neither be said to have succeeded nor to have failed: some may have it, or all have and some remember it still.
     pub(super) fn is_undecidable(&self) -> bool {
-        self.is_in_doubt && self.phase == Phase::Taking
+        self.is_in_doubt || self.phase != Phase::Taking
     }
 }
 
@@ -196,10 +196,10 @@ impl<S: Services> Broker<S> {
         exchange.ranges.clone()
     }
 
-    /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once: whoever was asked
-    /// to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
+    /// The publish's deadline has passed, and its client is there. If it is told so it may use the identifier for another message at once: whoever was
+    /// asked to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
     pub(super) fn abandon_exchange(&mut self, mut exchange: Box<Exchange>) {
-        if exchange.repeats || exchange.is_noted() {
+        if exchange.repeats {
             return;
         }
         // Whoever has not answered may be another node.
@@ -208,10 +208,6 @@ impl<S: Services> Broker<S> {
         for range in self.noting(&exchange) {
             let req = self.next_req_id();
             self.services.ask().forget(self.now, req, range, exchange.origin, true);
-        }
-        if exchange.phase == Phase::Noting {
-            let req = self.next_req_id();
-            self.services.ask().release(self.now, req, exchange.origin);
         }
     }
 }

@@ -160,7 +160,9 @@ impl InboxTable {
         if let Presence::Attached(owner, claim, _) = before
             && owner != conn
         {
-            // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more.
+            // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more. What
+            // it has not had forgotten, nobody will.
+            inbox.is_unsettled = durable && !inbox.received_qos2.is_empty();
             effects.push(InboxEffect::Lost { conn: owner, claim });
         }
         inbox.rewind();
@@ -215,8 +217,9 @@ impl InboxTable {
             Some(inbox) if inbox.epoch == owner.epoch => {
                 if matches!(inbox.presence, Presence::Expected { .. }) {
                     inbox.reclaim(&state.in_hand, &mut self.books);
-                    inbox.is_unsettled = false;
                 }
+                // It may not have waited until all have forgotten what was noted.
+                inbox.is_unsettled = self.books.is_durable() && !inbox.received_qos2.is_empty();
                 // A durable inbox was told of each when it was received.
                 if !self.books.is_durable() {
                     inbox.received_qos2 = state.received_qos2;

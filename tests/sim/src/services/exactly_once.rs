@@ -60,9 +60,9 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Whether it can neither be said to have succeeded nor to have failed.
+    /// Whether it can neither be said to have succeeded nor to have failed: some may have it, or all have and some remember it still.
     pub(super) fn is_undecidable(&self) -> bool {
-        self.is_in_doubt && self.phase == Phase::Taking
+        self.is_in_doubt || self.phase != Phase::Taking
     }
 }
 
@@ -194,17 +194,13 @@ impl Shard {
 
     /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once.
     pub(super) fn abandon_exchange(&mut self, mut exchange: Exchange) {
-        if exchange.repeats || exchange.is_noted() {
+        if exchange.repeats {
             return;
         }
         exchange.is_in_doubt = true;
         for range in self.noting(&exchange) {
             let req = self.next_req();
             self.services.forget(self.now, req, range, exchange.origin, true);
-        }
-        if exchange.phase == Phase::Noting {
-            let req = self.next_req();
-            self.services.release(self.now, req, exchange.origin);
         }
     }
 
