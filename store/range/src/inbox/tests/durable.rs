@@ -319,6 +319,32 @@ fn a_connection_that_has_lost_its_session_hears_so_of_its_exchanges_which_change
     assert_eq!(kept.table.inboxes.occupant(lost.inbox).expect("it is there").received_qos2, [7]);
 }
 
+/// Ranges may still have notes of what the last owner had received, and its identifier may name another message soon.
+#[test]
+fn whoever_takes_a_session_over_or_comes_back_to_it_has_forgotten_everywhere_what_was_received() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.received(1, 5, false);
+    let mut effects = vec![];
+    let terms = AttachTerms { expiry_s: 100, ..AttachTerms::default() };
+    kept.table.attach(kept.now, TO, conn(2), &client("c1"), &kept.tenant.clone(), terms, &mut effects);
+    let owner = effects.iter().find_map(|effect| match effect {
+        InboxEffect::SettleAndAttach { attached, .. } => {
+            Some(OwnerRef { inbox: attached.inbox?.1, epoch: attached.epoch })
+        }
+        _ => None,
+    });
+    let before = kept.owners.insert("c1".into(), owner.expect("it is settled first")).expect("it was attached");
+    let late = Origin { inbox: (RangeIdx(0), before.inbox), epoch: before.epoch, packet_id: 6, nth: 2 };
+    let refused = "done: Err(NotOwner)";
+    assert_eq!(kept.run(|kept, effects| kept.table.receive(TO, late, effects)), [refused], "nobody would know of it");
+    kept.detach(1, 100);
+    assert_eq!(kept.attach(1, false), ["attached when settled"]);
+    kept.received(1, 5, true);
+    kept.detach(1, 100);
+    assert_eq!(kept.attach(1, false), ["attached present=true"], "nothing is left to forget");
+}
+
 /// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]
 #[test]
 fn what_was_pushed_when_the_process_ended_comes_back_in_flight_under_its_identifier() {
