@@ -58,6 +58,7 @@ fn a_violation_is_seen_again_with_the_least_command() {
 
 /// Seeds within which each of the services' is found; even ones have three nodes, odd ones five.
 const SERVICES_SEEDS: u64 = 40;
+/// A claim that outlives its link is noticed only if its range is led elsewhere before the link is made again.
 const KEEP_CLAIMS_SEEDS: u64 = 160;
 
 #[test]
