@@ -464,11 +464,7 @@ impl RangeServices {
                 self.inboxes[self.local(range)].machine.is_owned(owner)
             });
             // Another may have attached meanwhile. Whoever waits here could not be told then that it has lost the session.
-            let result = if is_owned || self.is_planted(Mutation::AttachUnowned) {
-                Ok(attached)
-            } else {
-                Err(PortError::NotOwner)
-            };
+            let result = if is_owned { Ok(attached) } else { Err(PortError::NotOwner) };
             self.answer(to, |req| InboxRequest::Attached { req, result });
         }
     }

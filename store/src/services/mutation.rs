@@ -21,14 +21,12 @@ pub enum Mutation {
     StoreWithoutNote,
     /// A step of an exchange of a connection that has lost its session is answered as if it was taken.
     ConfirmStepsOfOthers,
-    /// Whoever waits for ranges to attach is not told that another has attached meanwhile.
-    AttachUnowned,
 }
 
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 7] = [
         Self::KeepClaims,
         Self::RouteUnled,
         Self::AnswerAtOnce,
@@ -36,7 +34,6 @@ impl Mutation {
         Self::ConfirmLostInsertions,
         Self::StoreWithoutNote,
         Self::ConfirmStepsOfOthers,
-        Self::AttachUnowned,
     ];
 }
 
