@@ -3,7 +3,6 @@
 //! ```text
 //! Taking ──all inboxes have it──► Noting ──the client's inbox has noted the identifier──► Forgetting ──all ranges have──► PUBREC
 //!    └── failed, the client may use the identifier for something else ──────────────────────────┘ (PUBREC with an error)
-//! If it is still taking at the publish's deadline a client of MQTT 5 gets PUBREC with an error too, and the notes are forgotten behind its back.
 //! ```
 //! While *taking*, each range that stores the message notes whose publish it is. If the process ends then, the client repeats the publish
 //! (it has no PUBREC), and ranges that have it already do not store it again. Once the client's own inbox has noted the identifier the
@@ -13,7 +12,8 @@
 //! # Over nodes
 //! What is forwarded says whose it is too ([`Origin`]), and who takes it over there answers which ranges have noted it. When a link ends or a range changes its leader, nobody knows
 //! whether it was stored. Then it is tried again as a publish of QoS 1 is ([`super::again`]), by the notes without a second copy; and since nobody has
-//! named all the ranges that may have a note, every one is asked to forget it. Such a publish has no deadline while its client is connected: it cannot be said to have failed. If the client leaves, it is not tried
+//! named all the ranges that may have a note, every one is asked to forget it.
+//! A publish that somebody may have has no deadline while its client is connected: should the client not hear that it failed, its repetition would come twice. If the client leaves, it is not tried
 //! again, the notes stay, and the client's repetition on whatever node is recognised by them.
 //!
 //! Connections that listen on the other node have no notes: the shard there remembers what it has given to them ([`Delivered`]). That covers what is tried
@@ -21,9 +21,10 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::publish::Waiter;
+use super::publish::{Publisher, Waiter};
 use bifro_core::client::Version;
 use bifro_core::ids::{RangeIdx, ReqId, Slot};
+use bifro_core::message::QoS;
 use bifro_core::ports::{Origin, PortError, Services};
 use bifro_mqtt::session::PublishToken;
 use hashbrown::HashSet;
@@ -52,7 +53,8 @@ pub(super) struct Exchange {
     ranges: SmallVec<[RangeIdx; 4]>,
     /// Its client says that it may have sent it before (DUP).
     is_repeated: bool,
-    /// Nobody knows who has it: a part of it was lost, or was not answered in time.
+    is_handed_out: bool,
+    /// Nobody knows who has it: a part of it was lost.
     is_in_doubt: bool,
 }
 
@@ -65,6 +67,7 @@ impl Exchange {
             repeats: true,
             ranges: SmallVec::new(),
             is_repeated: false,
+            is_handed_out: false,
             is_in_doubt: false,
         }
     }
@@ -90,9 +93,14 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Whether it can neither be said to have succeeded nor to have failed: some may have it, or all have and some remember it still.
+    /// Receivers are being given it.
+    pub(super) fn hand_out(&mut self) {
+        self.is_handed_out = true;
+    }
+
+    /// Whether it cannot be said to have failed: somebody may have it, and the client, should it not hear of the failure, would repeat it.
     pub(super) fn is_undecidable(&self) -> bool {
-        self.is_in_doubt || self.phase != Phase::Taking
+        self.is_handed_out || self.is_repeated
     }
 }
 
@@ -146,6 +154,16 @@ impl<S: Services> Broker<S> {
         }
     }
 
+    /// The receivers of a publish are known.
+    pub(super) fn note_handing_out(&mut self, qos: QoS, publisher: Publisher) {
+        if let (QoS::ExactlyOnce, Publisher::Entered(publish)) = (qos, publisher)
+            && let Some(waiting) = self.publishes.waiting.get_mut(&publish)
+            && let Some(exchange) = &mut waiting.exchange
+        {
+            exchange.hand_out();
+        }
+    }
+
     /// Whether the client of a publish has gone, so that it will repeat it.
     pub(super) fn has_left(&self, waiter: Waiter) -> bool {
         match waiter {
@@ -194,21 +212,6 @@ impl<S: Services> Broker<S> {
             return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges.clone()
-    }
-
-    /// The publish's deadline has passed, and its client is there. If it is told so it may use the identifier for another message at once: whoever was
-    /// asked to note it is asked to forget it, behind that. A client that is not told repeats the publish, and the notes are for that.
-    pub(super) fn abandon_exchange(&mut self, mut exchange: Box<Exchange>) {
-        if exchange.repeats {
-            return;
-        }
-        // Whoever has not answered may be another node.
-        exchange.is_in_doubt |= self.services.peek().is_replicated();
-        // Nobody waits for these.
-        for range in self.noting(&exchange) {
-            let req = self.next_req_id();
-            self.services.ask().forget(self.now, req, range, exchange.origin, true);
-        }
     }
 }
 

@@ -188,6 +188,7 @@ impl<S: Services> Broker<S> {
             self.deliver_to_groups(tenant, &message, matches, publisher, scope);
         }
         if matches!(scope, Scope::Everywhere(_)) {
+            self.note_handing_out(view.qos, *publisher);
             self.forward_to_nodes(tenant, &view, matches, publisher);
             if matches.is_empty() {
                 self.metrics.publishes_unmatched.add(1);
@@ -446,16 +447,13 @@ impl<S: Services> Broker<S> {
                 self.publishes.deadlines.push_back((self.now + self.settings.publish_deadline, publish));
                 continue;
             }
-            let Some(mut waiting) = self.publishes.waiting.remove(&publish) else { continue };
+            let Some(waiting) = self.publishes.waiting.remove(&publish) else { continue };
             self.metrics.publish_timeouts.add(1);
             let is_noted = waiting.exchange.as_ref().is_some_and(|exchange| exchange.is_noted());
             let outcome = match waiting.failed {
                 None if is_noted => Published::Done { matched: waiting.matched },
                 _ => Published::Failed(PortError::Unavailable),
             };
-            if let Some(exchange) = waiting.exchange.take_if(|_| !has_left) {
-                self.abandon_exchange(exchange);
-            }
             self.publish_decided(&waiting, outcome);
         }
     }

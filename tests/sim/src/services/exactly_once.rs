@@ -30,15 +30,23 @@ pub(super) struct Exchange {
     ranges: BTreeSet<RangeIdx>,
     /// Its client may have sent it before.
     is_repeated: bool,
-    /// Nobody knows who has it: a part of it was lost, or was not answered in time.
+    is_handed_out: bool,
+    /// Nobody knows who has it: a part of it was lost.
     is_in_doubt: bool,
 }
 
 impl Exchange {
     /// Of a publish of another node, which sees to all but the taking.
     pub(super) const fn of_node(origin: Origin) -> Self {
-        let phase = Phase::Taking;
-        Self { origin, phase, repeats: true, ranges: BTreeSet::new(), is_repeated: false, is_in_doubt: false }
+        Self {
+            origin,
+            phase: Phase::Taking,
+            repeats: true,
+            ranges: BTreeSet::new(),
+            is_repeated: false,
+            is_handed_out: false,
+            is_in_doubt: false,
+        }
     }
 
     pub(super) fn note_range(&mut self, range: RangeIdx) {
@@ -60,9 +68,14 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Whether it can neither be said to have succeeded nor to have failed: some may have it, or all have and some remember it still.
+    /// Receivers are being given it.
+    pub(super) fn hand_out(&mut self) {
+        self.is_handed_out = true;
+    }
+
+    /// Whether it cannot be said to have failed: somebody may have it, and the client, should it not hear of the failure, would repeat it.
     pub(super) fn is_undecidable(&self) -> bool {
-        self.is_in_doubt || self.phase != Phase::Taking
+        self.is_handed_out || self.is_repeated
     }
 }
 
@@ -190,18 +203,6 @@ impl Shard {
             return (0..self.services.inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges()
-    }
-
-    /// The publish's deadline has passed. A client that is told so may use the identifier for another message at once.
-    pub(super) fn abandon_exchange(&mut self, mut exchange: Exchange) {
-        if exchange.repeats {
-            return;
-        }
-        exchange.is_in_doubt = true;
-        for range in self.noting(&exchange) {
-            let req = self.next_req();
-            self.services.forget(self.now, req, range, exchange.origin, true);
-        }
     }
 
     /// A QoS 2 publish has been taken over or has failed: its client hears it, or a session that waited for it may leave now.

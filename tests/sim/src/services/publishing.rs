@@ -101,7 +101,15 @@ impl Publishes {
         }
     }
 
-    /// Ranges of which another node says that they have noted a publish.
+    /// The receivers of a publish are known.
+    fn hand_out(&mut self, publish: ReqId) {
+        let waiting = self.waiting.get_mut(&publish);
+        if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_mut()) {
+            exchange.hand_out();
+        }
+    }
+
+    /// Ranges that have noted a publish.
     pub(super) fn note_ranges(&mut self, publish: ReqId, ranges: Vec<RangeIdx>) {
         if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
             ranges.into_iter().for_each(|range| exchange.note_range(range));
@@ -247,6 +255,7 @@ impl Shard {
             self.services.insert(self.now, req, TENANT, (*range, places), message, origin);
         }
         if scope == Scope::Everywhere {
+            self.publishes.hand_out(publish);
             self.forward_to_nodes(message, matches, publish);
             if !matches.is_empty() {
                 self.publishes.keep(publish, message);
@@ -345,12 +354,9 @@ impl Shard {
                 self.publishes.deadlines.push_back((self.now + PUBLISH_DEADLINE, publish));
                 continue;
             }
-            let Some(mut waiting) = self.publishes.waiting.remove(&publish) else { continue };
+            let Some(waiting) = self.publishes.waiting.remove(&publish) else { continue };
             let is_noted = waiting.exchange.as_ref().is_some_and(Exchange::is_noted);
             let result = if waiting.failed.is_none() && is_noted { Ok(()) } else { Err(PortError::Unavailable) };
-            if let Some(exchange) = waiting.exchange.take_if(|_| !has_left) {
-                self.abandon_exchange(exchange);
-            }
             self.publish_decided(&waiting, result);
         }
     }
