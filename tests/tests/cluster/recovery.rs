@@ -87,7 +87,11 @@ fn of_three_nodes_two_burn_and_the_third_goes_on_with_what_it_has() {
     let (done, told) = range(&left, &["recover", "inbox:0", "--accept-loss"]);
     assert!(!done && told.contains(&lost[1]) && !told.contains(&lost[0]), "{told}");
     assert!(remove_lost(&left, &lost[1]).0);
-    assert_eq!(told_of(&left, &lost[1], "status"), "\"lost\"");
+    let deadline = Instant::now() + PATIENCE;
+    while told_of(&left, &lost[1], "status") != "\"lost\"" {
+        assert!(Instant::now() < deadline, "the node does not show that another one is lost");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     let start = Instant::now();
     let (done, told) = recover_all(&left);
     assert!(done && told.lines().count() == 8 && told.contains("inbox:7 goes on on "), "{told}");

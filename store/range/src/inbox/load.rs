@@ -235,7 +235,6 @@ pub(super) enum Witness {
 impl Inbox {
     /// Nobody speaks for the session any more, and what its last owner did not come to say is not known.
     pub(super) fn restore(&mut self, witness: Witness) {
-        self.is_unsettled = !self.received_qos2.is_empty();
         self.restore_in_flight(witness);
         self.rewind();
         self.queue.rest_all();

@@ -77,8 +77,6 @@ impl InboxTable {
             inbox.presence = Presence::Attached(conn, claim, (conn.node != NodeIdx::HERE).then_some(terms));
         }
         inbox.reclaim(in_hand, &mut self.books);
-        // It sees to its exchanges itself.
-        inbox.is_unsettled = false;
         inbox.push(now, &mut self.books, effects);
         inbox.settle(&mut self.books);
         self.set_deadline(owner.inbox);

@@ -58,8 +58,6 @@ pub(super) struct Inbox {
     pub(super) subscriptions: Subscriptions,
     pub(super) queue: Queue,
     pub(super) received_qos2: Vec<u16>,
-    /// An earlier process has left `received_qos2`, and may not have got to telling everybody to forget those publishes.
-    pub(super) is_unsettled: bool,
     pub(super) in_flight: Vec<(NonZeroU16, bool, InboxSeq)>,
     /// The deadline the table has set for this session.
     pub(super) deadline: Option<Instant>,
@@ -94,7 +92,6 @@ impl Inbox {
             subscriptions: Subscriptions::default(),
             queue: Queue::default(),
             received_qos2: Vec::new(),
-            is_unsettled: false,
             in_flight: Vec::new(),
             deadline: None,
             fetching: None,

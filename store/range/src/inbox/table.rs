@@ -160,14 +160,13 @@ impl InboxTable {
         if let Presence::Attached(owner, claim, _) = before
             && owner != conn
         {
-            // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more. What
-            // it has not had forgotten, nobody will.
-            inbox.is_unsettled = durable && !inbox.received_qos2.is_empty();
+            // It has not left, or this request was under way for so long that the client has come back meanwhile: then it has to once more.
             effects.push(InboxEffect::Lost { conn: owner, claim });
         }
         inbox.rewind();
         let attached = inbox.resumed(range, durable);
-        effects.push(if core::mem::take(&mut inbox.is_unsettled) {
+        // Its last owner may have left before all ranges had forgotten what was noted here, and nobody else will see to that.
+        effects.push(if durable && !inbox.received_qos2.is_empty() {
             InboxEffect::SettleAndAttach { to, attached }
         } else {
             InboxEffect::Attached { to, result: Ok(attached) }
@@ -218,8 +217,6 @@ impl InboxTable {
                 if matches!(inbox.presence, Presence::Expected { .. }) {
                     inbox.reclaim(&state.in_hand, &mut self.books);
                 }
-                // It may not have waited until all have forgotten what was noted.
-                inbox.is_unsettled = self.books.is_durable() && !inbox.received_qos2.is_empty();
                 // A durable inbox was told of each when it was received.
                 if !self.books.is_durable() {
                     inbox.received_qos2 = state.received_qos2;
