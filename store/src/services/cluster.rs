@@ -410,9 +410,7 @@ impl RangeServices {
                 }
                 cluster.find_unheard();
                 self.stop_telling(node);
-                if !self.is_planted(Mutation::KeepClaims) {
-                    self.drop_claims(now, node);
-                }
+                self.drop_claims(now, node);
                 self.lose_keeper(now, node);
             }
             Via::From(node, shard) => {

@@ -7,8 +7,6 @@ use super::RangeServices;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "mutations"), expect(unreachable_pub, reason = "public and made with the feature only"))]
 pub enum Mutation {
-    /// A claim outlives the link it came by.
-    KeepClaims,
     /// Publishes are routed although some range has no leader.
     RouteUnled,
     /// Answers do not wait until what they rest on is committed and durable.
@@ -26,8 +24,7 @@ pub enum Mutation {
 #[cfg(feature = "mutations")]
 impl Mutation {
     /// Every one of them.
-    pub const ALL: [Self; 7] = [
-        Self::KeepClaims,
+    pub const ALL: [Self; 6] = [
         Self::RouteUnled,
         Self::AnswerAtOnce,
         Self::SubscribeAlone,
