@@ -386,7 +386,7 @@ impl<S: Services> Broker<S> {
         if waiting.parts > 0 {
             return;
         }
-        if self.goes_on_as_exchange(publish) {
+        if waiting.is_exchange() && self.goes_on_as_exchange(publish) {
             return;
         }
         let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };

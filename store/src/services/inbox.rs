@@ -440,7 +440,7 @@ impl RangeServices {
         }
     }
 
-    /// An earlier process may have ended before every range knew that a publish need not be recognised any more. They must, before its
+    /// Whoever had the session may have gone before every range knew that a publish need not be recognised any more. They must, before its
     /// identifier can be used again.
     pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };

@@ -22,7 +22,7 @@ pub enum InboxEffect {
         result: Result<Box<Attached>, PortError>,
     },
     /// As [`InboxEffect::Attached`], once every range of the node has forgotten the publishes that
-    /// [`Attached::received_qos2`] names: the process that was to see to it has ended.
+    /// [`Attached::received_qos2`] names: its last owner may not have seen to it.
     SettleAndAttach {
         /// Who asked.
         to: ReplyTo,
