@@ -239,10 +239,19 @@ fn stored(broker: SocketAddr) -> Box<dyn FnMut()> {
     })
 }
 
+/// All of a window at a time: how often the shard turns for each is then not the machine's choice.
 fn connections(broker: SocketAddr) -> Box<dyn FnMut()> {
     Box::new(move || {
-        for number in 0..WINDOW {
-            Client::connect(broker, Version::V311, &format!("passing/{number}")).disconnect();
+        let connecting = (0..WINDOW).map(|number| {
+            let mut client = Client::open(broker, Version::V311);
+            client.send_bytes(&ConnectOptions::new(Version::V311, &format!("passing/{number}")).encode());
+            client
+        });
+        let mut clients: Vec<Client> = connecting.collect();
+        for client in &mut clients {
+            let answer = client.recv();
+            assert!(matches!(answer.packet(), Packet::ConnAck(_)), "{answer:?}");
         }
+        clients.into_iter().for_each(Client::disconnect);
     })
 }

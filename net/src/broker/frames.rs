@@ -1,10 +1,15 @@
-//! What the drivers of two nodes tell each other, as bytes. A batch is a row of frames; a frame is its kind (1 byte), the length of what follows (4
-//! bytes) and that. Numbers are little-endian, texts have a length of 2 bytes. Messages are read where they were received.
+//! What the drivers of two nodes tell each other, as bytes. A batch is a run of frames, each of them a message of a link ([`Blocks`]): its kind (1
+//! byte) and what that says. Numbers are little-endian, texts have a length of 2 bytes. Messages are read where they were received.
+//!
+//! Publishers often have several messages for one topic: of those that nobody waits for, the second and later ones are a payload alone
+//! ([`DELIVER_MORE`]). Both ends keep the *head* of the last message that may be followed so, from the moment the way is there.
 
+use crate::links::{Blocks, PREFIX_BYTES};
 use bifro_core::ids::{PublisherKey, RangeIdx, Slot};
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::ports::{Origin, PortError};
 use bifro_core::time::Instant;
+use bytes::{BufMut, BytesMut};
 
 const SERVICE: u8 = 1;
 const DELIVER: u8 = 2;
@@ -14,17 +19,18 @@ const REFUSED: u8 = 5;
 const SERVICE_PART: u8 = 6;
 const DELIVER_ONCE: u8 = 7;
 const NOTED: u8 = 8;
+const DELIVER_MORE: u8 = 9;
 
 /// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
 const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
 
-/// Bytes before what a frame says.
-const HEADER_BYTES: usize = 5;
 /// Of a message: the sender does not know what the receiver listens to.
 const UNHEARD: u8 = 1 << 3;
 const RETAIN: u8 = 1 << 2;
 /// No expiry.
 const NEVER: u64 = u64::MAX;
+/// Bytes of a message's frame besides its texts, properties and payload, at most.
+const FORWARD_FIXED_BYTES: usize = 72;
 
 /// Why a node did not take a message over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,8 @@ pub(super) enum Frame<'a> {
     Service { tenant: &'a str, bytes: &'a [u8] },
     /// A message.
     Deliver(Forward<'a>),
+    /// The payload of one that is otherwise as [`Last::forward`].
+    DeliverMore(&'a [u8]),
     /// These publishes of the receiver have been taken over.
     Taken(&'a [[u8; 8]]),
     /// These ranges (two bytes each) have noted whose publish this one is, which is answered next.
@@ -90,93 +98,116 @@ pub(super) enum Frame<'a> {
     Refused { publish: u64, refusal: Refusal },
 }
 
-fn frame(kind: u8, batch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    batch.push(kind);
-    let at = batch.len();
-    batch.extend([0; 4]);
-    write(batch);
-    let length = u32::try_from(batch.len() - at - 4).expect("a frame is far smaller than 4 GiB");
-    batch[at..at + 4].copy_from_slice(&length.to_le_bytes());
-}
-
-fn put_text(text: &str, batch: &mut Vec<u8>) {
-    let length = u16::try_from(text.len()).expect("names and filters have a two-byte length");
-    batch.extend(length.to_le_bytes());
-    batch.extend(text.as_bytes());
-}
-
-/// Appends what services tell services; `tenant` is empty if it concerns none.
-pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Vec<u8>) {
-    while let Some((part, rest)) = bytes.split_at_checked(SERVICE_PART_BYTES).filter(|(_, rest)| !rest.is_empty()) {
-        frame(SERVICE_PART, batch, |batch| batch.extend(part));
-        bytes = rest;
-    }
-    frame(SERVICE, batch, |batch| {
-        put_text(tenant, batch);
-        batch.extend(bytes);
+fn frame(kind: u8, bytes: usize, batch: &mut Blocks, write: impl FnOnce(&mut BytesMut)) {
+    batch.put(1 + bytes, |block| {
+        block.put_u8(kind);
+        write(block);
     });
 }
 
-/// Appends a message.
-pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Vec<u8>) {
+/// Bytes before a text.
+const TEXT_BYTES: usize = 2;
+
+fn put_text(text: &str, block: &mut BytesMut) {
+    block.put_u16_le(u16::try_from(text.len()).expect("names and filters have a two-byte length"));
+    block.put_slice(text.as_bytes());
+}
+
+/// Appends what services tell services; `tenant` is empty if it concerns none.
+pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Blocks) {
+    while let Some((part, rest)) = bytes.split_at_checked(SERVICE_PART_BYTES).filter(|(_, rest)| !rest.is_empty()) {
+        frame(SERVICE_PART, part.len(), batch, |block| block.put_slice(part));
+        bytes = rest;
+    }
+    frame(SERVICE, TEXT_BYTES + tenant.len() + bytes.len(), batch, |block| {
+        put_text(tenant, block);
+        block.put_slice(bytes);
+    });
+}
+
+/// Appends a message. `last` is the head that the receiver keeps.
+pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Blocks, last: &mut Vec<u8>) {
     let kind = match (forward.group, forward.origin) {
         (Some(_), _) => DELIVER_SHARED,
         (None, Some(_)) => DELIVER_ONCE,
         (None, None) => DELIVER,
     };
-    frame(kind, batch, |batch| {
-        batch.extend(forward.publish.to_le_bytes());
-        put_text(forward.tenant, batch);
-        if let Some((filter, name, ordered)) = forward.group {
-            put_text(filter, batch);
-            put_text(name, batch);
-            batch.push(ordered.into());
-        } else if let Some(origin) = &forward.origin {
-            put_origin(origin, batch);
+    let message = &forward.message;
+    let variable = forward.tenant.len() + message.topic.len() + message.properties.len() + message.payload.len();
+    let group = forward.group.map_or(0, |(filter, name, _)| filter.len() + name.len());
+    frame(kind, FORWARD_FIXED_BYTES + variable + group, batch, |block| {
+        let at = block.len();
+        put_head(forward, now, block);
+        if kind == DELIVER && may_be_followed(forward) {
+            if block[at..] == last[..] {
+                block.truncate(at - 1);
+                block.put_u8(DELIVER_MORE);
+            } else {
+                last.clear();
+                last.extend_from_slice(&block[at..]);
+            }
         }
-        let message = &forward.message;
-        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-        batch.push(message.qos as u8 | flag(message.retain, RETAIN) | flag(forward.unheard, UNHEARD));
-        let left = message.expiry_at.map(|at| u64::try_from(at.since(now).as_micros()).unwrap_or(NEVER));
-        batch.extend(left.unwrap_or(NEVER).to_le_bytes());
-        batch.extend(message.publisher.0.to_le_bytes());
-        put_text(message.topic, batch);
-        let properties = u32::try_from(message.properties.len()).expect("properties fit a packet");
-        batch.extend(properties.to_le_bytes());
-        batch.extend(message.properties);
-        batch.extend(message.payload);
+        block.put_slice(message.payload);
     });
 }
 
+/// Whether the head of a message may be that of others: nothing in it is of this one alone.
+const fn may_be_followed(forward: &Forward<'_>) -> bool {
+    forward.publish == 0 && forward.message.expiry_at.is_none()
+}
+
+fn put_head(forward: &Forward<'_>, now: Instant, block: &mut BytesMut) {
+    let message = &forward.message;
+    block.put_u64_le(forward.publish);
+    put_text(forward.tenant, block);
+    if let Some((filter, name, ordered)) = forward.group {
+        put_text(filter, block);
+        put_text(name, block);
+        block.put_u8(ordered.into());
+    } else if let Some(origin) = &forward.origin {
+        put_origin(origin, block);
+    }
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    block.put_u8(message.qos as u8 | flag(message.retain, RETAIN) | flag(forward.unheard, UNHEARD));
+    let left = message.expiry_at.map(|at| u64::try_from(at.since(now).as_micros()).unwrap_or(NEVER));
+    block.put_u64_le(left.unwrap_or(NEVER));
+    block.put_u64_le(message.publisher.0);
+    put_text(message.topic, block);
+    block.put_u32_le(u32::try_from(message.properties.len()).expect("properties fit a packet"));
+    block.put_slice(message.properties);
+}
+
 /// Appends that publishes have been taken over.
-pub(super) fn put_taken(publishes: &[u64], batch: &mut Vec<u8>) {
-    frame(TAKEN, batch, |batch| batch.extend(publishes.iter().flat_map(|publish| publish.to_le_bytes())));
+pub(super) fn put_taken(publishes: &[u64], batch: &mut Blocks) {
+    frame(TAKEN, size_of_val(publishes), batch, |block| {
+        publishes.iter().for_each(|&publish| block.put_u64_le(publish))
+    });
 }
 
 /// Appends which ranges have noted whose publish it is.
-pub(super) fn put_noted(publish: u64, ranges: &[RangeIdx], batch: &mut Vec<u8>) {
-    frame(NOTED, batch, |batch| {
-        batch.extend(publish.to_le_bytes());
-        batch.extend(ranges.iter().flat_map(|range| range.0.to_le_bytes()));
+pub(super) fn put_noted(publish: u64, ranges: &[RangeIdx], batch: &mut Blocks) {
+    frame(NOTED, size_of::<u64>() + size_of_val(ranges), batch, |block| {
+        block.put_u64_le(publish);
+        ranges.iter().for_each(|range| block.put_u16_le(range.0));
     });
 }
 
 /// Appends that one has not.
-pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Vec<u8>) {
-    frame(REFUSED, batch, |batch| {
-        batch.extend(publish.to_le_bytes());
-        batch.push(refusal.code());
+pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Blocks) {
+    frame(REFUSED, size_of::<u64>() + 1, batch, |block| {
+        block.put_u64_le(publish);
+        block.put_u8(refusal.code());
     });
 }
 
-fn put_origin(origin: &Origin, batch: &mut Vec<u8>) {
+fn put_origin(origin: &Origin, block: &mut BytesMut) {
     let Origin { inbox: (range, slot), epoch, packet_id, nth } = origin;
-    batch.extend(range.0.to_le_bytes());
-    batch.extend(slot.index.to_le_bytes());
-    batch.extend(slot.generation.to_le_bytes());
-    batch.extend(epoch.to_le_bytes());
-    batch.extend(packet_id.to_le_bytes());
-    batch.extend(nth.to_le_bytes());
+    block.put_u16_le(range.0);
+    block.put_u32_le(slot.index);
+    block.put_u32_le(slot.generation);
+    block.put_u64_le(*epoch);
+    block.put_u16_le(*packet_id);
+    block.put_u64_le(*nth);
 }
 
 fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
@@ -216,31 +247,55 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// How many bytes of a well-formed batch are whole frames of `most` bytes together, or one frame if that is longer.
-pub(super) fn part(batch: &[u8], most: usize) -> usize {
-    let mut end = 0;
-    while let Some(header) = batch.get(end..end + HEADER_BYTES) {
-        let length = header[1..].try_into().map_or(0, u32::from_le_bytes);
-        let next = end + HEADER_BYTES + length as usize;
-        if next > most && end > 0 {
-            break;
-        }
-        end = next;
+/// The last message that others may follow with nothing but their payload, while a batch is read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Last<'a> {
+    head: &'a [u8],
+    forward: Option<Forward<'a>>,
+}
+
+impl<'a> Last<'a> {
+    /// As the batch before has left it; no bytes: there was none.
+    pub(super) fn of(head: &'a [u8]) -> Self {
+        // A message that may be followed never expires, so it does not matter when it is read.
+        Self { head, forward: forward(&mut Reader(head), DELIVER, Instant::from_micros(0)) }
     }
-    end
+
+    /// What the next batch needs.
+    pub(super) const fn head(&self) -> &'a [u8] {
+        self.head
+    }
+
+    fn note(&mut self, body: &'a [u8], forward: &Forward<'a>) {
+        if may_be_followed(forward) {
+            self.head = &body[..body.len() - forward.message.payload.len()];
+            self.forward = Some(*forward);
+        }
+    }
+
+    /// That message; its payload is not kept from batch to batch.
+    pub(super) const fn forward(&self) -> Option<&Forward<'a>> {
+        self.forward.as_ref()
+    }
 }
 
 /// Takes the next frame off a batch. None: the batch is malformed.
-pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant) -> Option<Frame<'a>> {
-    let (header, rest) = batch.split_at_checked(HEADER_BYTES)?;
-    let length = u32::from_le_bytes(header[1..].try_into().ok()?);
-    let (body, rest) = rest.split_at_checked(length as usize)?;
+pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) -> Option<Frame<'a>> {
+    let (length, rest) = batch.split_first_chunk::<PREFIX_BYTES>()?;
+    let (frame, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (&kind, body) = frame.split_first()?;
     *batch = rest;
     let mut reader = Reader(body);
-    match header[0] {
+    match kind {
         SERVICE_PART => Some(Frame::ServicePart(body)),
         SERVICE => Some(Frame::Service { tenant: reader.text()?, bytes: reader.0 }),
-        kind @ (DELIVER | DELIVER_SHARED | DELIVER_ONCE) => forward(&mut reader, kind, now).map(Frame::Deliver),
+        DELIVER => {
+            let forward = forward(&mut reader, DELIVER, now)?;
+            last.note(body, &forward);
+            Some(Frame::Deliver(forward))
+        }
+        DELIVER_MORE => Some(Frame::DeliverMore(body)),
+        kind @ (DELIVER_SHARED | DELIVER_ONCE) => forward(&mut reader, kind, now).map(Frame::Deliver),
         TAKEN => {
             let (publishes, rest) = body.as_chunks();
             rest.is_empty().then_some(Frame::Taken(publishes))
@@ -303,27 +358,50 @@ mod tests {
         }
     }
 
+    fn put(forward: &Forward<'_>, batch: &mut Blocks) {
+        put_forward(forward, NOW, batch, &mut Vec::new());
+    }
+
     fn batch() -> Vec<u8> {
-        let mut batch = Vec::new();
+        let mut batch = Blocks::default();
         put_service("t", b"bytes", &mut batch);
         let group = Some(("a/+", "g", true));
         let forward =
             Forward { publish: 9, tenant: "t", unheard: true, group, origin: None, message: message(b"payload") };
-        put_forward(&forward, NOW, &mut batch);
-        put_forward(&Forward { group: None, unheard: false, ..forward }, NOW, &mut batch);
+        put(&forward, &mut batch);
+        put(&Forward { group: None, unheard: false, ..forward }, &mut batch);
         put_taken(&[1, 2, 3], &mut batch);
         put_refused(4, Refusal::NoMember, &mut batch);
-        put_forward(&Forward { group: None, origin: Some(ORIGIN), ..forward }, NOW, &mut batch);
+        put(&Forward { group: None, origin: Some(ORIGIN), ..forward }, &mut batch);
         put_noted(5, &[RangeIdx(6), RangeIdx(700)], &mut batch);
-        batch
+        let mut last = Vec::new();
+        for payload in [&b"one"[..], b"", b"three"] {
+            put_forward(&unawaited(payload), NOW, &mut batch, &mut last);
+        }
+        bytes_of(batch)
+    }
+
+    /// A message that nobody waits for, and others may follow.
+    fn unawaited(payload: &[u8]) -> Forward<'_> {
+        let message = MessageView { qos: QoS::AtMostOnce, expiry_at: None, ..message(payload) };
+        Forward { publish: 0, tenant: "t", unheard: false, group: None, origin: None, message }
+    }
+
+    fn bytes_of(mut batch: Blocks) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        batch.hand_over(|block| {
+            bytes.extend_from_slice(block);
+            true
+        });
+        bytes
     }
 
     #[test]
     fn frames_are_read_as_they_were_written_and_expiry_is_what_is_left_of_it() {
         let batch = batch();
         let later = NOW + Duration::from_secs(100);
-        let mut rest = &batch[..];
-        let mut read = || next(&mut rest, later).expect("well formed");
+        let (mut rest, mut last) = (&batch[..], Last::default());
+        let mut read = || next(&mut rest, later, &mut last).expect("well formed");
         assert!(matches!(read(), Frame::ServicePart(b"byte")));
         assert!(matches!(read(), Frame::Service { tenant: "t", bytes: b"s" }));
         let Frame::Deliver(shared) = read() else { panic!("a message") };
@@ -342,17 +420,26 @@ mod tests {
         assert_eq!((once.group, once.origin, once.message.payload), (None, Some(ORIGIN), &b"payload"[..]));
         let Frame::Noted { publish: 5, ranges } = read() else { panic!("an answer") };
         assert_eq!(ranges.iter().map(|range| u16::from_le_bytes(*range)).collect::<Vec<_>>(), [6, 700]);
+        let Frame::Deliver(unawaited) = read() else { panic!("a message") };
+        assert_eq!((unawaited.publish, unawaited.message.payload), (0, &b"one"[..]));
+        assert!(matches!(read(), Frame::DeliverMore(b"")));
+        assert!(matches!(read(), Frame::DeliverMore(b"three")));
         assert!(rest.is_empty());
     }
 
     /// What a frame says, and the same frame again.
     fn reread(mut bytes: &[u8]) -> Option<(String, Vec<u8>)> {
-        let frame = next(&mut bytes, NOW).filter(|_| bytes.is_empty())?;
-        let (meaning, mut again) = (format!("{frame:?}"), Vec::new());
+        let mut head = Vec::new();
+        put_forward(&unawaited(b"before"), NOW, &mut Blocks::default(), &mut head);
+        let frame = next(&mut bytes, NOW, &mut Last::default()).filter(|_| bytes.is_empty())?;
+        let (meaning, mut again) = (format!("{frame:?}"), Blocks::default());
         match frame {
             Frame::Service { tenant, bytes } => put_service(tenant, bytes, &mut again),
-            Frame::ServicePart(part) => super::frame(SERVICE_PART, &mut again, |batch| batch.extend(part)),
-            Frame::Deliver(forward) => put_forward(&forward, NOW, &mut again),
+            Frame::ServicePart(part) => {
+                super::frame(SERVICE_PART, part.len(), &mut again, |block| block.put_slice(part))
+            }
+            Frame::Deliver(forward) => put(&forward, &mut again),
+            Frame::DeliverMore(payload) => put_forward(&unawaited(payload), NOW, &mut again, &mut head.clone()),
             Frame::Taken(publishes) => {
                 let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
                 put_taken(&publishes, &mut again);
@@ -363,36 +450,30 @@ mod tests {
             }
             Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
         }
-        Some((meaning, again))
+        Some((meaning, bytes_of(again)))
     }
 
     #[test]
     fn a_batch_is_as_recorded() {
-        let (batch, mut frames, mut at) = (batch(), Vec::new(), 0);
-        while at < batch.len() {
-            let length = part(&batch[at..], 1);
-            frames.push(batch[at..at + length].to_vec());
-            at += length;
+        let (batch, mut frames) = (batch(), Vec::new());
+        let (mut rest, mut last) = (&batch[..], Last::default());
+        while !rest.is_empty() {
+            let before = rest;
+            next(&mut rest, NOW, &mut last).expect("well formed");
+            frames.push(before[..before.len() - rest.len()].to_vec());
         }
         crate::recorded::check("batches", &frames, reread);
     }
 
     #[test]
-    fn a_batch_is_parted_between_frames() {
-        let batch = batch();
-        for most in [1, 50, 100, batch.len()] {
-            let mut at = 0;
-            while at < batch.len() {
-                let length = part(&batch[at..], most);
-                let mut rest = &batch[at..at + length];
-                let mut frames = 0;
-                while !rest.is_empty() {
-                    next(&mut rest, NOW).expect("whole frames");
-                    frames += 1;
-                }
-                assert!(frames == 1 || length <= most);
-                at += length;
-            }
+    fn a_frame_of_a_message_is_no_longer_than_was_set_aside_for_it() {
+        let group = Some(("", "", true));
+        let empty = MessageView { topic: "", properties: &[], payload: &[], ..message(&[]) };
+        let forward = Forward { publish: 9, tenant: "", unheard: true, group, origin: None, message: empty };
+        for forward in [forward, Forward { group: None, origin: Some(ORIGIN), ..forward }] {
+            let mut batch = Blocks::default();
+            put(&forward, &mut batch);
+            assert!(batch.queued() <= PREFIX_BYTES + 1 + FORWARD_FIXED_BYTES, "{}", batch.queued());
         }
     }
 
@@ -400,16 +481,75 @@ mod tests {
     fn whatever_is_cut_off_or_broken_is_refused_and_never_read_past_its_end() {
         let batch = batch();
         for end in 0..batch.len() {
-            let mut rest = &batch[..end];
-            while !rest.is_empty() && next(&mut rest, NOW).is_some() {}
+            let (mut rest, mut last) = (&batch[..end], Last::default());
+            while !rest.is_empty() && next(&mut rest, NOW, &mut last).is_some() {}
         }
         for at in 0..batch.len() {
             for bit in 0..8 {
                 let mut broken = batch.clone();
                 broken[at] ^= 1 << bit;
-                let mut rest = &broken[..];
-                while !rest.is_empty() && next(&mut rest, NOW).is_some() {}
+                let (mut rest, mut last) = (&broken[..], Last::default());
+                while !rest.is_empty() && next(&mut rest, NOW, &mut last).is_some() {}
             }
         }
+    }
+
+    #[test]
+    fn a_message_is_its_payload_alone_if_nothing_else_differs_from_the_last_that_may_be_followed() {
+        let (mut last, plain) = (Vec::new(), unawaited(b"payload"));
+        let mut kinds = |forward: Forward<'_>| {
+            let mut batch = Blocks::default();
+            put_forward(&forward, NOW, &mut batch, &mut last);
+            bytes_of(batch)[PREFIX_BYTES]
+        };
+        let of = |message| Forward { message, ..plain };
+        let differing = [
+            Forward { tenant: "u", ..plain },
+            Forward { unheard: true, ..plain },
+            of(MessageView { topic: "a/c", ..plain.message }),
+            of(MessageView { properties: &[1, 0], ..plain.message }),
+            of(MessageView { retain: false, ..plain.message }),
+            of(MessageView { publisher: PublisherKey(78), ..plain.message }),
+        ];
+        for forward in differing {
+            assert_eq!(
+                [plain, plain, forward, forward].map(&mut kinds),
+                [DELIVER, DELIVER_MORE, DELIVER, DELIVER_MORE]
+            );
+        }
+        let expires = of(MessageView { expiry_at: Some(NOW), ..plain.message });
+        let group = Some(("a/+", "g", true));
+        let other = [
+            (Forward { publish: 1, ..plain }, DELIVER),
+            (expires, DELIVER),
+            (Forward { group, ..plain }, DELIVER_SHARED),
+            (Forward { publish: 1, origin: Some(ORIGIN), ..plain }, DELIVER_ONCE),
+        ];
+        assert_eq!(kinds(plain), DELIVER);
+        for (forward, kind) in other {
+            assert_eq!(
+                [forward, forward, plain].map(&mut kinds),
+                [kind, kind, DELIVER_MORE],
+                "it is between, and not followed"
+            );
+        }
+    }
+
+    #[test]
+    fn what_may_be_followed_is_kept_from_batch_to_batch() {
+        let (mut head, mut read) = (Vec::new(), Vec::new());
+        for payload in [&b"one"[..], b"two", b"three"] {
+            let mut batch = Blocks::default();
+            put_forward(&unawaited(payload), NOW, &mut batch, &mut head);
+            let bytes = bytes_of(batch);
+            let mut last = Last::of(&read);
+            let frame = next(&mut &bytes[..], NOW, &mut last).expect("well formed");
+            assert!(matches!(frame, Frame::Deliver(_)) == (payload == b"one"));
+            assert!(payload == b"one" || matches!(frame, Frame::DeliverMore(read) if read == payload));
+            assert_eq!(last.forward().map(|forward| forward.message.topic), Some("a/b"));
+            read = last.head().to_vec();
+        }
+        assert_eq!(head, read);
+        assert!(Last::of(&[]).forward().is_none());
     }
 }

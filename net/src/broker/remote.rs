@@ -12,14 +12,16 @@
 use super::Broker;
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
-use super::frames::{self, Forward, Frame, Refusal};
+use super::frames::{self, Forward, Frame, Last, Refusal};
 use super::publish::{Parts, Publisher, Scope, Waiter};
 use super::shared::{GroupTurn, WaitsOn};
+use crate::links::Blocks;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Via};
 use bifro_mqtt::session::Published;
+use bytes::Bytes;
 use hashbrown::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,8 +30,6 @@ use std::sync::Arc;
 const NODE_BEHIND_BYTES: usize = 1 << 20;
 /// Bytes that may wait for a node on one shard; beyond, messages are dropped or refused.
 const NODE_QUEUE_BYTES: usize = 16 << 20;
-/// Bytes handed to a link at once, a frame that is longer by itself excepted.
-const HANDOVER_BYTES: usize = 1 << 20;
 /// Bytes of the longest thing that another node's services say; a link that brings more is closed.
 const SERVICE_BYTES: usize = 256 << 20;
 /// Bytes of the longest message that goes to another node; longer ones are refused.
@@ -40,7 +40,9 @@ const FORWARD_BYTES: usize = 15 << 20;
 struct Outgoing {
     is_up: bool,
     /// Frames that wait for the end of the turn, for the link to take them, or for a link.
-    batch: Vec<u8>,
+    batch: Blocks,
+    /// See [`frames::put_forward`].
+    last_head: Vec<u8>,
     /// What the node has not answered, and which request each is: a publish that is tried again is sent under another number.
     open: HashMap<u64, ReqId>,
     /// The beginning of what the node's services say, which came ahead.
@@ -51,7 +53,9 @@ struct Outgoing {
 #[derive(Debug, Default)]
 struct Incoming {
     taken: Vec<u64>,
-    batch: Vec<u8>,
+    batch: Blocks,
+    /// See [`Last`].
+    last_head: Vec<u8>,
     /// As in [`Outgoing`].
     partial: Vec<u8>,
 }
@@ -66,17 +70,19 @@ pub(super) struct Remotes {
 impl Remotes {
     /// Bytes that wait for other nodes.
     pub(super) fn bytes(&self) -> u64 {
-        let outgoing = self.outgoing.values().map(|of| of.batch.capacity() + of.partial.capacity());
-        let incoming = self.incoming.values().map(|of| of.batch.capacity() + of.partial.capacity());
+        let outgoing =
+            self.outgoing.values().map(|of| of.batch.capacity() + of.partial.capacity() + of.last_head.capacity());
+        let incoming =
+            self.incoming.values().map(|of| of.batch.capacity() + of.partial.capacity() + of.last_head.capacity());
         outgoing.chain(incoming).sum::<usize>() as u64
     }
 
     /// Whether a node has much to take already.
     pub(super) fn is_node_behind(&self) -> bool {
-        self.outgoing.values().any(|outgoing| outgoing.is_up && outgoing.batch.len() > NODE_BEHIND_BYTES)
+        self.outgoing.values().any(|outgoing| outgoing.is_up && outgoing.batch.queued() > NODE_BEHIND_BYTES)
     }
 
-    fn batch(&mut self, via: Via) -> Option<&mut Vec<u8>> {
+    fn batch(&mut self, via: Via) -> Option<&mut Blocks> {
         match via {
             Via::To(node) => self.outgoing.get_mut(&node).filter(|to| to.is_up).map(|to| &mut to.batch),
             Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.batch),
@@ -91,34 +97,26 @@ impl Remotes {
         }
     }
 
+    /// What the messages that come over a way may follow.
+    fn last_head(&mut self, via: Via) -> Option<&mut Vec<u8>> {
+        match via {
+            Via::To(_) => None,
+            Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.last_head),
+        }
+    }
+
     /// Offers each way's batch to `send`, which returns whether the link has taken it.
-    pub(super) fn flush(&mut self, mut send: impl FnMut(Via, &[u8]) -> bool) {
+    pub(super) fn flush(&mut self, mut send: impl FnMut(Via, &Bytes) -> bool) {
         for (&(node, shard), from) in &mut self.incoming {
             if !from.taken.is_empty() {
                 frames::put_taken(&from.taken, &mut from.batch);
                 from.taken.clear();
             }
-            hand_over(&mut from.batch, |bytes| send(Via::From(node, shard), bytes));
+            from.batch.hand_over(|block| send(Via::From(node, shard), block));
         }
         for (&node, to) in self.outgoing.iter_mut().filter(|(_, to)| to.is_up) {
-            hand_over(&mut to.batch, |bytes| send(Via::To(node), bytes));
+            to.batch.hand_over(|block| send(Via::To(node), block));
         }
-    }
-}
-
-/// Offers a batch, in parts that end with a frame, until one is refused; the rest stays.
-fn hand_over(batch: &mut Vec<u8>, mut send: impl FnMut(&[u8]) -> bool) {
-    let mut sent = 0;
-    while sent < batch.len() {
-        let part = sent + frames::part(&batch[sent..], HANDOVER_BYTES);
-        if !send(&batch[sent..part]) {
-            break;
-        }
-        sent = part;
-    }
-    batch.drain(..sent);
-    if batch.is_empty() {
-        batch.shrink_to(NODE_BEHIND_BYTES);
     }
 }
 
@@ -200,6 +198,7 @@ impl<S: Services> Broker<S> {
                 if let Some(outgoing) = self.remotes.outgoing.get_mut(&node) {
                     outgoing.is_up = false;
                     outgoing.batch.clear();
+                    outgoing.last_head.clear();
                     lost.extend(outgoing.open.drain().map(|(_, req)| req));
                 }
             }
@@ -218,10 +217,11 @@ impl<S: Services> Broker<S> {
     /// Takes what a link brought, frame by frame, until the turn has done `most` work. Returns how many bytes were taken; none: the batch
     /// cannot be understood, and the link is to be closed.
     pub(super) fn receive_batch(&mut self, via: Via, batch: &[u8], most: usize) -> Option<usize> {
-        let mut rest = batch;
+        let head = self.remotes.last_head(via).map(std::mem::take).unwrap_or_default();
+        let (mut rest, mut last) = (batch, Last::of(&head));
         while !rest.is_empty() && self.work < most {
             self.work += 1;
-            let understood = match (frames::next(&mut rest, self.now)?, via) {
+            let understood = match (frames::next(&mut rest, self.now, &mut last)?, via) {
                 (Frame::ServicePart(bytes), _) => self.receive_part(via, bytes),
                 (Frame::Service { tenant, bytes }, _) => {
                     let understood = self.receive_service(via, tenant, bytes);
@@ -232,6 +232,9 @@ impl<S: Services> Broker<S> {
                 (Frame::Deliver(forward), Via::From(node, shard)) => {
                     self.deliver_forwarded(node, shard, &forward);
                     true
+                }
+                (Frame::DeliverMore(payload), Via::From(..)) => {
+                    last.forward().is_some_and(|last| self.deliver_more(last, payload))
                 }
                 (Frame::Taken(publishes), Via::To(node)) => {
                     for publish in publishes {
@@ -253,8 +256,13 @@ impl<S: Services> Broker<S> {
                 return None;
             }
         }
+        let taken = batch.len() - rest.len();
+        let newer = (!std::ptr::eq(last.head(), &*head)).then(|| last.head().to_vec());
+        if let Some(kept) = self.remotes.last_head(via) {
+            *kept = newer.unwrap_or(head);
+        }
         self.settle();
-        Some(batch.len() - rest.len())
+        Some(taken)
     }
 
     fn receive_part(&mut self, via: Via, bytes: &[u8]) -> bool {
@@ -322,6 +330,17 @@ impl<S: Services> Broker<S> {
         self.route_to(tenant, forward.message, None, publisher, scope);
     }
 
+    /// A message like the last but for its payload, that nobody waits for.
+    fn deliver_more(&mut self, last: &Forward<'_>, payload: &[u8]) -> bool {
+        self.metrics.forwards_received.add(1);
+        if let Some(tenant) = self.find_tenant(last.tenant) {
+            let scope = Scope::Here(Parts { live: true, groups: last.unheard });
+            let message = MessageView { payload, ..last.message };
+            self.route_to(tenant, message, None, Publisher::Nobody, scope);
+        }
+        true
+    }
+
     /// Tells another node what became of its publish.
     pub(super) fn answer(&mut self, node: NodeIdx, shard: ShardId, publish: u64, result: Result<(), Refusal>) {
         let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
@@ -376,7 +395,7 @@ impl<S: Services> Broker<S> {
         publisher: &mut Publisher,
     ) {
         let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
-        let is_full = outgoing.batch.len() > NODE_QUEUE_BYTES || is_too_long(view);
+        let is_full = outgoing.batch.queued() > NODE_QUEUE_BYTES || is_too_long(view);
         if matches!(publisher, Publisher::Nobody) && (is_full || !outgoing.is_up) {
             self.metrics.forwards_failed.add(1);
             return;
@@ -396,7 +415,7 @@ impl<S: Services> Broker<S> {
         let waiting = part.and_then(|part| self.publishes.waiting.get(&part));
         let origin = waiting.and_then(|waiting| waiting.exchange.as_ref()).map(|exchange| exchange.origin);
         let forward = Forward { publish, tenant, unheard, group: None, origin, message: *view };
-        frames::put_forward(&forward, self.now, &mut outgoing.batch);
+        frames::put_forward(&forward, self.now, &mut outgoing.batch, &mut outgoing.last_head);
         self.metrics.forwarded.add(1);
     }
 
@@ -413,7 +432,7 @@ impl<S: Services> Broker<S> {
         let waits = publish.is_some() || message.view().qos != QoS::AtMostOnce;
         let req = self.next_req_id();
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
-        if !outgoing.is_up || outgoing.batch.len() > NODE_QUEUE_BYTES || is_too_long(&message.view()) {
+        if !outgoing.is_up || outgoing.batch.queued() > NODE_QUEUE_BYTES || is_too_long(&message.view()) {
             return false;
         }
         let name = (&*group.filter, &*group.group.name, group.group.ordered);
@@ -426,7 +445,7 @@ impl<S: Services> Broker<S> {
             origin: None,
             message: message_view,
         };
-        frames::put_forward(&forward, self.now, &mut outgoing.batch);
+        frames::put_forward(&forward, self.now, &mut outgoing.batch, &mut outgoing.last_head);
         self.metrics.forwarded.add(1);
         if waits {
             outgoing.open.insert(id, req);

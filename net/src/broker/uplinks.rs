@@ -151,8 +151,8 @@ impl Uplinks {
         self.links.hold(self.arrived_bytes > ARRIVED_BYTES);
         self.links.read(broker.now, &mut self.events);
         for event in self.events.drain(..) {
-            if let LinkEvent::Message { bytes, .. } = &event {
-                self.arrived_bytes += bytes.len();
+            if let LinkEvent::Messages { run, .. } = &event {
+                self.arrived_bytes += run.len();
             }
             self.arrived.push_back(event);
         }
@@ -185,22 +185,22 @@ impl Uplinks {
                 // It will try again; by then the underlay has told.
                 None => self.links.close(broker.now, link, "this node does not know the other yet"),
             },
-            LinkEvent::Message { link, lane, mut bytes } => {
-                self.arrived_bytes -= bytes.len();
+            LinkEvent::Messages { link, lane, mut run } => {
+                self.arrived_bytes -= run.len();
                 let Some(&via) = self.ways.get(&link) else { return };
                 if lane == Lane::Bulk {
-                    return self.handle_envelope(link, via, bytes, broker, most);
+                    return self.handle_envelope(link, via, run, broker, most);
                 }
-                let Some(taken) = broker.receive_batch(via, &bytes, most) else {
+                let Some(taken) = broker.receive_batch(via, &run, most) else {
                     tracing::error!(
                         ?via,
                         "another node sent what this one cannot read; closing the link: do their versions differ?"
                     );
                     return self.close(link, "what was sent cannot be read", broker);
                 };
-                bytes.advance(taken);
-                if !bytes.is_empty() {
-                    self.put_back(link, lane, bytes);
+                run.advance(taken);
+                if !run.is_empty() {
+                    self.put_back(link, lane, run);
                 }
             }
             LinkEvent::Down { link, reason, was_up } => {
@@ -248,9 +248,9 @@ impl Uplinks {
     }
 
     /// What the turn had no work left for comes first in the next.
-    fn put_back(&mut self, link: LinkId, lane: Lane, bytes: Bytes) {
-        self.arrived_bytes += bytes.len();
-        self.arrived.push_front(LinkEvent::Message { link, lane, bytes });
+    fn put_back(&mut self, link: LinkId, lane: Lane, run: Bytes) {
+        self.arrived_bytes += run.len();
+        self.arrived.push_front(LinkEvent::Messages { link, lane, run });
     }
 
     fn open<S: Services>(&mut self, link: LinkId, via: Via, broker: &mut Broker<S>) {

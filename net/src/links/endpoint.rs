@@ -14,6 +14,7 @@ use super::socket::{Arrival, Socket, datagrams};
 use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, SendError, tls};
 use bifro_core::ids::ClusterId;
 use bifro_core::time::Instant;
+use bytes::Bytes;
 use quinn_proto::{
     ClientConfig, ConnectError, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, IdleTimeout,
     Incoming, MtuDiscoveryConfig, ServerConfig, Transmit, TransportConfig, VarInt,
@@ -154,22 +155,34 @@ impl Links {
     /// # Errors
     /// See [`SendError`]; the message is then not sent at all.
     pub fn send(&mut self, link: LinkId, lane: Lane, message: &[u8]) -> Result<(), SendError> {
-        let limits = self.config.limits;
+        let most = self.config.limits.message_bytes;
+        if message.len() > most {
+            return Err(SendError::TooLong { bytes: message.len(), most });
+        }
+        self.queue(link, PREFIX_BYTES + message.len(), |link| link.outgoing(lane).push(message))
+    }
+
+    /// Queues a run of messages, none of them longer than a link takes, without copying it.
+    ///
+    /// # Errors
+    /// See [`SendError`]; nothing of it is sent then.
+    pub fn send_run(&mut self, link: LinkId, lane: Lane, run: &Bytes) -> Result<(), SendError> {
+        self.queue(link, run.len(), |link| link.outgoing(lane).push_run(run.clone()))
+    }
+
+    fn queue(&mut self, link: LinkId, bytes: usize, push: impl FnOnce(&mut Link)) -> Result<(), SendError> {
+        let most = self.config.limits.queued_bytes;
         let link = self.find(link).filter(|link| link.is_up()).ok_or(SendError::NotUp)?;
-        if message.len() > limits.message_bytes {
-            return Err(SendError::TooLong { bytes: message.len(), most: limits.message_bytes });
-        }
         let queued = link.queued();
-        if queued + PREFIX_BYTES + message.len() > limits.queued_bytes {
-            return Err(SendError::QueueFull { queued, most: limits.queued_bytes });
+        if queued + bytes > most {
+            return Err(SendError::QueueFull { queued, most });
         }
-        link.push(lane, message);
+        push(link);
         let (index, dirty) = (link.id.index as usize, std::mem::replace(&mut link.dirty, true));
         if !dirty {
             self.dirty.push(index);
         }
-        self.counters.messages_sent += 1;
-        self.counters.bytes_sent += message.len() as u64;
+        self.counters.bytes_sent += bytes as u64;
         Ok(())
     }
 

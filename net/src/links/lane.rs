@@ -1,14 +1,14 @@
-//! The two lanes of a link: what waits to be written to a stream, and messages put together from what a stream brings.
+//! The two lanes of a link: what waits to be written to a stream, and messages cut out of what a stream brings.
 //!
-//! A message is its length as a little-endian u32 and its bytes. Control is a stream of higher priority than Bulk: what waits in it goes
-//! first, whatever Bulk has waiting.
+//! A message is its length as a little-endian u32 and its bytes; a *run* is messages one behind the other. Control is a stream of higher
+//! priority than Bulk: what waits in it goes first, whatever Bulk has waiting.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use quinn_proto::{SendStream, WriteError};
 use std::collections::VecDeque;
 
 /// Bytes of the length before a message.
-pub(super) const PREFIX_BYTES: usize = 4;
+pub const PREFIX_BYTES: usize = 4;
 /// Bytes from which a buffer is handed on and the next begun. Also what a stream is given at once.
 const BLOCK_BYTES: usize = 64 << 10;
 
@@ -39,20 +39,47 @@ impl Lane {
     }
 }
 
-/// Bytes that wait to be written to a stream.
+/// Messages that wait, in blocks: each is a run, so that whoever takes a block takes whole messages.
 #[derive(Debug, Default)]
-pub(super) struct Outgoing {
+pub struct Blocks {
     /// Full blocks, oldest first.
-    blocks: VecDeque<Bytes>,
+    full: VecDeque<Bytes>,
     /// The block being filled.
     last: BytesMut,
     queued: usize,
 }
 
-impl Outgoing {
-    /// Bytes that wait.
-    pub(super) const fn queued(&self) -> usize {
+impl Blocks {
+    /// Bytes that wait, the lengths before messages included.
+    pub const fn queued(&self) -> usize {
         self.queued
+    }
+
+    /// Whether nothing waits.
+    pub const fn is_empty(&self) -> bool {
+        self.queued == 0
+    }
+
+    /// Bytes set aside for them.
+    pub fn capacity(&self) -> usize {
+        self.queued - self.last.len() + self.last.capacity()
+    }
+
+    /// Appends a message that `write` writes, of `bytes` bytes: more would have to be moved.
+    pub fn put(&mut self, bytes: usize, write: impl FnOnce(&mut BytesMut)) {
+        self.reserve(PREFIX_BYTES + bytes);
+        let at = self.last.len();
+        self.last.put_u32_le(0);
+        write(&mut self.last);
+        let written = self.last.len() - at;
+        let length = u32::try_from(written - PREFIX_BYTES).expect("the caller holds it to the limit");
+        self.last[at..at + PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+        self.queued += written;
+    }
+
+    /// Appends a message, at most `u32::MAX` bytes.
+    pub fn push(&mut self, message: &[u8]) {
+        self.put(message.len(), |block| block.put_slice(message));
     }
 
     /// Appends bytes as they are.
@@ -62,20 +89,36 @@ impl Outgoing {
         self.queued += bytes.len();
     }
 
-    /// Appends a message, at most `u32::MAX` bytes.
-    pub(super) fn push(&mut self, message: &[u8]) {
-        self.reserve(PREFIX_BYTES + message.len());
-        self.last.put_u32_le(u32::try_from(message.len()).expect("the caller holds it to the limit"));
-        self.last.put_slice(message);
-        self.queued += PREFIX_BYTES + message.len();
+    /// Appends a run.
+    pub fn push_run(&mut self, run: Bytes) {
+        self.finish_block();
+        self.queued += run.len();
+        self.full.push_back(run);
+    }
+
+    /// Offers the blocks, oldest first, until `take` refuses one: that and what is behind it stays.
+    pub fn hand_over(&mut self, mut take: impl FnMut(&Bytes) -> bool) {
+        self.finish_block();
+        while let Some(block) = self.full.pop_front_if(|block| take(block)) {
+            self.queued -= block.len();
+        }
+    }
+
+    /// Forgets what waits.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn finish_block(&mut self) {
+        if !self.last.is_empty() {
+            self.full.push_back(self.last.split().freeze());
+        }
     }
 
     /// Room for so many bytes in one piece. Blocks of one size, so that what QUIC has let go of is used again.
     fn reserve(&mut self, bytes: usize) {
         if self.last.capacity() - self.last.len() < bytes {
-            if !self.last.is_empty() {
-                self.blocks.push_back(self.last.split().freeze());
-            }
+            self.finish_block();
             self.last.reserve(bytes.max(BLOCK_BYTES));
         }
     }
@@ -85,21 +128,31 @@ impl Outgoing {
     /// # Errors
     /// Anything but [`WriteError::Blocked`].
     pub(super) fn flush(&mut self, stream: &mut SendStream<'_>) -> Result<(), WriteError> {
-        if !self.last.is_empty() {
-            self.blocks.push_back(self.last.split().freeze());
-        }
-        while let Some(block) = self.blocks.front_mut() {
+        self.finish_block();
+        while let Some(block) = self.full.front_mut() {
             match stream.write_chunks(std::slice::from_mut(block)) {
                 Ok(written) => self.queued -= written.bytes,
                 Err(WriteError::Blocked) => return Ok(()),
                 Err(error) => return Err(error),
             }
             if block.is_empty() {
-                self.blocks.pop_front();
+                self.full.pop_front();
             }
         }
         Ok(())
     }
+}
+
+/// Takes the first message off a run. None at its end.
+pub fn next_message(run: &mut Bytes) -> Option<Bytes> {
+    let length = length_of(run)?;
+    run.advance(PREFIX_BYTES);
+    Some(run.split_to(length))
+}
+
+/// What the length at the beginning says, if all of it is there.
+fn length_of(bytes: &[u8]) -> Option<usize> {
+    bytes.first_chunk().map(|length| u32::from_le_bytes(*length) as usize)
 }
 
 /// A message was announced that is longer than taken.
@@ -109,57 +162,56 @@ pub(super) struct TooLong {
     pub(super) bytes: usize,
 }
 
-/// Puts messages together.
+/// Cuts a stream into runs.
 #[derive(Debug, Default)]
 pub(super) struct Incoming {
-    /// The part of a length that has come.
-    prefix: BytesMut,
-    /// The message being put together, and how long it is to be.
-    message: BytesMut,
-    length: usize,
+    /// A message of which only the beginning has come, its length before it.
+    cut: BytesMut,
 }
 
 impl Incoming {
-    /// Takes the next bytes of the stream and hands on the messages they complete. A message that lies in `chunk` as a whole is a slice
-    /// of it, others are copied together. Memory is asked for once the length is known to be at most `most`.
+    /// Takes the next bytes of the stream and hands on the messages they complete. Those that lie in `chunk` as a whole are one slice of it;
+    /// one that is cut is put together. Memory is asked for once its length is known to be at most `most`.
     pub(super) fn take(
         &mut self,
         mut chunk: Bytes,
         most: usize,
         mut hand_on: impl FnMut(Bytes),
     ) -> Result<(), TooLong> {
-        while !chunk.is_empty() {
-            if self.length == 0 {
-                let Some(length) = self.next_length(&mut chunk) else { return Ok(()) };
-                if length > most {
-                    return Err(TooLong { bytes: length });
-                }
-                if length <= chunk.len() {
-                    hand_on(chunk.split_to(length));
-                    continue;
-                }
-                self.length = length;
-                self.message = BytesMut::with_capacity(length);
+        while !self.cut.is_empty() {
+            let missing = PREFIX_BYTES + announced(&self.cut, most)?.unwrap_or(0) - self.cut.len();
+            if missing == 0 {
+                hand_on(std::mem::take(&mut self.cut).freeze());
+            } else if chunk.is_empty() {
+                return Ok(());
+            } else {
+                self.cut.reserve(missing);
+                self.cut.put(chunk.split_to(missing.min(chunk.len())));
             }
-            let missing = self.length - self.message.len();
-            self.message.put(chunk.split_to(missing.min(chunk.len())));
-            if self.message.len() == self.length {
-                self.length = 0;
-                hand_on(std::mem::take(&mut self.message).freeze());
-            }
+        }
+        let mut end = 0;
+        while let Some(length) = length_of(&chunk[end..])
+            && length <= most
+            && PREFIX_BYTES + length <= chunk.len() - end
+        {
+            end += PREFIX_BYTES + length;
+        }
+        if end > 0 {
+            hand_on(chunk.split_to(end));
+        }
+        if !chunk.is_empty() {
+            self.cut.reserve(PREFIX_BYTES + announced(&chunk, most)?.unwrap_or(0));
+            self.cut.put(chunk);
         }
         Ok(())
     }
+}
 
-    /// The length of the next message, once all of it is there.
-    fn next_length(&mut self, chunk: &mut Bytes) -> Option<usize> {
-        if self.prefix.is_empty() && chunk.len() >= PREFIX_BYTES {
-            return Some(chunk.get_u32_le() as usize);
-        }
-        let missing = PREFIX_BYTES - self.prefix.len();
-        self.prefix.put(chunk.split_to(missing.min(chunk.len())));
-        let whole = self.prefix.len() == PREFIX_BYTES;
-        whole.then(|| std::mem::take(&mut self.prefix).get_u32_le() as usize)
+/// The length of the message that begins here, once that is known.
+fn announced(bytes: &[u8], most: usize) -> Result<Option<usize>, TooLong> {
+    match length_of(bytes) {
+        Some(bytes) if bytes > most => Err(TooLong { bytes }),
+        length => Ok(length),
     }
 }
 
@@ -168,11 +220,17 @@ mod tests {
     use super::*;
 
     fn stream_of(messages: &[Vec<u8>]) -> Bytes {
-        let mut outgoing = Outgoing::default();
-        messages.iter().for_each(|message| outgoing.push(message));
-        let all: Vec<u8> =
-            outgoing.blocks.iter().flat_map(|block| block.to_vec()).chain(outgoing.last.to_vec()).collect();
-        assert_eq!(outgoing.queued(), all.len());
+        let mut blocks = Blocks::default();
+        messages.iter().for_each(|message| blocks.push(message));
+        let (mut all, queued) = (Vec::new(), blocks.queued());
+        blocks.hand_over(|block| {
+            let mut run = block.clone();
+            while next_message(&mut run).is_some() {}
+            assert!(run.is_empty(), "a block is whole messages");
+            all.extend_from_slice(block);
+            true
+        });
+        assert_eq!((queued, blocks.queued(), blocks.is_empty()), (all.len(), 0, true));
         all.into()
     }
 
@@ -186,10 +244,42 @@ mod tests {
             let (mut rest, mut got) = (stream.clone(), Vec::new());
             while !rest.is_empty() {
                 let chunk = rest.split_to(cut.min(rest.len()));
-                incoming.take(chunk, 70_000, |message| got.push(message)).expect("none is too long");
+                let each = |mut run| got.extend(std::iter::from_fn(|| next_message(&mut run)));
+                incoming.take(chunk, 70_000, each).expect("none is too long");
             }
             assert_eq!(got, messages, "cut every {cut}");
         }
+    }
+
+    #[test]
+    fn what_lies_in_a_chunk_as_a_whole_is_not_copied() {
+        let stream = stream_of(&vec![vec![7; 100]; 10]);
+        let (mut incoming, mut runs) = (Incoming::default(), Vec::new());
+        for chunk in [stream.slice(..500), stream.slice(500..)] {
+            incoming.take(chunk, 100, |run| runs.push(run)).expect("none is too long");
+        }
+        let lengths: Vec<usize> = runs.iter().map(Bytes::len).collect();
+        assert_eq!(lengths, [4 * 104, 104, 5 * 104], "the one that was cut is by itself");
+        assert_eq!((runs[0].as_ptr(), runs[2].as_ptr()), (stream.as_ptr(), stream[520..].as_ptr()));
+    }
+
+    #[test]
+    fn a_block_that_is_refused_stays_and_what_comes_later_is_behind_it() {
+        let mut blocks = Blocks::default();
+        blocks.push(b"one");
+        blocks.hand_over(|_| false);
+        blocks.push_run(stream_of(&[b"two".to_vec(), b"three".to_vec()]));
+        blocks.push(b"four");
+        let mut got = Vec::new();
+        blocks.hand_over(|block| {
+            let mut run = block.clone();
+            got.extend(std::iter::from_fn(|| next_message(&mut run)));
+            true
+        });
+        assert_eq!(got, [&b"one"[..], b"two", b"three", b"four"]);
+        blocks.push(&[0; 1000]);
+        blocks.clear();
+        assert_eq!((blocks.queued(), blocks.capacity()), (0, 0));
     }
 
     #[test]
@@ -199,6 +289,6 @@ mod tests {
         let chunk = stream_of(&[vec![1; 8], vec![1; 9]]).slice(..4 + 8 + 4);
         assert_eq!(incoming.take(chunk, 8, |_| got += 1), Err(TooLong { bytes: 9 }));
         assert_eq!(got, 1);
-        assert_eq!(incoming.message.capacity(), 0, "nothing was set aside for it");
+        assert!(incoming.cut.capacity() < 9 + PREFIX_BYTES + 64, "nothing was set aside for it");
     }
 }

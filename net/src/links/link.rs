@@ -12,7 +12,7 @@
 //! [`UNPROVEN_WINDOW_BYTES`]: super::limits::UNPROVEN_WINDOW_BYTES
 
 use super::hello;
-use super::lane::{Incoming, Lane, Outgoing};
+use super::lane::{Blocks, Incoming, Lane};
 use super::limits::LINK_WINDOW_BYTES;
 use super::secret::End;
 use super::{LinkCounters, LinkEvent, LinkId, LinksConfig, tls};
@@ -94,7 +94,7 @@ pub(super) struct Link {
     deadline: Instant,
     /// What has come of the peer's greeting.
     greeting: Vec<u8>,
-    outgoing: [Outgoing; 2],
+    outgoing: [Blocks; 2],
     incoming: [Incoming; 2],
     readable: [bool; 2],
 }
@@ -128,18 +128,19 @@ impl Link {
         self.end == End::Acceptor && !self.proven
     }
 
-    /// Bytes that QUIC has not taken over yet.
     /// Whether messages may have arrived that were not handed on.
     pub(super) fn has_unread(&self) -> bool {
         self.stage == Stage::Up && self.readable.contains(&true)
     }
 
+    /// Bytes that QUIC has not taken over yet.
     pub(super) fn queued(&self) -> usize {
-        self.outgoing.iter().map(Outgoing::queued).sum()
+        self.outgoing.iter().map(Blocks::queued).sum()
     }
 
-    pub(super) fn push(&mut self, lane: Lane, message: &[u8]) {
-        self.outgoing[lane.index()].push(message);
+    /// What is to go over a lane.
+    pub(super) fn outgoing(&mut self, lane: Lane) -> &mut Blocks {
+        &mut self.outgoing[lane.index()]
     }
 
     /// When the link wants to be looked at again, whatever comes.
@@ -188,7 +189,7 @@ impl Link {
         }
         for lane in Lane::ALL {
             let outgoing = &mut self.outgoing[lane.index()];
-            if outgoing.queued() == 0 {
+            if outgoing.is_empty() {
                 continue;
             }
             let id = stream(self.connection.side(), lane);
@@ -317,10 +318,9 @@ impl Link {
         let mut stream = self.connection.recv_stream(stream(!self.connection.side(), lane));
         let Some(mut chunks) = readable(stream.read(true))? else { return Ok(()) };
         while let Some(chunk) = next(chunks.next(usize::MAX))? {
-            let hand_on = |bytes: Bytes| {
-                context.counters.messages_received += 1;
-                context.counters.bytes_received += bytes.len() as u64;
-                context.events.push(LinkEvent::Message { link, lane, bytes });
+            let hand_on = |run: Bytes| {
+                context.counters.bytes_received += run.len() as u64;
+                context.events.push(LinkEvent::Messages { link, lane, run });
             };
             let taken = self.incoming[lane.index()].take(chunk, most, hand_on);
             taken.map_err(|too_long| Refusal::TooLong { bytes: too_long.bytes, most })?;

@@ -8,7 +8,8 @@
 //! }
 //! ```
 //! A link has two lanes, each a stream per direction: [`Lane::Control`] overtakes [`Lane::Bulk`]. Sending appends to a buffer; one
-//! `transmit` makes few stream writes and few datagrams of whatever the turn has queued.
+//! `transmit` makes few stream writes and few datagrams of whatever the turn has queued. Whoever has many messages to send writes them to
+//! [`Blocks`], which a link takes as they are; what arrives is handed on as it lies in QUIC's memory.
 //!
 //! Each end proves the cluster's [`Secret`] over the TLS exporter in its greeting, its first frame, before anything else is accepted from
 //! it. With [`Certificates`] each end's must be of the cluster's CA besides; without, TLS has none to check.
@@ -38,7 +39,7 @@ mod tests;
 pub use certificates::{CertificateFault, Certificates, ClusterPem};
 pub use endpoint::Links;
 pub use hello::Hello;
-pub use lane::Lane;
+pub use lane::{Blocks, Lane, PREFIX_BYTES, next_message};
 pub use limits::LinkLimits;
 pub use secret::{End, PROOF_BYTES, Secret};
 
@@ -82,14 +83,15 @@ pub enum LinkEvent {
         /// This end has called.
         dialled: bool,
     },
-    /// A message arrived.
-    Message {
+    /// Messages arrived.
+    Messages {
         /// The link.
         link: LinkId,
         /// In order with the others of its lane.
         lane: Lane,
-        /// The message. It may share up to 64 KiB of memory with its neighbours: copy what is kept for long.
-        bytes: Bytes,
+        /// The messages, each behind its length: see [`next_message`]. It may share up to 64 KiB of memory with its neighbours: copy what is
+        /// kept for long.
+        run: Bytes,
     },
     /// The link is gone, and its id with it.
     Down {
@@ -129,13 +131,9 @@ pub enum SendError {
 /// What an endpoint has done since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounters {
-    /// Messages queued.
-    pub messages_sent: u64,
-    /// Their bytes, lengths not counted.
+    /// Bytes of the messages queued, their lengths included.
     pub bytes_sent: u64,
-    /// Messages handed on.
-    pub messages_received: u64,
-    /// Their bytes, lengths not counted.
+    /// Bytes of the messages handed on, their lengths included.
     pub bytes_received: u64,
     /// Datagrams given to the kernel.
     pub datagrams_sent: u64,

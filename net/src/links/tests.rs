@@ -77,12 +77,16 @@ impl End {
     }
 
     fn received(&self, wanted: Lane) -> Vec<Bytes> {
-        let message = |event: &LinkEvent| match event {
-            LinkEvent::Message { lane, bytes, .. } if *lane == wanted => Some(bytes.clone()),
+        let run = |event: &LinkEvent| match event {
+            LinkEvent::Messages { lane, run, .. } if *lane == wanted => Some(run.clone()),
             _ => None,
         };
-        self.events.iter().filter_map(message).collect()
+        self.events.iter().filter_map(run).flat_map(messages_of).collect()
     }
+}
+
+fn messages_of(mut run: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || next_message(&mut run))
 }
 
 /// Two endpoints.
@@ -149,7 +153,8 @@ fn two_links_to_one_endpoint_are_two() {
     pair.one.links.send(second, Lane::Control, b"on the second").expect("up");
     pair.until("heard", |pair| !pair.two.received(Lane::Control).is_empty());
     let on = pair.two.ups()[1].0;
-    let expected = LinkEvent::Message { link: on, lane: Lane::Control, bytes: Bytes::from_static(b"on the second") };
+    let run = Bytes::from_static(b"\x0d\0\0\0on the second");
+    let expected = LinkEvent::Messages { link: on, lane: Lane::Control, run };
     assert!(pair.two.events.contains(&expected));
 }
 

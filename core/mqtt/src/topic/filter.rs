@@ -89,7 +89,7 @@ fn inspect(filter: &str, limits: &TopicLimits) -> Result<bool, TopicError> {
                 _ => {}
             }
         }
-        shape.add(level);
+        shape.add(level.len());
     }
     limits.admit(filter.len(), shape)?;
     Ok(has_wildcard)

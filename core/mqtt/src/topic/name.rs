@@ -127,11 +127,9 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Counts one more level.
-    pub(super) const fn add(&mut self, level: &str) {
+    pub(super) fn add(&mut self, bytes: usize) {
         self.levels += 1;
-        if level.len() > self.longest {
-            self.longest = level.len();
-        }
+        self.longest = self.longest.max(bytes);
     }
 }
 
@@ -144,17 +142,19 @@ pub fn check_name(name: &str, limits: &TopicLimits) -> Result<(), TopicError> {
     if name.is_empty() {
         return Err(TopicError::Empty); // [MQTT-4.7.3-1] [MQTT5-4.7.3-1]
     }
-    let mut shape = Shape::default();
-    for level in name.split('/') {
-        for byte in level.bytes() {
-            match byte {
-                0 => return Err(TopicError::Nul), // [MQTT-4.7.3-2] [MQTT5-4.7.3-2]
-                // [MQTT-4.7.1-1] [MQTT5-4.7.0-1] [MQTT-3.3.2-2] [MQTT5-3.3.2-2] [MQTT5-3.3.2-14]
-                b'+' | b'#' => return Err(TopicError::WildcardInName),
-                _ => {}
+    let (mut shape, mut level) = (Shape::default(), 0);
+    for byte in name.bytes() {
+        match byte {
+            0 => return Err(TopicError::Nul), // [MQTT-4.7.3-2] [MQTT5-4.7.3-2]
+            // [MQTT-4.7.1-1] [MQTT5-4.7.0-1] [MQTT-3.3.2-2] [MQTT5-3.3.2-2] [MQTT5-3.3.2-14]
+            b'+' | b'#' => return Err(TopicError::WildcardInName),
+            b'/' => {
+                shape.add(level);
+                level = 0;
             }
+            _ => level += 1,
         }
-        shape.add(level);
     }
+    shape.add(level);
     limits.admit(name.len(), shape)
 }

@@ -314,9 +314,15 @@ fn what_is_no_batch_is_refused() {
     let (to, from) = (Via::To(idx(1)), Via::From(idx(1), ShardId(0)));
     let broker = &mut cluster.nodes[0].brokers[0];
     assert_eq!(broker.receive_batch(from, b"anything", usize::MAX), None);
-    assert_eq!(broker.receive_batch(from, &[4, 0, 0, 0, 0], usize::MAX), None, "answers do not come this way");
-    assert_eq!(broker.receive_batch(to, &[4, 0, 0, 0, 0], usize::MAX), Some(5));
-    assert_eq!(broker.receive_batch(to, &[1, 2, 0, 0, 0, 0, 0], usize::MAX), None, "the services cannot read that");
+    assert_eq!(broker.receive_batch(from, &[1, 0, 0, 0, 4], usize::MAX), None, "answers do not come this way");
+    assert_eq!(broker.receive_batch(to, &[1, 0, 0, 0, 4], usize::MAX), Some(5));
+    assert_eq!(broker.receive_batch(to, &[3, 0, 0, 0, 1, 0, 0], usize::MAX), None, "the services cannot read that");
+    assert_eq!(broker.receive_batch(to, &[0, 0, 0, 0], usize::MAX), None, "a frame has a kind");
+    assert_eq!(
+        broker.receive_batch(from, &[2, 0, 0, 0, 9, b'x'], usize::MAX),
+        None,
+        "there is nothing it could follow"
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use super::envelope::{Envelope, Hop, Kind};
 use super::{Carrier, Uplinks, node_of};
 use crate::broker::Broker;
-use crate::links::{Lane, LinkId};
+use crate::links::{Blocks, Lane, LinkId, next_message};
 use bifro_core::ids::{NodeId, NodeIdx, ShardId};
 use bifro_core::ports::{Services, Via};
 use bifro_core::time::Instant;
@@ -63,10 +63,10 @@ impl Uplinks {
     }
 
     /// Sends a batch. False if it is to be kept for now.
-    pub(super) fn send(&mut self, via: Via, batch: &[u8]) -> bool {
+    pub(super) fn send(&mut self, via: Via, batch: &Bytes) -> bool {
         match self.by_way.get(&via) {
             None => false,
-            Some(&Carrier::Link(link)) => self.links.send(link, Lane::Control, batch).is_ok(),
+            Some(&Carrier::Link(link)) => self.links.send_run(link, Lane::Control, batch).is_ok(),
             Some(&Carrier::Relay { over, session }) => self.post(over, via, Kind::Data, session, batch),
         }
     }
@@ -89,14 +89,19 @@ impl Uplinks {
         self.links.send(over, Lane::Bulk, &envelope.seal(batch)).is_ok()
     }
 
+    /// Takes the first of some envelopes; the others come next.
     pub(super) fn handle_envelope<S: Services>(
         &mut self,
         link: LinkId,
         via: Via,
-        bytes: Bytes,
+        mut run: Bytes,
         broker: &mut Broker<S>,
         most: usize,
     ) {
+        let Some(bytes) = next_message(&mut run) else { return };
+        if !run.is_empty() {
+            self.put_back(link, Lane::Bulk, run);
+        }
         let Some((envelope, header)) = Envelope::open(&bytes) else {
             tracing::error!(
                 ?via,
@@ -204,7 +209,12 @@ impl Uplinks {
                     None => return self.end(way, "what was sent cannot be read", broker),
                 }
                 if !batch.is_empty() {
-                    self.put_back(link, Lane::Bulk, envelope.seal(&batch).into());
+                    let mut rest = Blocks::default();
+                    rest.push(&envelope.seal(&batch));
+                    rest.hand_over(|run| {
+                        self.put_back(link, Lane::Bulk, run.clone());
+                        true
+                    });
                 }
             }
             // Of a way that is over.

@@ -50,7 +50,7 @@ async fn caller(callee: Receiver<SocketAddr>) -> u64 {
     let sleeps = drive(&mut end, |links, event| {
         match event {
             LinkEvent::Up { .. } => {}
-            LinkEvent::Message { .. } => rounds += 1,
+            LinkEvent::Messages { run, .. } => rounds += messages_of(run).count(),
             LinkEvent::Down { reason, .. } => panic!("{reason}"),
         }
         let message = if rounds % 10 == 0 { &megabyte[..] } else { &b"ping"[..] };
@@ -68,8 +68,8 @@ async fn callee(caller: Sender<SocketAddr>) -> u64 {
     let mut end = patient(2);
     caller.send(end.links.local_addr()).expect("the other shard waits");
     let sleeps = drive(&mut end, |links, event| {
-        if let LinkEvent::Message { link, lane, bytes } = &event {
-            links.send(*link, *lane, bytes).expect("room");
+        if let LinkEvent::Messages { link, lane, run } = &event {
+            messages_of(run.clone()).for_each(|bytes| links.send(*link, *lane, &bytes).expect("room"));
         }
         matches!(event, LinkEvent::Down { .. })
     });
