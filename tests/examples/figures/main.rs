@@ -1,12 +1,13 @@
 //! The measured acceptance figures, as a Markdown table: `scripts/figures.sh` builds everything and runs this.
 //!
-//! `figures [idle] [syscalls] [isolation] [throughput] [durable] [cluster] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
+//! `figures [idle] [syscalls] [isolation] [throughput] [durable] [cluster] [forwarding] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
 //! seconds what otherwise takes minutes. Broker and generator are separate processes; where it says "pinned", the broker has
 //! CPU 0 and the generator CPU 1.
 
 mod cluster;
 mod durable;
 mod flow;
+mod forwarding;
 mod idle;
 mod isolation;
 mod rolling;
@@ -49,13 +50,14 @@ fn span() -> Duration {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, Measure); 7] = [
+    let all: [(&str, Measure); 8] = [
         ("throughput", throughput::measure),
         ("syscalls", syscalls::measure),
         ("isolation", isolation::measure),
         ("idle", idle::measure),
         ("durable", durable::measure),
         ("cluster", cluster::measure),
+        ("forwarding", forwarding::measure),
         ("rolling", rolling::measure),
     ];
     let mut rows = Vec::new();

@@ -88,7 +88,8 @@ pub(crate) fn unpin() {
     set_affinity(0..64);
 }
 
-fn pin(cpu: usize) {
+/// Puts this thread, and the processes it starts, on one CPU, if there are two.
+pub(crate) fn pin(cpu: usize) {
     if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1) || cpu == 1 {
         set_affinity(cpu..cpu + 1);
     }

@@ -1,0 +1,76 @@
+//! Messages of QoS 0 from a publisher of one node to a subscriber of another, per second of both nodes' CPU time, beside the same within a node.
+//!
+//! Each node has one shard and a CPU for itself, as on machines of their own; the generator has to share with them. Messages go both ways at once.
+
+use crate::target::{pin, unpin};
+use crate::{Row, choose};
+use bifro_tests::Broker;
+use bifro_tests::cluster::{SECRET, free_address, node, wait_for};
+use bifro_tests::process::{binaries, fresh_dir};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+const PAIRS: &str = "50";
+/// Messages in flight of each publisher.
+const WINDOWS: [u32; 2] = [10, 100];
+
+pub(crate) fn measure() -> Vec<Row> {
+    let seed = free_address();
+    let start = |cpu, bind| {
+        pin(cpu);
+        node(bind, &[seed], "", SECRET)
+    };
+    let nodes = [start(0, seed), start(1, free_address())];
+    unpin();
+    for node in &nodes {
+        wait_for(node, &["alive"; 2]);
+        node.wait_for_metric("bifro_nodes_unheard", |unheard| unheard == 0.0);
+    }
+    WINDOWS.map(|window| row(&nodes, window)).into()
+}
+
+fn row([one, other]: &[Broker; 2], window: u32) -> Row {
+    // The pairs subscribe at one node after the other and publish to the other after the one.
+    let within = |_| rate(window, &[one.tcp()], &[one.tcp()], &[one.pid()]);
+    let across = |_| rate(window, &[one.tcp(), other.tcp()], &[other.tcp(), one.tcp()], &[one.pid(), other.pid()]);
+    let mut rounds: Vec<(f64, f64)> = (0..choose(7, 2)).map(|round| (across(round), within(round))).collect();
+    rounds.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
+    let share = |at: usize| 100.0 * rounds[at].0 / rounds[at].1;
+    let (across, within) = rounds[rounds.len() / 2];
+    Row::new(
+        format!(
+            "QoS 0 from node to node beside within a node, per CPU-second of both, {PAIRS} pairs, {window} in flight: median [range]"
+        ),
+        format!(
+            "{:.0} % [{:.0} to {:.0}] ({:.2} of {:.2} million)",
+            share(rounds.len() / 2),
+            share(0),
+            share(rounds.len() - 1),
+            across / 1e6,
+            within / 1e6
+        ),
+        ">= 60 %",
+    )
+}
+
+/// Messages received per second of these processes' CPU time.
+fn rate(window: u32, targets: &[SocketAddr], publish_to: &[SocketAddr], processes: &[u32]) -> f64 {
+    let report = fresh_dir("forwarding").join("report.json");
+    let mut command = Command::new(binaries().join("bifro-bench"));
+    command.args(["pair", "--qos", "0", "--pairs", PAIRS, "--window", &window.to_string(), "--json"]).arg(&report);
+    command.args(["--duration", choose("5", "2")]);
+    for target in targets {
+        command.args(["--target", &target.to_string()]);
+    }
+    for target in publish_to {
+        command.args(["--publish-to", &target.to_string()]);
+    }
+    for process in processes {
+        command.args(["--target-pid", &process.to_string()]);
+    }
+    let output = command.stdout(Stdio::null()).output().expect("bifro-bench is built");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = std::fs::read_to_string(&report).expect("a report");
+    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    report["received_per_cpu_s"].as_f64().expect("a rate")
+}
