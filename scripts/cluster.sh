@@ -128,6 +128,14 @@ await() {
     fail "node $i does not answer: see $STATE/n$i/log"
 }
 
+# A publish is answered when every range has a leader and all nodes hear each other.
+await_service() {
+    takes_clients "$1" || return 0
+    local at
+    at=$(mqtt "$1")
+    "$CTL" pub -H "${at%:*}" -p "${at#*:}" -t cluster/up -m "$1" -q 1 || fail "node $1 does not serve clients: see $STATE/n$1/log"
+}
+
 up() {
     local count=${1:?how many nodes?} seeds= of=$1
     case ${2:-} in
@@ -151,6 +159,7 @@ up() {
     for i in $(seq "$count"); do configure "$i" "$seeds"; done
     for i in $(seq "$count"); do launch "$i"; done
     for i in $(seq "$count"); do await "$i"; done
+    for i in $(seq "$count"); do await_service "$i"; done
 }
 
 node_id() { inside "$1" "$CTL" cluster --admin "$(admin "$1")" | sed -n 's/^\(n[0-9]*\)\* .*/\1/p'; }
