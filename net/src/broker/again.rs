@@ -124,11 +124,17 @@ impl Retries {
 }
 
 impl PublishTable {
-    /// Keeps what another try needs, if the publish has parts besides its match.
-    fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
-        let waiting = self.waiting.get_mut(&publish);
-        if let Some(waiting) = waiting.filter(|waiting| waiting.parts > 1 && waiting.failed.is_none()) {
-            waiting.again = Some(Box::new(again()));
+    /// Keeps what another try needs, if the publish has parts besides its match, or a part of it that would be recognised could not even be sent.
+    fn keep(&mut self, now: Instant, publish: ReqId, again: impl FnOnce() -> Again) {
+        let Some(waiting) = self.waiting.get_mut(&publish) else { return };
+        match waiting.failed {
+            None if waiting.parts > 1 => waiting.again = Some(Box::new(again())),
+            Some(PortError::Unavailable) if waiting.is_exchange() => {
+                let again = Box::new(again());
+                self.retries.hold(now, line_of(&again), publish);
+                waiting.again = Some(again);
+            }
+            _ => {}
         }
     }
 
@@ -164,7 +170,7 @@ impl<S: Services> Broker<S> {
         };
         if self.services.peek().is_replicated() {
             let message = || owned.unwrap_or_else(|| view.to_message());
-            self.publishes.keep(publish, || Again { tenant, message: message(), parts, is_first: false });
+            self.publishes.keep(self.now, publish, || Again { tenant, message: message(), parts, is_first: false });
         }
     }
 
@@ -237,7 +243,11 @@ impl<S: Services> Broker<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::exactly_once::Exchange;
+    use super::super::publish::Waiting;
     use super::*;
+    use bifro_core::ids::{NodeIdx, RangeIdx, ShardId, Slot};
+    use bifro_core::ports::Origin;
 
     fn again(payload: &'static [u8]) -> Again {
         let view = MessageView {
@@ -250,6 +260,35 @@ mod tests {
             publisher: PublisherKey(1),
         };
         Again { tenant: TenantIdx(0), message: view.to_message(), parts: Parts::ALL, is_first: true }
+    }
+
+    fn exchange() -> Waiting {
+        let inbox = (RangeIdx(0), Slot { index: 1, generation: 1 });
+        let exchange = Exchange::of_node(Origin { inbox, epoch: 1, packet_id: 1, nth: 1 });
+        let waiter = Waiter::Node(NodeIdx(1), ShardId(0), 1);
+        Waiting { waiter, parts: 1, matched: false, failed: None, exchange: Some(Box::new(exchange)), again: None }
+    }
+
+    #[test]
+    fn a_qos_2_publish_is_kept_for_another_try_if_it_has_parts_or_one_could_not_even_be_sent() {
+        let (mut table, now) = (PublishTable::default(), Instant::from_micros(1));
+        for (n, parts, failed, is_kept) in [
+            (1, 1, None, false),
+            (2, 2, None, true),
+            (3, 1, Some(PortError::Unavailable), true),
+            (4, 2, Some(PortError::Unavailable), true),
+            (5, 2, Some(PortError::QuotaExceeded), false),
+        ] {
+            table.waiting.insert(ReqId(n), Waiting { parts, failed, ..exchange() });
+            table.keep(now, ReqId(n), || again(b"x"));
+            assert_eq!(table.waiting[&ReqId(n)].again.is_some(), is_kept, "{n}");
+        }
+        assert!(table.retries.next_at().is_some(), "what is published behind those that failed stands in line");
+        // Without an origin nobody would recognise it.
+        let plain = Waiting { failed: Some(PortError::Unavailable), parts: 2, exchange: None, ..exchange() };
+        table.waiting.insert(ReqId(6), plain);
+        table.keep(now, ReqId(6), || again(b"x"));
+        assert!(table.waiting[&ReqId(6)].again.is_none());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 mod table;
 
-pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter};
+pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter, Waiting};
 
 use super::Broker;
 use super::again::line_of;
@@ -25,7 +25,7 @@ use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{PublishToken, Published};
 use std::rc::Rc;
 use std::sync::Arc;
-use table::{TopicKey, TopicKeyRef, Unmatched, Waiting};
+use table::{TopicKey, TopicKeyRef, Unmatched};
 
 impl<S: Services> Broker<S> {
     /// Routes a message, and retains it for `retain_for`. The publisher, if it waits, hears in this call or later, once.
@@ -162,6 +162,9 @@ impl<S: Services> Broker<S> {
             self.deliver_to_member(tenant, &message, group, matches, publisher);
             return;
         }
+        if self.publishes.has_failed_as_exchange(*publisher) {
+            return;
+        }
         let (Scope::Everywhere(parts) | Scope::Here(parts)) = *scope else { return };
         let live = match *publisher {
             Publisher::Entered(publish) if parts.live && view.qos == QoS::ExactlyOnce && !matches.live.is_empty() => {
@@ -190,11 +193,8 @@ impl<S: Services> Broker<S> {
         if matches!(scope, Scope::Everywhere(_)) {
             self.note_handing_out(view.qos, *publisher);
             self.forward_to_nodes(tenant, &view, matches, publisher);
-            if matches.is_empty() {
-                self.metrics.publishes_unmatched.add(1);
-            } else {
-                self.keep_for_another_try(tenant, &view, owned, *publisher);
-            }
+            self.metrics.publishes_unmatched.add(u64::from(matches.is_empty()));
+            self.keep_for_another_try(tenant, &view, owned, *publisher);
         }
     }
 

@@ -395,16 +395,20 @@ impl<S: Services> Broker<S> {
         publisher: &mut Publisher,
     ) {
         let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
-        let is_full = outgoing.batch.queued() > NODE_QUEUE_BYTES || is_too_long(view);
-        if matches!(publisher, Publisher::Nobody) && (is_full || !outgoing.is_up) {
+        let refusal = if is_too_long(view) {
+            Some(PortError::QuotaExceeded)
+        } else {
+            (outgoing.batch.queued() > NODE_QUEUE_BYTES).then_some(PortError::Unavailable)
+        };
+        if matches!(publisher, Publisher::Nobody) && (refusal.is_some() || !outgoing.is_up) {
             self.metrics.forwards_failed.add(1);
             return;
         }
         let (part, number) = (self.open_part(publisher), self.next_req_id().0);
-        if is_full {
+        if let Some(error) = refusal {
             self.metrics.forwards_failed.add(1);
             if let Some(part) = part {
-                self.publish_part_done(part, Err(PortError::Unavailable));
+                self.publish_part_done(part, Err(error));
             }
             return;
         }

@@ -67,7 +67,7 @@ pub(in crate::broker) struct Waiting {
     pub(in crate::broker) waiter: Waiter,
     /// Completions still to come; the match counts as one.
     pub(in crate::broker) parts: u32,
-    pub(super) matched: bool,
+    pub(in crate::broker) matched: bool,
     pub(in crate::broker) failed: Option<PortError>,
     /// QoS 2 of a client with a durable inbox: what has to follow.
     pub(in crate::broker) exchange: Option<Box<Exchange>>,
@@ -141,6 +141,12 @@ impl PublishTable {
 
     pub(in crate::broker) fn is_exchange(&self, publish: ReqId) -> bool {
         self.waiting.get(&publish).is_some_and(Waiting::is_exchange)
+    }
+
+    /// Whether a QoS 2 publish has failed before anybody got it: then nobody does.
+    pub(super) fn has_failed_as_exchange(&self, publisher: Publisher) -> bool {
+        let Publisher::Entered(publish) = publisher else { return false };
+        self.waiting.get(&publish).is_some_and(|waiting| waiting.is_exchange() && waiting.failed.is_some())
     }
 
     /// What came from another node's shard and was not routed yet is not routed any more, since the link it came by has ended: it will be sent again, if it is to be.

@@ -101,6 +101,11 @@ impl Publishes {
         }
     }
 
+    /// Whether a QoS 2 publish has failed before anybody got it: then nobody does.
+    fn has_failed_as_exchange(&self, publish: ReqId) -> bool {
+        self.waiting.get(&publish).is_some_and(|waiting| waiting.exchange.is_some() && waiting.failed.is_some())
+    }
+
     /// The receivers of a publish are known.
     fn hand_out(&mut self, publish: ReqId) {
         let waiting = self.waiting.get_mut(&publish);
@@ -239,6 +244,9 @@ impl Shard {
 
     fn deliver_matched(&mut self, message: &Arc<Message>, matches: &Rc<Matches>, publish: ReqId, scope: Scope) {
         assert!(matches.live.is_empty() && matches.groups.is_empty(), "there are persistent sessions only");
+        if self.publishes.has_failed_as_exchange(publish) {
+            return;
+        }
         if !matches.inboxes.is_empty() && matches!(scope, Scope::Here { seen } if seen != self.services.reigns_seen()) {
             // It may have been sent after one that fails.
             self.open_part(publish);
@@ -257,9 +265,7 @@ impl Shard {
         if scope == Scope::Everywhere {
             self.publishes.hand_out(publish);
             self.forward_to_nodes(message, matches, publish);
-            if !matches.is_empty() {
-                self.publishes.keep(publish, message);
-            }
+            self.publishes.keep(publish, message);
         }
     }
 
