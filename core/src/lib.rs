@@ -9,12 +9,14 @@ extern crate std;
 
 pub mod client;
 pub mod config;
+pub mod delivered;
 pub mod event;
 pub mod ids;
 pub mod limits;
 pub mod message;
 pub mod metrics;
 pub mod nodes;
+pub mod origins;
 pub mod plugin;
 pub mod ports;
 pub mod ranges;

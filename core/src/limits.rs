@@ -22,6 +22,13 @@ pub const LINK_IDLE: core::time::Duration = core::time::Duration::from_secs(3);
 /// to act on it.
 pub const LINK_LEASE: core::time::Duration = core::time::Duration::from_secs(6);
 
+/// How long what a publisher's earlier connection sent is refused once a later one had a QoS 2 publish forgotten: it may be on its way for as long as nobody
+/// has noticed the end of a link, which takes less than half of this.
+pub const ORIGINS_FENCED_FOR: core::time::Duration = core::time::Duration::from_secs(2 * LINK_LEASE.as_secs());
+
+/// QoS 2 publishes of which one shard notes that its connections have them; beyond, the oldest is forgotten, and would be given again if it were repeated.
+pub const DELIVERED_MAX: usize = if cfg!(test) { 4 } else { 65_536 };
+
 /// So long a node relies on what a shard of another one has told it, from the moment at which it asked whether it still may: without an answer to a later
 /// question it holds that node for unheard.
 pub const RELIANCE: core::time::Duration = core::time::Duration::from_millis(900);

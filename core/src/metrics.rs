@@ -105,6 +105,7 @@ metric_cells! {
         wills_published: Counter, "Wills published.";
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
         links: Gauge, "Links of this shard to other nodes.";
+        delivered_dropped: Counter, "Publishes of QoS 2 of which a shard no longer knows that its connections have them, since it has noted too many.";
         publishes_retried: Counter, "Publishes of QoS 1 routed again, since a range of sessions has changed its leader meanwhile.";
         inboxes_lost: Counter, "Connections closed because nobody led the range of their session for too long, or its leader had given them up.";
         inboxes_moved: Counter, "Connections that went on with their session under another leader.";

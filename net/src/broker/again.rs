@@ -18,7 +18,7 @@ use super::completion::Awaited;
 use super::publish::{Parts, PublishTable, Publisher, Scope, Waiter};
 use bifro_core::ids::{PublisherKey, ReqId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{PortError, Services};
+use bifro_core::ports::{Matches, PortError, Services};
 use bifro_core::time::Instant;
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -99,7 +99,22 @@ impl Retries {
         self.lines.entry(line).or_default().insert(publish, again);
     }
 
-    /// The first of a line, unless it waits for its other parts. Those for which nobody `waits` any more are left out.
+    /// Whether a publish stands in a line.
+    fn has(&self, line: &Line, publish: ReqId) -> bool {
+        self.lines.get(line).is_some_and(|publishes| publishes.contains_key(&publish))
+    }
+
+    /// Whether nobody stands in a line any more: then there is none.
+    fn is_over(&mut self, line: &Line) -> bool {
+        let is_over = self.lines.get(line).is_none_or(BTreeMap::is_empty);
+        if is_over {
+            self.lines.remove(line);
+        }
+        is_over
+    }
+
+    /// The first of a line, unless it waits for its other parts. Those for which nobody `waits` any more are left out. The line stays, also without any, until
+    /// [`Self::is_over`] is asked.
     fn next_of(&mut self, line: &Line, waits: impl Fn(ReqId) -> bool) -> Option<(ReqId, Again)> {
         let publishes = self.lines.get_mut(line)?;
         let mut next = None;
@@ -115,27 +130,22 @@ impl Retries {
             }
             break;
         }
-        if publishes.is_empty() {
-            self.lines.remove(line);
-        }
         self.bytes -= next.as_ref().map_or(0, |(_, again)| again.message.footprint_bytes() as u64);
         next
     }
 }
 
 impl PublishTable {
-    /// Keeps what another try needs, if the publish has parts besides its match, or a part of it that would be recognised could not even be sent.
-    fn keep(&mut self, now: Instant, publish: ReqId, again: impl FnOnce() -> Again) {
-        let Some(waiting) = self.waiting.get_mut(&publish) else { return };
-        match waiting.failed {
-            None if waiting.parts > 1 => waiting.again = Some(Box::new(again())),
-            Some(PortError::Unavailable) if waiting.is_exchange() => {
-                let again = Box::new(again());
-                self.retries.hold(now, line_of(&again), publish);
-                waiting.again = Some(again);
-            }
-            _ => {}
+    /// Keeps what another try needs, if the publish may be tried again and has not failed in part.
+    fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
+        if let Some(waiting) = self.waiting.get_mut(&publish).filter(|waiting| waiting.failed.is_none()) {
+            waiting.again = Some(Box::new(again()));
         }
+    }
+
+    /// Whether a publish has parts besides its match.
+    fn has_parts(&self, publish: ReqId) -> bool {
+        self.waiting.get(&publish).is_some_and(|waiting| waiting.parts > 1)
     }
 
     /// A group may not have got the message: it is among what is tried again.
@@ -154,7 +164,25 @@ impl PublishTable {
 }
 
 impl<S: Services> Broker<S> {
-    /// Keeps what another try needs, if this one may fail for want of a leader.
+    /// Keeps what another try of a QoS 2 publish needs, before a part of it can fail.
+    pub(super) fn keep_exchange(
+        &mut self,
+        tenant: TenantIdx,
+        view: &MessageView<'_>,
+        owned: &mut Option<Arc<Message>>,
+        matches: &Matches,
+        publisher: Publisher,
+    ) {
+        let Publisher::Entered(publish) = publisher else { return };
+        let services = self.services.peek();
+        let has_receivers = !matches.is_empty() || !services.unheard_nodes().is_empty();
+        if services.is_replicated() && has_receivers && self.publishes.is_exchange(publish) {
+            let message = owned.get_or_insert_with(|| view.to_message()).clone();
+            self.publishes.keep(publish, || Again { tenant, message, parts: Parts::NOTED, is_first: false });
+        }
+    }
+
+    /// Keeps what another try of a QoS 1 publish needs, if parts of it are under way that may fail for want of a leader.
     pub(super) fn keep_for_another_try(
         &mut self,
         tenant: TenantIdx,
@@ -163,14 +191,10 @@ impl<S: Services> Broker<S> {
         publisher: Publisher,
     ) {
         let Publisher::Entered(publish) = publisher else { return };
-        let parts = match view.qos {
-            QoS::AtLeastOnce => Parts::ALL,
-            _ if self.publishes.is_exchange(publish) => Parts::NOTED,
-            _ => return,
-        };
-        if self.services.peek().is_replicated() {
+        let is_kept = view.qos == QoS::AtLeastOnce && self.services.peek().is_replicated();
+        if is_kept && self.publishes.has_parts(publish) {
             let message = || owned.unwrap_or_else(|| view.to_message());
-            self.publishes.keep(self.now, publish, || Again { tenant, message: message(), parts, is_first: false });
+            self.publishes.keep(publish, || Again { tenant, message: message(), parts: Parts::ALL, is_first: false });
         }
     }
 
@@ -202,8 +226,12 @@ impl<S: Services> Broker<S> {
                 self.metrics.publishes_retried.add(u64::from(!is_first));
                 let (publisher, scope) = (Publisher::Entered(publish), Scope::Everywhere(parts));
                 self.route_in_order(tenant, message.view(), Some(message.clone()), publisher, scope);
+                if self.publishes.retries.has(&line, publish) {
+                    // It has failed at once, and would do so again.
+                    break;
+                }
             }
-            if self.publishes.retries.lines.contains_key(&line) {
+            if !self.publishes.retries.is_over(&line) {
                 self.publishes.retries.due.push_back((now + PAUSE, line));
             }
         }
@@ -243,11 +271,7 @@ impl<S: Services> Broker<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::exactly_once::Exchange;
-    use super::super::publish::Waiting;
     use super::*;
-    use bifro_core::ids::{NodeIdx, RangeIdx, ShardId, Slot};
-    use bifro_core::ports::Origin;
 
     fn again(payload: &'static [u8]) -> Again {
         let view = MessageView {
@@ -260,35 +284,6 @@ mod tests {
             publisher: PublisherKey(1),
         };
         Again { tenant: TenantIdx(0), message: view.to_message(), parts: Parts::ALL, is_first: true }
-    }
-
-    fn exchange() -> Waiting {
-        let inbox = (RangeIdx(0), Slot { index: 1, generation: 1 });
-        let exchange = Exchange::of_node(Origin { inbox, epoch: 1, packet_id: 1, nth: 1 });
-        let waiter = Waiter::Node(NodeIdx(1), ShardId(0), 1);
-        Waiting { waiter, parts: 1, matched: false, failed: None, exchange: Some(Box::new(exchange)), again: None }
-    }
-
-    #[test]
-    fn a_qos_2_publish_is_kept_for_another_try_if_it_has_parts_or_one_could_not_even_be_sent() {
-        let (mut table, now) = (PublishTable::default(), Instant::from_micros(1));
-        for (n, parts, failed, is_kept) in [
-            (1, 1, None, false),
-            (2, 2, None, true),
-            (3, 1, Some(PortError::Unavailable), true),
-            (4, 2, Some(PortError::Unavailable), true),
-            (5, 2, Some(PortError::QuotaExceeded), false),
-        ] {
-            table.waiting.insert(ReqId(n), Waiting { parts, failed, ..exchange() });
-            table.keep(now, ReqId(n), || again(b"x"));
-            assert_eq!(table.waiting[&ReqId(n)].again.is_some(), is_kept, "{n}");
-        }
-        assert!(table.retries.next_at().is_some(), "what is published behind those that failed stands in line");
-        // Without an origin nobody would recognise it.
-        let plain = Waiting { failed: Some(PortError::Unavailable), parts: 2, exchange: None, ..exchange() };
-        table.waiting.insert(ReqId(6), plain);
-        table.keep(now, ReqId(6), || again(b"x"));
-        assert!(table.waiting[&ReqId(6)].again.is_none());
     }
 
     #[test]
@@ -310,6 +305,23 @@ mod tests {
         // Its publisher has heard meanwhile that it failed.
         let tried = retries.next_of(&line, |publish| publish != ReqId(2)).map(|(publish, _)| publish);
         assert_eq!(tried, Some(ReqId(3)));
-        assert!(retries.is_empty());
+        assert!(retries.concern(TenantIdx(0), &again(b"").message.view()), "while the third is routed");
+        assert!(retries.is_over(&line) && retries.is_empty());
+    }
+
+    #[test]
+    fn what_fails_while_it_is_routed_stands_in_its_line_and_has_it_looked_at_once() {
+        let (mut retries, now) = (Retries::default(), Instant::from_micros(1));
+        let line = line_of(&again(b""));
+        retries.push(now, ReqId(1), again(b"1"));
+        retries.due.clear();
+        for _ in 0..3 {
+            assert!(retries.next_of(&line, |_| true).is_some() && !retries.has(&line, ReqId(1)));
+            retries.hold(now, line.clone(), ReqId(1));
+            retries.push(now, ReqId(1), again(b"1"));
+            assert!(retries.has(&line, ReqId(1)) && !retries.is_over(&line));
+        }
+        assert!(retries.due.is_empty(), "whoever looks at a line says when that is next");
+        assert_eq!(retries.bytes(), again(b"1").message.footprint_bytes() as u64);
     }
 }

@@ -5,8 +5,9 @@ use super::fanout::Route;
 use super::publish::Publisher;
 use super::shared::{GroupTurn, WaitsOn};
 use bifro_core::client::Client;
+use bifro_core::delivered::Over;
 use bifro_core::event::{Event, EventKind};
-use bifro_core::ids::{ConnRef, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::ids::{ConnRef, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
 use bifro_core::ports::{Attached, Completion, GroupMatch, InboxMessage, PortError, Services};
@@ -50,6 +51,8 @@ pub(super) enum Awaited {
     Released(Slot, PacketId),
     /// A publish waits for inboxes to store it.
     PublishPart(ReqId),
+    /// A publish waits for a node to forget it.
+    Forgotten { node: NodeIdx, publish: ReqId, over: Box<Over> },
     /// A publish of some shard waits for the inbox of a group's member.
     GroupPart((ShardId, u64)),
     /// A retained message is being set.
@@ -247,6 +250,9 @@ impl<S: Services> Broker<S> {
     fn handle_attached(&mut self, req: ReqId, result: Result<Box<Attached>, PortError>) {
         let Some(Awaited::Attach(slot) | Awaited::Discard(slot)) = self.requests.remove(&req) else { return };
         self.handshake_answered(slot);
+        if let Ok(attached) = &result {
+            self.settle_delivered(attached);
+        }
         self.with_session(slot, |session, cx, out| session.handle_attached(cx, result, out));
     }
 

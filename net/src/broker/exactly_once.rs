@@ -16,23 +16,18 @@
 //! A publish that somebody may have has no deadline while its client is connected: should the client not hear that it failed, its repetition would come twice. If the client leaves, it is not tried
 //! again, the notes stay, and the client's repetition on whatever node is recognised by them.
 //!
-//! Connections that listen on the other node have no notes: the shard there remembers what it has given to them ([`Delivered`]). That covers what is tried
-//! again, and not what a client repeats since its node has died.
+//! Connections without an inbox have no range to note for them: the shard they are on does ([`super::delivered`]), and is asked to forget as ranges are.
 
 use super::Broker;
 use super::completion::Awaited;
 use super::publish::{Publisher, Waiter};
 use bifro_core::client::Version;
-use bifro_core::ids::{RangeIdx, ReqId, Slot};
+use bifro_core::delivered::Over;
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, Slot};
 use bifro_core::message::QoS;
 use bifro_core::ports::{Origin, PortError, Services};
 use bifro_mqtt::session::PublishToken;
-use hashbrown::HashSet;
 use smallvec::SmallVec;
-use std::collections::VecDeque;
-
-/// Publishes of other nodes of which a shard remembers that its connections have them; beyond, the oldest is forgotten.
-const DELIVERED_MAX: usize = if cfg!(test) { 4 } else { 65_536 };
 
 /// How far a publish has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +46,10 @@ pub(super) struct Exchange {
     repeats: bool,
     /// Ranges that an insertion went to.
     ranges: SmallVec<[RangeIdx; 4]>,
+    /// Other nodes with connections that were given it.
+    nodes: SmallVec<[NodeIdx; 2]>,
+    /// Connections of this node were given it.
+    is_live: bool,
     /// Its client says that it may have sent it before (DUP).
     is_repeated: bool,
     is_handed_out: bool,
@@ -66,6 +65,8 @@ impl Exchange {
             phase: Phase::Taking,
             repeats: true,
             ranges: SmallVec::new(),
+            nodes: SmallVec::new(),
+            is_live: false,
             is_repeated: false,
             is_handed_out: false,
             is_in_doubt: false,
@@ -76,6 +77,21 @@ impl Exchange {
         if !self.ranges.contains(&range) {
             self.ranges.push(range);
         }
+    }
+
+    pub(super) fn note_node(&mut self, node: NodeIdx) {
+        if !self.nodes.contains(&node) {
+            self.nodes.push(node);
+        }
+    }
+
+    pub(super) const fn note_live(&mut self) {
+        self.is_live = true;
+    }
+
+    /// Whether connections here have noted it.
+    pub(super) const fn is_live(&self) -> bool {
+        self.is_live
     }
 
     /// Ranges that have noted it, as far as is known.
@@ -104,33 +120,6 @@ impl Exchange {
     }
 }
 
-/// Publishes of other nodes that this shard's connections were given.
-#[derive(Debug, Default)]
-pub(super) struct Delivered {
-    known: HashSet<Known>,
-    in_order: VecDeque<Known>,
-}
-
-/// The publisher's inbox, which of its connections, and the publish's number.
-type Known = ((RangeIdx, Slot), u64, u64);
-
-impl Delivered {
-    /// True if they have not been given it before.
-    fn insert(&mut self, origin: &Origin) -> bool {
-        let publish = (origin.inbox, origin.epoch, origin.nth);
-        if !self.known.insert(publish) {
-            return false;
-        }
-        self.in_order.push_back(publish);
-        if self.in_order.len() > DELIVERED_MAX
-            && let Some(oldest) = self.in_order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        true
-    }
-}
-
 impl<S: Services> Broker<S> {
     /// The exchange that a publish begins, if it is one.
     pub(super) fn exchange_of(&self, conn: Slot, token: PublishToken, publish: ReqId) -> Option<Box<Exchange>> {
@@ -143,15 +132,6 @@ impl<S: Services> Broker<S> {
         let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0 };
         let repeats = session.version() != Version::V5;
         Some(Box::new(Exchange { repeats, is_repeated, ..Exchange::of_node(origin) }))
-    }
-
-    /// Whether this shard's connections are still to be given a publish.
-    pub(super) fn is_undelivered(&mut self, publish: ReqId) -> bool {
-        let Some(waiting) = self.publishes.waiting.get(&publish) else { return true };
-        match (waiting.waiter, &waiting.exchange) {
-            (Waiter::Node(..), Some(exchange)) => self.delivered.insert(&exchange.origin),
-            _ => true,
-        }
     }
 
     /// The receivers of a publish are known.
@@ -194,16 +174,31 @@ impl<S: Services> Broker<S> {
             Phase::Noting if failed => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
-                let (ranges, in_doubt) = (self.noting(exchange), failed || exchange.is_in_doubt);
-                for &range in &ranges {
-                    let req = self.next_req_id();
-                    self.requests.insert(req, Awaited::PublishPart(publish));
-                    self.services.ask().forget(self.now, req, range, exchange.origin, in_doubt);
-                }
-                u32::try_from(ranges.len()).ok().filter(|&parts| parts > 0)
+                let parts = self.have_forgotten(publish, exchange, failed || exchange.is_in_doubt);
+                u32::try_from(parts).ok().filter(|&parts| parts > 0)
             }
             Phase::Forgetting => None,
         }
+    }
+
+    /// Asks whoever may have noted a publish to forget it. Returns how many completions that takes.
+    fn have_forgotten(&mut self, publish: ReqId, exchange: &Exchange, in_doubt: bool) -> usize {
+        let (ranges, origin) = (self.noting(exchange), exchange.origin);
+        for &range in &ranges {
+            let req = self.next_req_id();
+            self.requests.insert(req, Awaited::PublishPart(publish));
+            self.services.ask().forget(self.now, req, range, origin, in_doubt);
+        }
+        let is_anyones = exchange.is_in_doubt || exchange.is_repeated;
+        let nodes = if is_anyones { self.remotes.nodes() } else { exchange.nodes.clone() };
+        let (over, mut parts) = (Over { origin, others: Vec::new(), in_doubt }, ranges.len());
+        for node in nodes {
+            parts += usize::from(self.have_node_forget(node, publish, &over));
+        }
+        if (is_anyones && self.services.peek().is_replicated()) || exchange.is_live {
+            parts += self.forget_delivered(&over, Some(publish));
+        }
+        parts
     }
 
     /// Ranges that may have noted a publish. One that is repeated may have gone to others the first time, which have no receiver of it any more.
@@ -212,22 +207,5 @@ impl<S: Services> Broker<S> {
             return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_connections_were_given_is_remembered_until_there_is_too_much_of_it() {
-        let mut delivered = Delivered::default();
-        let inbox = (RangeIdx(1), Slot { index: 2, generation: 3 });
-        let of = |epoch, nth| Origin { inbox, epoch, packet_id: 4, nth };
-        assert!((1..=4).all(|nth| delivered.insert(&of(1, nth))));
-        assert!(!delivered.insert(&of(1, 1)));
-        assert!(delivered.insert(&of(2, 1)), "another connection's is another");
-        assert!(delivered.insert(&of(1, 1)), "the oldest was forgotten");
-        assert_eq!((delivered.known.len(), delivered.in_order.len()), (4, 4));
     }
 }

@@ -5,6 +5,7 @@
 //! ([`DELIVER_MORE`]). Both ends keep the *head* of the last message that may be followed so, from the moment the way is there.
 
 use crate::links::{Blocks, PREFIX_BYTES};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{PublisherKey, RangeIdx, Slot};
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::ports::{Origin, PortError};
@@ -20,6 +21,7 @@ const SERVICE_PART: u8 = 6;
 const DELIVER_ONCE: u8 = 7;
 const NOTED: u8 = 8;
 const DELIVER_MORE: u8 = 9;
+const FORGET: u8 = 10;
 
 /// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
 const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
@@ -92,8 +94,10 @@ pub(super) enum Frame<'a> {
     DeliverMore(&'a [u8]),
     /// These publishes of the receiver have been taken over.
     Taken(&'a [[u8; 8]]),
-    /// These ranges (two bytes each) have noted whose publish this one is, which is answered next.
-    Noted { publish: u64, ranges: &'a [[u8; 2]] },
+    /// These ranges (two bytes each) have noted whose publish this one is, which is answered next, and connections have, if they are `live`.
+    Noted { publish: u64, live: bool, ranges: &'a [[u8; 2]] },
+    /// Connections need not recognise these publishes any more. Whom to tell, as in [`Forward::publish`].
+    Forget { publish: u64, over: Over },
     /// This one has not.
     Refused { publish: u64, refusal: Refusal },
 }
@@ -184,10 +188,21 @@ pub(super) fn put_taken(publishes: &[u64], batch: &mut Blocks) {
     });
 }
 
-/// Appends which ranges have noted whose publish it is.
-pub(super) fn put_noted(publish: u64, ranges: &[RangeIdx], batch: &mut Blocks) {
-    frame(NOTED, size_of::<u64>() + size_of_val(ranges), batch, |block| {
+/// Appends that publishes need not be recognised any more; see [`Frame::Forget`].
+pub(super) fn put_forget(publish: u64, over: &Over, batch: &mut Blocks) {
+    frame(FORGET, FORWARD_FIXED_BYTES + size_of_val(&*over.others), batch, |block| {
         block.put_u64_le(publish);
+        put_origin(&over.origin, block);
+        block.put_u8(over.in_doubt.into());
+        over.others.iter().for_each(|&packet_id| block.put_u16_le(packet_id));
+    });
+}
+
+/// Appends which ranges have noted whose publish it is, and whether connections have.
+pub(super) fn put_noted(publish: u64, live: bool, ranges: &[RangeIdx], batch: &mut Blocks) {
+    frame(NOTED, size_of::<u64>() + 1 + size_of_val(ranges), batch, |block| {
+        block.put_u64_le(publish);
+        block.put_u8(live.into());
         ranges.iter().for_each(|range| block.put_u16_le(range.0));
     });
 }
@@ -301,8 +316,14 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) 
             rest.is_empty().then_some(Frame::Taken(publishes))
         }
         NOTED => {
-            let (publish, (ranges, rest)) = (reader.number()?, reader.0.as_chunks());
-            rest.is_empty().then_some(Frame::Noted { publish, ranges })
+            let (publish, live, (ranges, rest)) = (reader.number()?, reader.byte()? != 0, reader.0.as_chunks());
+            rest.is_empty().then_some(Frame::Noted { publish, live, ranges })
+        }
+        FORGET => {
+            let (publish, origin) = (reader.number()?, origin(&mut reader)?);
+            let (in_doubt, (others, rest)) = (reader.byte()? != 0, reader.0.as_chunks());
+            let others = others.iter().map(|packet_id| u16::from_le_bytes(*packet_id)).collect();
+            rest.is_empty().then_some(Frame::Forget { publish, over: Over { origin, others, in_doubt } })
         }
         REFUSED => Some(Frame::Refused { publish: reader.number()?, refusal: Refusal::of(reader.byte()?) }),
         _ => None,
@@ -373,7 +394,8 @@ mod tests {
         put_taken(&[1, 2, 3], &mut batch);
         put_refused(4, Refusal::NoMember, &mut batch);
         put(&Forward { group: None, origin: Some(ORIGIN), ..forward }, &mut batch);
-        put_noted(5, &[RangeIdx(6), RangeIdx(700)], &mut batch);
+        put_noted(5, true, &[RangeIdx(6), RangeIdx(700)], &mut batch);
+        put_forget(6, &Over { origin: ORIGIN, others: [7, 800].into(), in_doubt: true }, &mut batch);
         let mut last = Vec::new();
         for payload in [&b"one"[..], b"", b"three"] {
             put_forward(&unawaited(payload), NOW, &mut batch, &mut last);
@@ -418,8 +440,10 @@ mod tests {
         assert!(matches!(read(), Frame::Refused { publish: 4, refusal: Refusal::NoMember }));
         let Frame::Deliver(once) = read() else { panic!("a message") };
         assert_eq!((once.group, once.origin, once.message.payload), (None, Some(ORIGIN), &b"payload"[..]));
-        let Frame::Noted { publish: 5, ranges } = read() else { panic!("an answer") };
+        let Frame::Noted { publish: 5, live: true, ranges } = read() else { panic!("an answer") };
         assert_eq!(ranges.iter().map(|range| u16::from_le_bytes(*range)).collect::<Vec<_>>(), [6, 700]);
+        let Frame::Forget { publish: 6, over } = read() else { panic!("what is over") };
+        assert_eq!(over, Over { origin: ORIGIN, others: [7, 800].into(), in_doubt: true });
         let Frame::Deliver(unawaited) = read() else { panic!("a message") };
         assert_eq!((unawaited.publish, unawaited.message.payload), (0, &b"one"[..]));
         assert!(matches!(read(), Frame::DeliverMore(b"")));
@@ -444,9 +468,10 @@ mod tests {
                 let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
                 put_taken(&publishes, &mut again);
             }
-            Frame::Noted { publish, ranges } => {
+            Frame::Forget { publish, over } => put_forget(publish, &over, &mut again),
+            Frame::Noted { publish, live, ranges } => {
                 let ranges: Vec<_> = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))).collect();
-                put_noted(publish, &ranges, &mut again);
+                put_noted(publish, live, &ranges, &mut again);
             }
             Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
         }

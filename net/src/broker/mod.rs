@@ -17,6 +17,7 @@ mod budget;
 mod command;
 mod completion;
 mod conn;
+mod delivered;
 mod delivery;
 mod departure;
 mod drain;
@@ -45,6 +46,7 @@ pub use shard::{Shard, ShardParts};
 pub use tenants::{TenantPolicy, TenantRegistry};
 
 use crate::wheel::Wheel;
+use bifro_core::delivered::Delivered;
 use bifro_core::event::Event;
 use bifro_core::ids::{ReqId, ShardId, Slot};
 use bifro_core::metrics::ShardMetrics;
@@ -97,7 +99,7 @@ pub(crate) struct Broker<S: Services> {
     publishes: publish::PublishTable,
     /// Sessions that are over and wait for the fate of their QoS 2 publishes before they leave their inbox.
     departures: departure::Departures,
-    delivered: exactly_once::Delivered,
+    delivered: Delivered,
     /// Who waits for the completion of a request.
     requests: HashMap<ReqId, completion::Awaited>,
     next_req: u64,
@@ -168,7 +170,7 @@ impl<S: Services> Broker<S> {
             merged: Vec::new(),
             publishes: publish::PublishTable::default(),
             departures: departure::Departures::default(),
-            delivered: exactly_once::Delivered::default(),
+            delivered: Delivered::default(),
             requests: HashMap::new(),
             next_req: 0,
             effects: VecDeque::new(),

@@ -2,9 +2,10 @@
 
 use super::Broker;
 use super::shared::GroupTurn;
+use bifro_core::delivered::Over;
 use bifro_core::ids::{ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupMatch, LivePlaces, PortError, Services};
+use bifro_core::ports::{GroupMatch, LivePlaces, Origin, PortError, Services};
 use bifro_core::tenant::TenantCtx;
 use std::sync::Arc;
 
@@ -21,7 +22,16 @@ pub enum ShardMessage<M> {
         message: Arc<Message>,
         /// Places of the receiver's fan-out table.
         places: LivePlaces,
+        /// Whose publish it is, if that may be repeated.
+        origin: Option<Box<Origin>>,
         /// The publish that waits for it to be taken over.
+        publish: Option<u64>,
+    },
+    /// Connections need not recognise these QoS 2 publishes any more.
+    Forget {
+        /// Which.
+        over: Box<Over>,
+        /// The publish that waits for them to be forgotten.
         publish: Option<u64>,
     },
     /// Give this to one member of a group.
@@ -58,7 +68,12 @@ impl<M> ShardMessage<M> {
         let payload = match self {
             Self::Deliver { message, .. } | Self::DeliverShared { message, .. } => message.footprint_bytes(),
             // What services send each other are small things but for inserts, whose messages their inboxes count.
-            Self::Service(_) | Self::Taken(_) | Self::Refused { .. } | Self::Tenant(_) | Self::Drained => 256,
+            Self::Service(_)
+            | Self::Forget { .. }
+            | Self::Taken(_)
+            | Self::Refused { .. }
+            | Self::Tenant(_)
+            | Self::Drained => 256,
         };
         size_of::<Self>() + payload
     }
@@ -70,12 +85,13 @@ impl<S: Services> Broker<S> {
         self.work += 1;
         match message {
             ShardMessage::Service(message) => self.services.ask().receive(self.now, from, message),
-            ShardMessage::Deliver { tenant, message, places, publish } => {
-                self.deliver_live(tenant, &message.view(), Some(&message), &places);
-                if let Some(publish) = publish {
-                    self.taken[from.index()].push(publish);
+            ShardMessage::Deliver { tenant, message, places, origin, publish } => {
+                if self.is_undelivered(origin.as_deref(), &message.view()) {
+                    self.deliver_live(tenant, &message.view(), Some(&message), &places);
                 }
+                self.taken[from.index()].extend(publish);
             }
+            ShardMessage::Forget { over, publish } => self.forget_for_peer(from, &over, publish),
             ShardMessage::DeliverShared { tenant, message, group, turn, publish } => {
                 self.offer(tenant, &message, &group, turn, publish);
             }

@@ -8,7 +8,7 @@
 
 mod table;
 
-pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter, Waiting};
+pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter};
 
 use super::Broker;
 use super::again::line_of;
@@ -25,7 +25,7 @@ use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{PublishToken, Published};
 use std::rc::Rc;
 use std::sync::Arc;
-use table::{TopicKey, TopicKeyRef, Unmatched};
+use table::{TopicKey, TopicKeyRef, Unmatched, Waiting};
 
 impl<S: Services> Broker<S> {
     /// Routes a message, and retains it for `retain_for`. The publisher, if it waits, hears in this call or later, once.
@@ -165,21 +165,32 @@ impl<S: Services> Broker<S> {
         if self.publishes.has_failed_as_exchange(*publisher) {
             return;
         }
+        if view.qos == QoS::ExactlyOnce && matches!(scope, Scope::Everywhere(_)) {
+            self.keep_exchange(tenant, &view, &mut owned, matches, *publisher);
+        }
         let (Scope::Everywhere(parts) | Scope::Here(parts)) = *scope else { return };
-        let live = match *publisher {
-            Publisher::Entered(publish) if parts.live && view.qos == QoS::ExactlyOnce && !matches.live.is_empty() => {
-                self.is_undelivered(publish)
+        let origin = match view.qos {
+            QoS::ExactlyOnce if parts.live && !matches.live.is_empty() && self.services.peek().is_replicated() => {
+                self.publishes.note_live(*publisher)
             }
-            _ => parts.live,
+            _ => None,
         };
-        for (shard, places) in matches.live.iter().filter(|_| live) {
+        for (shard, places) in matches.live.iter().filter(|_| parts.live) {
             if *shard == self.shard {
-                self.deliver_live(tenant, &view, owned.as_ref(), places);
+                if self.is_undelivered(origin.as_deref(), &view) {
+                    self.deliver_live(tenant, &view, owned.as_ref(), places);
+                }
                 continue;
             }
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             let publish = self.open_part(publisher).map(|req| req.0);
-            let deliver = super::ShardMessage::Deliver { tenant, message, places: places.clone(), publish };
+            let deliver = super::ShardMessage::Deliver {
+                tenant,
+                message,
+                places: places.clone(),
+                origin: origin.clone(),
+                publish,
+            };
             self.to_peers.push((*shard, deliver));
         }
         if !matches.inboxes.is_empty() {
@@ -426,8 +437,7 @@ impl<S: Services> Broker<S> {
                 self.departing_publish_decided(conn, token, outcome);
             }
             Waiter::Node(node, shard, publish) => {
-                let ranges = waiting.exchange.as_ref().map_or(&[][..], |exchange| exchange.ranges());
-                self.answer_decided(node, shard, publish, outcome, ranges);
+                self.answer_decided((node, shard), publish, outcome, waiting.exchange.as_deref());
             }
         }
     }

@@ -16,6 +16,7 @@ use super::frames::{self, Forward, Frame, Last, Refusal};
 use super::publish::{Parts, Publisher, Scope, Waiter};
 use super::shared::{GroupTurn, WaitsOn};
 use crate::links::Blocks;
+use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
@@ -23,6 +24,7 @@ use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Vi
 use bifro_mqtt::session::Published;
 use bytes::Bytes;
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -82,6 +84,13 @@ impl Remotes {
         self.outgoing.values().any(|outgoing| outgoing.is_up && outgoing.batch.queued() > NODE_BEHIND_BYTES)
     }
 
+    /// All other nodes.
+    pub(super) fn nodes(&self) -> SmallVec<[NodeIdx; 2]> {
+        let mut nodes: SmallVec<_> = self.outgoing.keys().copied().collect();
+        nodes.sort_unstable();
+        nodes
+    }
+
     fn batch(&mut self, via: Via) -> Option<&mut Blocks> {
         match via {
             Via::To(node) => self.outgoing.get_mut(&node).filter(|to| to.is_up).map(|to| &mut to.batch),
@@ -120,7 +129,8 @@ impl Remotes {
     }
 }
 
-const fn is_too_long(view: &MessageView<'_>) -> bool {
+/// Whether a message is refused by all other nodes.
+pub(super) const fn is_too_long(view: &MessageView<'_>) -> bool {
     view.topic.len() + view.properties.len() + view.payload.len() > FORWARD_BYTES
 }
 
@@ -158,7 +168,9 @@ impl<S: Services> Broker<S> {
             return self.insertions_lost();
         }
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
-        let lost = outgoing.open.drain().map(|(_, req)| req).collect();
+        // What is to be forgotten is no matter of who leads.
+        let is_forgotten = |req: &ReqId| matches!(self.requests.get(req), Some(Awaited::Forgotten { .. }));
+        let lost = outgoing.open.extract_if(|_, req| !is_forgotten(req)).map(|(_, req)| req).collect();
         self.forwards_lost(lost, Refusal::Port(PortError::Unavailable));
     }
 
@@ -242,8 +254,13 @@ impl<S: Services> Broker<S> {
                     }
                     true
                 }
-                (Frame::Noted { publish, ranges }, Via::To(node)) => {
-                    self.node_noted(node, publish, ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))));
+                (Frame::Noted { publish, live, ranges }, Via::To(node)) => {
+                    let ranges = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range)));
+                    self.node_noted(node, publish, live, ranges);
+                    true
+                }
+                (Frame::Forget { publish, over }, Via::From(node, shard)) => {
+                    self.forget_for_node((node, shard), publish, &over);
                     true
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
@@ -350,17 +367,17 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// A publish of another node has been taken over here, which these ranges have noted, or has failed.
+    /// A publish of another node has been taken over here, or has failed. An exchange has been noted.
     pub(super) fn answer_decided(
         &mut self,
-        node: NodeIdx,
-        shard: ShardId,
+        (node, shard): (NodeIdx, ShardId),
         publish: u64,
         outcome: Published,
-        ranges: &[RangeIdx],
+        exchange: Option<&Exchange>,
     ) {
-        if let Some(from) = self.remotes.incoming.get_mut(&(node, shard)).filter(|_| !ranges.is_empty()) {
-            frames::put_noted(publish, ranges, &mut from.batch);
+        let noted = exchange.filter(|exchange| exchange.is_live() || !exchange.ranges().is_empty());
+        if let (Some(from), Some(noted)) = (self.remotes.incoming.get_mut(&(node, shard)), noted) {
+            frames::put_noted(publish, noted.is_live(), noted.ranges(), &mut from.batch);
         }
         let result = match outcome {
             Published::Done { .. } => Ok(()),
@@ -459,12 +476,25 @@ impl<S: Services> Broker<S> {
         true
     }
 
-    /// Ranges of which another node says that they have noted a publish.
-    fn node_noted(&mut self, node: NodeIdx, publish: u64, ranges: impl Iterator<Item = RangeIdx>) {
+    /// Has a node's connections forget publishes, and `publish` wait for that. False: the node is gone, and has none.
+    pub(super) fn have_node_forget(&mut self, node: NodeIdx, publish: ReqId, over: &Over) -> bool {
+        let (req, number) = (self.next_req_id(), self.next_req_id().0);
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
+        outgoing.open.insert(number, req);
+        frames::put_forget(number, over, &mut outgoing.batch);
+        self.requests.insert(req, Awaited::Forgotten { node, publish, over: Box::new(over.clone()) });
+        true
+    }
+
+    /// Ranges of which another node says that they have noted a publish, and whether its connections have.
+    fn node_noted(&mut self, node: NodeIdx, publish: u64, live: bool, ranges: impl Iterator<Item = RangeIdx>) {
         let req = self.remotes.outgoing.get(&node).and_then(|outgoing| outgoing.open.get(&publish));
         let waiting = req.and_then(|req| self.publishes.waiting.get_mut(req));
         if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_mut()) {
             ranges.for_each(|range| exchange.note_range(range));
+            if live {
+                exchange.note_node(node);
+            }
         }
     }
 
@@ -486,7 +516,16 @@ impl<S: Services> Broker<S> {
             self.publish_part_done(req, result);
             return;
         };
-        let Awaited::Member { tenant, message, group, turn, publish } = awaited else { return };
+        let (tenant, message, group, turn, publish) = match awaited {
+            Awaited::Member { tenant, message, group, turn, publish } => (tenant, message, group, turn, publish),
+            Awaited::Forgotten { node, publish, over } => {
+                if result.is_ok() || !self.have_node_forget(node, publish, &over) {
+                    self.publish_part_done(publish, Ok(()));
+                }
+                return;
+            }
+            _ => return,
+        };
         match result {
             Ok(()) => self.group_part_done(publish, Ok(())),
             Err(Refusal::NoMember) => self.offer_after(tenant, &message, &group, turn, publish),

@@ -8,6 +8,7 @@
 use super::completion::Awaited;
 use super::frames::Refusal;
 use super::publish::{Publisher, Waiter};
+use super::remote::is_too_long;
 use super::{Broker, ShardMessage};
 use bifro_core::ids::{PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
@@ -117,7 +118,7 @@ impl<S: Services> Broker<S> {
             match turn.next(group.members.len()) {
                 Some(next) => turn = next,
                 // All members have left meanwhile, or cannot be reached.
-                None => return self.nobody_took_over(group, publish),
+                None => return self.nobody_took_over(message, group, publish),
             }
         }
     }
@@ -138,8 +139,12 @@ impl<S: Services> Broker<S> {
     }
 
     /// No member was there. One that lives and cannot be reached may be there again when the publisher repeats the message.
-    fn nobody_took_over(&mut self, group: &GroupMatch, publish: WaitsOn) {
-        let result = if is_all_here(group) { Ok(()) } else { Err(PortError::Unavailable) };
+    fn nobody_took_over(&mut self, message: &Message, group: &GroupMatch, publish: WaitsOn) {
+        let result = match is_all_here(group) {
+            true => Ok(()),
+            false if is_too_long(&message.view()) => Err(PortError::QuotaExceeded),
+            false => Err(PortError::Unavailable),
+        };
         self.group_part_done(publish, result);
     }
 

@@ -1,6 +1,6 @@
 //! Limits of the service machines, each with its reason and what happens at it.
 
-use bifro_core::limits::{INBOX_PUSH_WINDOW, LINK_LEASE};
+use bifro_core::limits::INBOX_PUSH_WINDOW;
 use core::time::Duration;
 
 /// How long a connection that was kicked may take to close its session. At the limit the successor is admitted anyway; the
@@ -34,10 +34,6 @@ pub const INBOX_CARRIED_MAX: usize = if cfg!(test) { 2 } else { 2 * INBOX_PUSH_W
 
 /// The same in bytes, with those that the owner has: beyond, messages rest, and none is fetched before it is the next.
 pub const INBOX_CARRIED_BYTES_MAX: u64 = if cfg!(test) { 40_000 } else { 1 << 20 };
-
-/// How long what a publisher's earlier connection sent is refused once a later one had a QoS 2 publish forgotten: it may be on its way for as long as nobody
-/// has noticed the end of a link, which takes less than half of this.
-pub const ORIGINS_FENCED_FOR: Duration = Duration::from_secs(2 * LINK_LEASE.as_secs());
 
 /// Messages and bytes that are fetched at a time from among those that rest.
 pub const INBOX_FETCH_MESSAGES_MAX: usize = if cfg!(test) { 3 } else { 2 * INBOX_PUSH_WINDOW };

@@ -47,12 +47,3 @@ fn without_faults_everything_is_acknowledged_and_nothing_overtakes() {
     assert_eq!((report.crashes, report.cuts, report.freezes, report.refused), (0, 0, 0, 0));
     assert!(report.acknowledged > 0 && report.received > report.acknowledged);
 }
-
-/// Of a publish whose only receivers listened on a node that had just come, nothing was kept for another try. It failed when the link to that node ended, its notes
-/// were forgotten, and its client, who did not hear of it, published it a second time.
-#[test]
-fn a_qos_2_publish_that_only_a_newcomer_gets_is_tried_again_when_its_link_ends() {
-    for seed in [1450, 1291] {
-        run(seed..seed + 1, &Options::new(3, 1));
-    }
-}

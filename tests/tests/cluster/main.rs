@@ -2,6 +2,7 @@
 
 mod certificates;
 mod departures;
+mod exactly_once;
 mod faults;
 mod foreign;
 mod genesis;

@@ -20,6 +20,8 @@ pub(super) struct Inbound {
     front: u32,
     /// Entries of `pending` that count for the client's send quota, with QoS 1.
     qos1_unfinished: u32,
+    /// QoS 2 publishes that were taken on, up to a number that does not matter.
+    qos2_begun: u16,
     open: Vec<u16>,
     resumed: Vec<u16>,
     /// Of `open` and `resumed`: PUBREL has come, and the inbox has not forgotten the identifier yet.
@@ -112,11 +114,17 @@ impl Inbound {
         self.qos1_unfinished as usize + self.open.len()
     }
 
+    /// Whether fewer QoS 2 publishes were taken on than an earlier connection can have left unanswered.
+    pub(super) const fn may_repeat(&self, receive_maximum: u16) -> bool {
+        self.qos2_begun < receive_maximum
+    }
+
     /// Takes on a PUBLISH to be answered later.
     pub(super) fn begin(&mut self, packet_id: PacketId, qos: QoS, dup: bool) -> PublishToken {
         let qos2 = qos == QoS::ExactlyOnce;
         if qos2 {
             self.open.push(packet_id.get());
+            self.qos2_begun = self.qos2_begun.saturating_add(1);
         } else {
             self.qos1_unfinished += 1;
         }

@@ -173,8 +173,8 @@ impl Session {
             }
             Err(_) => Box::default(),
         };
-        let (epoch, durable, next) = (attached.epoch, attached.durable, attached.next);
-        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable, next }));
+        let Attached { epoch, durable, present, next, .. } = *attached;
+        self.inbox = attached.inbox.map(|place| Box::new(InboxHandle { place, epoch, durable, present, next }));
         if durable {
             self.send_window = self.send_window.min(InboxSeq::PACKET_IDS);
         }

@@ -153,7 +153,12 @@ impl Session {
             return Err(Violation::ReceiveMaximum); // [MQTT5-3.3.4-7]
         }
         match known {
-            Known::New => return Ok(Some(inbound.begin(packet_id, qos, dup))),
+            Known::New => {
+                // What was left unanswered comes first on the next connection [MQTT-4.4.0-1] [MQTT5-4.4.0-1], but not from all clients with DUP.
+                let goes_on = self.inbox.as_deref().is_some_and(|inbox| inbox.present);
+                let dup = dup || (goes_on && inbound.may_repeat(self.receive_maximum));
+                return Ok(Some(inbound.begin(packet_id, qos, dup)));
+            }
             Known::InProgress => {}
             Known::Open => inbound.answer_in_turn(packet_id, qos, Reason::SUCCESS), // [MQTT-4.3.3-2] [MQTT5-4.3.3-10]
             Known::Resumed => {

@@ -147,6 +147,8 @@ struct InboxHandle {
     place: (RangeIdx, Slot),
     epoch: u64,
     durable: bool,
+    /// The session goes on.
+    present: bool,
     /// One beyond the last message that it pushed; before that, the place of the first that it may push.
     next: InboxSeq,
 }

@@ -4,7 +4,7 @@ use crate::broker::again::{Again, Retries};
 use crate::broker::exactly_once::Exchange;
 use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupName, PortError};
+use bifro_core::ports::{GroupName, Origin, PortError};
 use bifro_core::time::{Instant, earlier};
 use bifro_mqtt::session::PublishToken;
 use hashbrown::{Equivalent, HashMap};
@@ -67,7 +67,7 @@ pub(in crate::broker) struct Waiting {
     pub(in crate::broker) waiter: Waiter,
     /// Completions still to come; the match counts as one.
     pub(in crate::broker) parts: u32,
-    pub(in crate::broker) matched: bool,
+    pub(super) matched: bool,
     pub(in crate::broker) failed: Option<PortError>,
     /// QoS 2 of a client with a durable inbox: what has to follow.
     pub(in crate::broker) exchange: Option<Box<Exchange>>,
@@ -141,6 +141,21 @@ impl PublishTable {
 
     pub(in crate::broker) fn is_exchange(&self, publish: ReqId) -> bool {
         self.waiting.get(&publish).is_some_and(Waiting::is_exchange)
+    }
+
+    /// A publish waits for so many completions more.
+    pub(in crate::broker) fn expect_parts(&mut self, publish: ReqId, parts: usize) {
+        if let Some(waiting) = self.waiting.get_mut(&publish) {
+            waiting.parts += u32::try_from(parts).expect("nodes, shards and ranges are counted in 16 bits");
+        }
+    }
+
+    /// Whose a QoS 2 publish is that connections are given; none if it is not recognised.
+    pub(super) fn note_live(&mut self, publisher: Publisher) -> Option<Box<Origin>> {
+        let Publisher::Entered(publish) = publisher else { return None };
+        let exchange = self.waiting.get_mut(&publish)?.exchange.as_mut()?;
+        exchange.note_live();
+        Some(Box::new(exchange.origin))
     }
 
     /// Whether a QoS 2 publish has failed before anybody got it: then nobody does.

@@ -15,7 +15,6 @@
 //!
 //! A message of QoS 0 has no record: it may be lost.
 
-use super::origins::{OriginKey, Origins, note_of, origin_key};
 use super::queue::{Carried, Queued, SharedSources, Stored};
 use super::session::Inbox;
 use super::subscriptions::Subscription;
@@ -26,6 +25,7 @@ use crate::record::{RecordError, Writer, write_client, write_message};
 use alloc::sync::Arc;
 use bifro_core::ids::{InboxSeq, Slot};
 use bifro_core::message::{Message, QoS};
+use bifro_core::origins::{OriginKey, Origins, note_of, origin_key};
 use bifro_core::ports::{FutureWill, Origin, SubOptions};
 use bifro_core::time::Instant;
 use core::time::Duration;
@@ -259,7 +259,7 @@ impl Books {
     pub(super) fn put_origin(&mut self, origin: &Origin) {
         let Some(changes) = &mut self.changes else { return };
         let (of, note) = (origin_key(origin), note_of(origin));
-        self.origins.put(of, note);
+        self.origins.put(of, note, ());
         changes.put(&key_of_origin(of), false, |out| {
             let mut writer = Writer::begin(out);
             writer.u64(note.epoch);

@@ -2,7 +2,6 @@
 
 use super::books::Books;
 use super::effect::InboxEffect;
-use super::origins::Seen;
 use super::queue::{SharedSources, Stored};
 use super::queued_bytes;
 use super::session::{Inbox, Presence};
@@ -14,6 +13,7 @@ use alloc::vec::Vec;
 use bifro_core::event::{DropReason, Event, EventKind};
 use bifro_core::ids::Slot;
 use bifro_core::message::{Message, MessageView, QoS};
+use bifro_core::origins::Seen;
 use bifro_core::ports::{InboxMessage, Origin, PortError};
 use bifro_core::settings::TenantSettings;
 use bifro_core::tenant::TenantCtx;
@@ -49,7 +49,7 @@ impl InboxTable {
         origin: Option<Origin>,
         effects: &mut Vec<InboxEffect>,
     ) {
-        match origin.map_or(Seen::Never, |origin| self.books.origins.seen(&origin)) {
+        match origin.map_or(Seen::Never, |origin| self.books.origins.seen(&origin, |_, ()| true)) {
             Seen::Never => {}
             Seen::Before => return effects.push(InboxEffect::Inserted { to, result: Ok(()) }),
             Seen::Late => return effects.push(InboxEffect::Inserted { to, result: Err(PortError::NotOwner) }),

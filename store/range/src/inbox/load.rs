@@ -2,7 +2,6 @@
 
 use super::books::{Kind, PresenceRecord};
 use super::effect::InboxEffect;
-use super::origins::Note;
 use super::queue::{Carried, Queued, SharedSources, Stage, Stored};
 use super::session::{Inbox, Presence};
 use super::table::InboxTable;
@@ -15,6 +14,7 @@ use alloc::vec::Vec;
 use bifro_core::ids::{InboxSeq, Slot, publisher_key};
 use bifro_core::limits::INBOX_PUSH_WINDOW;
 use bifro_core::message::{Message, QoS};
+use bifro_core::origins::Note;
 use bifro_core::ports::{FutureWill, GroupName, InboxMessage, Receiver, SubOptions};
 use bifro_core::settings::Resource;
 use bifro_core::tenant::TenantCtx;
@@ -98,7 +98,7 @@ impl Loader {
                 let (range, packet_id) = (u16::from_be_bytes(key.take()?), u16::from_be_bytes(key.take()?));
                 // Version 0.1 had no more than the key.
                 let (epoch, nth) = if value.is_at_end() { (0, 0) } else { (value.u64()?, value.u64()?) };
-                self.table.books.origins.put((range, slot, packet_id), Note { epoch, nth });
+                self.table.books.origins.put((range, slot, packet_id), Note { epoch, nth }, ());
             }
         }
         if !key.0.is_empty() {

@@ -20,7 +20,6 @@ mod books;
 mod effect;
 mod insert;
 mod load;
-mod origins;
 mod queue;
 mod reign;
 mod rest;

@@ -3,6 +3,7 @@
 use super::invariants::Checks;
 use super::invariants::liveness::Seen;
 use super::links::{Link, Place};
+use super::listener::Listener;
 use super::node::{self, Node};
 use super::options::{CLIENTS_GO_ON, EPISODE, FAULTY, Kind, Options, SHARDS_MAX, Settings, Weather};
 use super::publisher::Publisher;
@@ -93,6 +94,9 @@ pub(crate) enum Event {
     Publisher {
         index: usize,
     },
+    Listener {
+        index: usize,
+    },
     /// A node starts.
     Start {
         node: usize,
@@ -115,6 +119,7 @@ pub(crate) enum Event {
 pub(crate) enum ClientKey {
     Subscriber(usize),
     Publisher(usize),
+    Listener(usize),
 }
 
 /// A client's connection.
@@ -161,6 +166,7 @@ pub(crate) struct Simulation {
     conns: BTreeMap<ConnId, Conn>,
     pub(crate) subscribers: Vec<Subscriber>,
     pub(crate) publishers: Vec<Publisher>,
+    pub(crate) listeners: Vec<Listener>,
     pub(crate) checks: Checks,
     boots: u64,
     /// Things go wrong at the moment.
@@ -192,10 +198,11 @@ impl Simulation {
             settings,
             options,
         };
-        let Settings { subscribers, publishers, ranges, .. } = world.settings;
+        let Settings { subscribers, publishers, listeners, ranges, .. } = world.settings;
         (0..world.options.nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
         (0..subscribers).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
         (0..publishers).for_each(|index| world.queue.at(Moment(2), Event::Publisher { index }));
+        (0..listeners).for_each(|index| world.queue.at(Moment(3), Event::Listener { index }));
         Self {
             genesis: node::genesis(world.options.nodes, ranges, draws.next_u64()),
             world,
@@ -204,6 +211,7 @@ impl Simulation {
             conns: BTreeMap::new(),
             subscribers: (0..subscribers).map(Subscriber::new).collect(),
             publishers: (0..publishers).map(|index| Publisher::drawn(index, &mut callers)).collect(),
+            listeners: (0..listeners).map(|_| Listener::default()).collect(),
             checks: Checks::new(subscribers),
             boots: 0,
             faulty: false,
@@ -261,6 +269,7 @@ impl Simulation {
             Event::Acknowledge { conn, seq } => self.tell_server(conn, ToServer::Acknowledge(seq)),
             Event::Subscriber { index } => self.subscriber_acts(index),
             Event::Publisher { index } => self.publisher_acts(index),
+            Event::Listener { index } => self.listener_acts(index),
             Event::Start { node } => self.start(node),
             Event::Fault => self.fault(),
             Event::Flap => self.flap_once(),
@@ -344,9 +353,7 @@ impl Simulation {
             if let LinkOutput::Parcel(link, Parcel::Batch(frames)) = output {
                 self.world.report.batches += 1;
                 for frame in frames {
-                    if let Frame::Refused { .. } | Frame::Deliver { .. } | Frame::Taken(_) | Frame::TakenOnce { .. } =
-                        frame
-                    {
+                    if !matches!(frame, Frame::Service { .. }) {
                         self.world
                             .tell(|| format!("shard {} of n{} over {link:?}: {frame:?}", place.shard, place.node));
                     }
@@ -579,6 +586,7 @@ impl Simulation {
         match client {
             ClientKey::Subscriber(index) => self.subscriber_hears(index, id, what),
             ClientKey::Publisher(index) => self.publisher_hears(index, id, &what),
+            ClientKey::Listener(index) => self.listener_hears(index, id, &what),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// It has no session.
-    Publishing,
+    Open,
     /// It waits for its client id or for its inbox.
     Waiting,
     /// It speaks for its inbox.
@@ -32,6 +32,8 @@ pub(super) struct Conn {
     id: ConnId,
     pub(super) client: Client,
     phase: Phase,
+    /// What it listens to, without a session.
+    filter: Option<usize>,
     pub(super) inbound: Inbound,
     /// Some of its publishes are not decided yet.
     pub(super) departure: Option<Box<Departure>>,
@@ -94,8 +96,14 @@ impl Shard {
                 self.services.register(self.now, req, self.conn_ref(at), &client, &tenant);
             }
             (ToServer::Open, None) => {
-                let client = client(format!("publisher {}", id.0), Version::V5);
-                self.accept(id, client, Phase::Publishing);
+                let client = client(format!("without session {}", id.0), Version::V5);
+                self.accept(id, client, Phase::Open);
+            }
+            (ToServer::Listen(filter), Some(at)) => {
+                if let Some(conn) = self.conns.conns.get_mut(&at) {
+                    conn.filter = Some(filter);
+                    self.listen(at, filter);
+                }
             }
             (ToServer::Subscribe(filter), Some(at)) => {
                 let req = self.await_completion(Awaited::Subscribe(at, filter));
@@ -140,6 +148,7 @@ impl Shard {
             id,
             client,
             phase,
+            filter: None,
             inbound: Inbound::default(),
             departure: None,
             in_flight: Vec::new(),
@@ -184,11 +193,15 @@ impl Shard {
     }
 
     pub(super) fn handle_attached(&mut self, at: u32, result: Result<Box<Attached>, PortError>) {
-        let Some(conn) = self.conns.conns.get_mut(&at) else { return };
+        if !self.conns.conns.contains_key(&at) {
+            return;
+        }
         let Ok(attached) = result else { return self.close(at) };
-        let Attached { present, inbox, epoch, durable, subscriptions, received_qos2, in_flight, next } = *attached;
-        assert!(durable, "inboxes outlive their processes");
-        conn.inbound.resume(received_qos2);
+        assert!(attached.durable, "inboxes outlive their processes");
+        self.settle_delivered(&attached);
+        let Attached { present, inbox, epoch, subscriptions, received_qos2, in_flight, next, .. } = *attached;
+        let Some(conn) = self.conns.conns.get_mut(&at) else { return };
+        conn.inbound.resume(present, received_qos2);
         conn.phase = Phase::Live { inbox: inbox.expect("who is attached has an inbox"), epoch };
         let place = |full: &str| FILTERS.iter().position(|filter| *filter == full).expect("nobody wants another");
         let filters = subscriptions.iter().map(|(full, _)| place(full)).collect();
@@ -228,7 +241,13 @@ impl Shard {
         self.say(at, ToClient::Closed);
         let Some(conn) = self.conns.conns.get_mut(&at) else { return };
         match conn.phase {
-            Phase::Publishing => self.drop_conn(at),
+            Phase::Open => {
+                let filter = conn.filter;
+                self.drop_conn(at);
+                if let Some(filter) = filter {
+                    self.stop_listening(at, filter);
+                }
+            }
             Phase::Waiting => self.unregister(at),
             Phase::Live { inbox, epoch } => {
                 let left = conn.in_flight.iter().map(|seq| (seq.packet_id(), false, Left::Stored(*seq))).collect();

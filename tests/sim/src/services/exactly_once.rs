@@ -7,9 +7,13 @@ use super::publishing::Waiter;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Mark, ToClient};
 use bifro_core::client::Version;
-use bifro_core::ids::{RangeIdx, ReqId, Slot};
+use bifro_core::delivered::Over;
+use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, Slot};
 use bifro_core::ports::{DetachState, Inbox, InboxOwner, Origin, PortError, Services};
 use std::collections::BTreeSet;
+
+/// A client has no more packet identifiers.
+const RECEIVE_MAXIMUM: usize = 4;
 
 /// How far a publish has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub(super) struct Exchange {
     repeats: bool,
     /// Ranges that an insertion went to.
     ranges: BTreeSet<RangeIdx>,
+    /// Other nodes with connections that were given it.
+    nodes: BTreeSet<NodeIdx>,
+    /// Connections of this node were given it.
+    is_live: bool,
     /// Its client may have sent it before.
     is_repeated: bool,
     is_handed_out: bool,
@@ -43,6 +51,8 @@ impl Exchange {
             phase: Phase::Taking,
             repeats: true,
             ranges: BTreeSet::new(),
+            nodes: BTreeSet::new(),
+            is_live: false,
             is_repeated: false,
             is_handed_out: false,
             is_in_doubt: false,
@@ -51,6 +61,23 @@ impl Exchange {
 
     pub(super) fn note_range(&mut self, range: RangeIdx) {
         self.ranges.insert(range);
+    }
+
+    pub(super) fn note_node(&mut self, node: NodeIdx) {
+        self.nodes.insert(node);
+    }
+
+    pub(super) const fn note_live(&mut self) {
+        self.is_live = true;
+    }
+
+    /// Whether connections here have noted it.
+    pub(super) const fn is_live(&self) -> bool {
+        self.is_live
+    }
+
+    pub(super) const fn is_handed_out(&self) -> bool {
+        self.is_handed_out
     }
 
     /// Ranges that have noted it, as far as is known.
@@ -88,13 +115,16 @@ pub(super) struct Inbound {
     open: BTreeSet<u16>,
     /// Received by an earlier connection, and not released.
     resumed: BTreeSet<u16>,
+    /// The session goes on.
+    present: bool,
+    begun: usize,
     /// Of the last two: PUBREL has come.
     releasing: BTreeSet<u16>,
 }
 
 impl Inbound {
-    /// Of a session that goes on.
-    pub(super) fn resume(&mut self, packet_ids: Vec<u16>) {
+    pub(super) fn resume(&mut self, present: bool, packet_ids: Vec<u16>) {
+        self.present = present;
         self.resumed = packet_ids.into_iter().collect();
     }
 
@@ -127,6 +157,8 @@ impl Shard {
             return self.say(at, ToClient::Received { packet_id, taken: true });
         }
         assert!(inbound.pending.insert(packet_id), "nobody repeats a publish over one connection");
+        let is_repeated = is_repeated || (inbound.present && inbound.begun < RECEIVE_MAXIMUM);
+        inbound.begun += 1;
         let (waiter, repeats) = (Waiter::Session { at, mark, packet_id }, client.version != Version::V5);
         let nth = self.next_req();
         let origin = Origin { inbox, epoch, packet_id, nth: nth.0 };
@@ -186,15 +218,30 @@ impl Shard {
             Phase::Noting if failed => None,
             Phase::Taking | Phase::Noting => {
                 exchange.phase = Phase::Forgetting;
-                let (ranges, in_doubt) = (self.noting(exchange), failed || exchange.is_in_doubt);
-                for &range in &ranges {
-                    let req = self.await_completion(Awaited::Part { publish, is_retained: false });
-                    self.services.forget(self.now, req, range, exchange.origin, in_doubt);
-                }
-                u32::try_from(ranges.len()).ok().filter(|&parts| parts > 0)
+                let parts = self.have_forgotten(publish, exchange, failed || exchange.is_in_doubt);
+                u32::try_from(parts).ok().filter(|&parts| parts > 0)
             }
             Phase::Forgetting => None,
         }
+    }
+
+    /// Asks whoever may have noted a publish to forget it. Returns how many completions that takes.
+    fn have_forgotten(&mut self, publish: ReqId, exchange: &Exchange, in_doubt: bool) -> usize {
+        let (ranges, origin) = (self.noting(exchange), exchange.origin);
+        for &range in &ranges {
+            let req = self.await_completion(Awaited::Part { publish, is_retained: false });
+            self.services.forget(self.now, req, range, origin, in_doubt);
+        }
+        let is_anyones = exchange.is_in_doubt || exchange.is_repeated;
+        let nodes = if is_anyones { self.remotes.nodes() } else { exchange.nodes.iter().copied().collect() };
+        let (over, mut parts) = (Over { origin, others: Vec::new(), in_doubt }, ranges.len());
+        for node in nodes {
+            parts += usize::from(self.have_node_forget(node, publish, &over));
+        }
+        if is_anyones || exchange.is_live {
+            parts += self.forget_delivered(&over, Some(publish));
+        }
+        parts
     }
 
     /// Ranges that may have noted a publish.

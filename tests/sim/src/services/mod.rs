@@ -13,10 +13,12 @@
 
 mod cluster;
 mod connections;
+mod delivered;
 mod exactly_once;
 mod faults;
 mod invariants;
 mod links;
+mod listener;
 mod node;
 pub mod options;
 mod publisher;

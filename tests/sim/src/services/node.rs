@@ -108,7 +108,7 @@ impl Node {
             let mut services = services.unwrap_or_else(|error| panic!("{id} does not start: {error}"));
             services.set_tenant(tenant.clone());
             let me = Hello { node: id, nonce: boot, shard };
-            Shard::new(me, services, tenant.clone(), boot << 8 | u64::from(shard), now)
+            Shard::new(me, self.shards, services, tenant.clone(), boot << 8 | u64::from(shard), now)
         });
         let shards = shards.collect();
         self.starts += 1;

@@ -1,6 +1,6 @@
 //! Clients that publish: each message waits for its acknowledgement, and what was not acknowledged when a connection ends is published again on the next one, in
 //! order and before anything new. Some have a session, and publish a part of their messages with QoS 2, under few packet identifiers, which are used again as
-//! soon as they are free. Of these some are of MQTT 3.1.1, which is not told of a failure; they have patience, then connect again.
+//! soon as they are free. Not all say of what they repeat that they do (DUP). Some are of MQTT 3.1.1, which is not told of a failure; they have patience, then connect again.
 
 use super::cluster::{ClientKey, Event, Simulation};
 use super::connections::client;
@@ -55,6 +55,7 @@ pub(crate) struct Publisher {
     session: Option<Client>,
     /// It had it before.
     was_accepted: bool,
+    sets_dup: bool,
     phase: Phase,
     next: [u32; TOPICS.len()],
     /// In the order in which they were published first.
@@ -67,7 +68,7 @@ impl Publisher {
     pub(crate) fn drawn(index: usize, rng: &mut Prng) -> Self {
         let version = pick(rng, &[None, Some(Version::V311), Some(Version::V5)]);
         let session = version.map(|version| client(format!("publisher with session {index}"), version));
-        Self { session, ..Self::default() }
+        Self { session, sets_dup: rng.below(2) == 0, ..Self::default() }
     }
 
     /// What it waits for.
@@ -177,7 +178,7 @@ impl Simulation {
         publisher.unacknowledged.iter_mut().for_each(|sent| sent.at = now);
         publisher.releasing.values_mut().for_each(|at| *at = now);
         let released = publisher.releasing.keys().map(|&packet_id| ToServer::Release { packet_id });
-        let again = publisher.unacknowledged.iter().map(|sent| sent.packet(true));
+        let again = publisher.unacknowledged.iter().map(|sent| sent.packet(publisher.sets_dup));
         let packets: Vec<ToServer> = released.chain(again).collect();
         self.world.report.published_again += publisher.unacknowledged.len() as u64;
         packets.into_iter().for_each(|packet| self.tell_server(conn, packet));

@@ -101,6 +101,33 @@ impl Publishes {
         }
     }
 
+    /// A publish waits for so many completions more.
+    pub(super) fn expect_parts(&mut self, publish: ReqId, parts: usize) {
+        if let Some(waiting) = self.waiting.get_mut(&publish) {
+            waiting.parts += parts as u32;
+        }
+    }
+
+    /// Whose a QoS 2 publish is that connections are given; none if it is not recognised.
+    pub(super) fn note_live(&mut self, publish: ReqId) -> Option<Origin> {
+        let exchange = self.waiting.get_mut(&publish)?.exchange.as_mut()?;
+        exchange.note_live();
+        Some(exchange.origin)
+    }
+
+    /// So are connections of another node.
+    pub(super) fn note_node(&mut self, publish: ReqId, node: NodeIdx) {
+        if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
+            exchange.note_node(node);
+        }
+    }
+
+    /// Its receivers are known. False: they were before, and what is tried again goes to connections of this node only if it is of QoS 1.
+    fn is_first_try(&mut self, publish: ReqId) -> bool {
+        let exchange = self.waiting.get(&publish).and_then(|waiting| waiting.exchange.as_ref());
+        !exchange.is_some_and(Exchange::is_handed_out)
+    }
+
     /// Whether a QoS 2 publish has failed before anybody got it: then nobody does.
     fn has_failed_as_exchange(&self, publish: ReqId) -> bool {
         self.waiting.get(&publish).is_some_and(|waiting| waiting.exchange.is_some() && waiting.failed.is_some())
@@ -243,7 +270,8 @@ impl Shard {
     }
 
     fn deliver_matched(&mut self, message: &Arc<Message>, matches: &Rc<Matches>, publish: ReqId, scope: Scope) {
-        assert!(matches.live.is_empty() && matches.groups.is_empty(), "there are persistent sessions only");
+        let is_first = self.publishes.is_first_try(publish);
+        assert!(matches.groups.is_empty(), "there are no groups");
         if self.publishes.has_failed_as_exchange(publish) {
             return;
         }
@@ -251,6 +279,9 @@ impl Shard {
             // It may have been sent after one that fails.
             self.open_part(publish);
             return self.publish_part_done(publish, Err(PortError::Unavailable));
+        }
+        if is_first || scope != Scope::Everywhere {
+            self.deliver_to_connections(message, matches, publish);
         }
         for (range, places) in &matches.inboxes {
             let (mut req, mut origin) = (None, None);
@@ -333,8 +364,8 @@ impl Shard {
                 self.once_decided(at, packet_id, result.is_ok());
             }
             Waiter::Node(node, shard, publish) => {
-                let ranges = waiting.exchange.as_ref().map(Exchange::ranges).unwrap_or_default();
-                self.answer(node, shard, publish, result.map(|()| ranges));
+                let noted = waiting.exchange.as_ref().map(|exchange| (exchange.is_live(), exchange.ranges()));
+                self.answer(node, shard, publish, result.map(|()| noted.unwrap_or_default()));
             }
         }
     }

@@ -3,8 +3,9 @@
 
 use super::exactly_once::Exchange;
 use super::publishing::{Scope, Waiter};
-use super::shard::{Shard, TENANT};
+use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Frame, Refusal};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId};
 use bifro_core::message::Message;
 use bifro_core::nodes::Nodes;
@@ -37,6 +38,11 @@ pub(super) struct Remotes {
 }
 
 impl Remotes {
+    /// All other nodes.
+    pub(super) fn nodes(&self) -> Vec<NodeIdx> {
+        self.outgoing.keys().copied().collect()
+    }
+
     /// What this turn has for each way that is up.
     pub(super) fn batches(&mut self) -> Vec<(Via, Vec<Frame>)> {
         let mut batches = Vec::new();
@@ -77,15 +83,17 @@ impl Shard {
             return self.insertions_lost();
         }
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
-        let lost = std::mem::take(&mut outgoing.open);
-        self.forwards_lost(lost.into_values().collect());
+        // What is to be forgotten is no matter of who leads.
+        let is_forgotten = |req: &ReqId| matches!(self.requests.get(req), Some(Awaited::Forgotten { .. }));
+        let lost = outgoing.open.extract_if(.., |_, req| !is_forgotten(req)).map(|(_, req)| req).collect();
+        self.forwards_lost(lost);
     }
 
     /// Nobody will know what became of these, which are told in the order in which they were published.
     fn forwards_lost(&mut self, mut lost: Vec<ReqId>) {
         lost.sort_unstable();
-        for publish in lost {
-            self.publish_part_done(publish, Err(PortError::Unavailable));
+        for req in lost {
+            self.remote_answered(req, Err(PortError::Unavailable));
         }
     }
 
@@ -152,10 +160,16 @@ impl Shard {
                 (Frame::Taken(publishes), Via::To(node)) => {
                     publishes.into_iter().for_each(|publish| self.node_answered(node, publish, Ok(())));
                 }
-                (Frame::TakenOnce { publish, ranges }, Via::To(node)) => {
+                (Frame::Forget { publish, over }, Via::From(node, shard)) => {
+                    self.forget_for_node((node, shard), publish, &over);
+                }
+                (Frame::TakenOnce { publish, live, ranges }, Via::To(node)) => {
                     let outgoing = self.remotes.outgoing.get(&node);
                     if let Some(&of) = outgoing.and_then(|outgoing| outgoing.open.get(&publish)) {
                         self.publishes.note_ranges(of, ranges);
+                        if live {
+                            self.publishes.note_node(of, node);
+                        }
                     }
                     self.node_answered(node, publish, Ok(()));
                 }
@@ -179,18 +193,18 @@ impl Shard {
         }
     }
 
-    /// Tells another node what became of its publish, which these ranges have noted.
+    /// Tells another node what became of its publish, which these ranges have noted, and connections, if they are `live`.
     pub(super) fn answer(
         &mut self,
         node: NodeIdx,
         shard: ShardId,
         publish: u64,
-        result: Result<Vec<RangeIdx>, Refusal>,
+        result: Result<(bool, Vec<RangeIdx>), Refusal>,
     ) {
         let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
         match result {
-            Ok(ranges) if ranges.is_empty() => from.taken.push(publish),
-            Ok(ranges) => from.batch.push(Frame::TakenOnce { publish, ranges }),
+            Ok((false, ranges)) if ranges.is_empty() => from.taken.push(publish),
+            Ok((live, ranges)) => from.batch.push(Frame::TakenOnce { publish, live, ranges }),
             Err(refusal) => from.batch.push(Frame::Refused { publish, refusal }),
         }
     }
@@ -213,8 +227,29 @@ impl Shard {
 
     fn node_answered(&mut self, node: NodeIdx, forward: u64, result: Result<(), Refusal>) {
         let outgoing = self.remotes.outgoing.get_mut(&node);
-        if let Some(publish) = outgoing.and_then(|outgoing| outgoing.open.remove(&forward)) {
-            self.publish_part_done(publish, result);
+        if let Some(req) = outgoing.and_then(|outgoing| outgoing.open.remove(&forward)) {
+            self.remote_answered(req, result);
         }
+    }
+
+    fn remote_answered(&mut self, req: ReqId, result: Result<(), Refusal>) {
+        match self.requests.remove(&req) {
+            Some(Awaited::Forgotten { node, publish, over }) => {
+                if result.is_ok() || !self.have_node_forget(node, publish, &over) {
+                    self.publish_part_done(publish, Ok(()));
+                }
+            }
+            _ => self.publish_part_done(req, result),
+        }
+    }
+
+    /// Has a node's connections forget publishes, and `publish` wait for that. False: the node is gone, and has none.
+    pub(super) fn have_node_forget(&mut self, node: NodeIdx, publish: ReqId, over: &Over) -> bool {
+        let (req, number) = (self.next_req(), self.next_req().0);
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
+        outgoing.open.insert(number, req);
+        outgoing.batch.push(Frame::Forget { publish: number, over: over.clone() });
+        self.requests.insert(req, Awaited::Forgotten { node, publish, over: over.clone() });
+        true
     }
 }

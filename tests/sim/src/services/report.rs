@@ -19,6 +19,8 @@ counters! {
     refused: "publishes refused",
     /// Messages received by sessions.
     received: "messages received",
+    /// Messages heard by clients without a session.
+    heard: "messages heard without a session",
     /// Connections of sessions.
     connects: "connections of sessions",
     /// Subscriptions and their ends.

@@ -4,9 +4,10 @@
 use super::connections::Conns;
 use super::publishing::Publishes;
 use super::remotes::Remotes;
-use super::talk::{ConnId, Hello, LinkId, LinkInput, LinkOutput, Mark, ToClient, ToServer};
+use super::talk::{ConnId, Hello, LinkId, LinkInput, LinkOutput, Mark, PeerMessage, ToClient, ToServer};
 use super::uplinks::Uplinks;
-use bifro_core::ids::{ReqId, ShardId, TenantIdx};
+use bifro_core::delivered::{Delivered, Over};
+use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Completion, Dist, Out, Retain, RetainedMessage, Services};
 use bifro_core::tenant::TenantCtx;
@@ -36,8 +37,12 @@ pub(super) enum Awaited {
     Subscribe(u32, usize),
     /// A connection, for UNSUBACK.
     Unsubscribe(u32, usize),
+    /// A connection without a session, for the route of this filter.
+    Route(u32, usize),
     /// Messages of a topic wait for their receivers.
     Match(Arc<str>),
+    /// A publish waits for a node to forget it.
+    Forgotten { node: NodeIdx, publish: ReqId, over: Over },
     /// A connection, for its inbox to forget an identifier.
     Released(u32, u16),
     /// A publish waits for inboxes to store it or to take a step, or for its retained message to be safe.
@@ -50,7 +55,7 @@ pub(super) enum Awaited {
 #[derive(Debug, Default)]
 pub(crate) struct Inputs {
     pub(crate) clients: VecDeque<(ConnId, ToServer)>,
-    pub(crate) mesh: VecDeque<(ShardId, Message)>,
+    pub(crate) mesh: VecDeque<(ShardId, PeerMessage)>,
     pub(crate) nodes: VecDeque<Arc<Nodes>>,
     pub(crate) links: VecDeque<LinkInput>,
 }
@@ -65,7 +70,7 @@ impl Inputs {
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
     pub(crate) clients: Vec<(ConnId, ToClient)>,
-    pub(crate) mesh: Vec<(ShardId, Message)>,
+    pub(crate) mesh: Vec<(ShardId, PeerMessage)>,
     pub(crate) links: Vec<LinkOutput>,
     /// Publishes that were not taken over in time, whether or not the client hears it.
     pub(crate) given_up: Vec<Mark>,
@@ -74,6 +79,8 @@ pub(crate) struct Outputs {
 /// See the module's page.
 pub(crate) struct Shard {
     pub(super) me: ShardId,
+    /// Of this node.
+    pub(super) shards: u16,
     pub(crate) services: RangeServices,
     pub(super) tenant: Arc<TenantCtx>,
     pub(super) now: Instant,
@@ -85,6 +92,7 @@ pub(crate) struct Shard {
     pub(super) remotes: Remotes,
     pub(crate) uplinks: Uplinks,
     pub(super) conns: Conns,
+    pub(super) delivered: Delivered,
     pub(crate) inputs: Inputs,
     pub(crate) outputs: Outputs,
     /// The last answer to [`Self::look_for_retained`].
@@ -94,9 +102,17 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// A shard of a process that has just started. `links` is a number that no other shard's process has.
-    pub(crate) fn new(me: Hello, services: RangeServices, tenant: Arc<TenantCtx>, links: u64, now: Instant) -> Self {
+    pub(crate) fn new(
+        me: Hello,
+        shards: u16,
+        services: RangeServices,
+        tenant: Arc<TenantCtx>,
+        links: u64,
+        now: Instant,
+    ) -> Self {
         Self {
             me: ShardId(me.shard),
+            shards,
             services,
             tenant,
             now,
@@ -107,6 +123,7 @@ impl Shard {
             remotes: Remotes::default(),
             uplinks: Uplinks::new(me),
             conns: Conns::default(),
+            delivered: Delivered::default(),
             inputs: Inputs::default(),
             outputs: Outputs::default(),
             retained: None,
@@ -145,7 +162,7 @@ impl Shard {
             self.settle();
         }
         while let Some((from, message)) = self.inputs.mesh.pop_front() {
-            self.services.receive(now, from, message);
+            self.handle_peer(from, message);
             self.settle();
         }
         while let Some(nodes) = self.inputs.nodes.pop_front() {
@@ -179,7 +196,8 @@ impl Shard {
             if drained.is_empty() {
                 return;
             }
-            self.outputs.mesh.append(&mut drained.sends);
+            let sends = drained.sends.drain(..).map(|(to, message)| (to, PeerMessage::Service(message)));
+            self.outputs.mesh.extend(sends);
             for send in drained.remote.drain(..) {
                 self.send_service(send);
             }
@@ -246,7 +264,12 @@ impl Shard {
             }
             // There is one tenant, and all shards know it.
             Completion::TenantFound { .. } | Completion::Event(_) => {}
-            Completion::RouteAdded { .. } | Completion::WillDue { .. } | Completion::Redeliver { .. } => {
+            Completion::RouteAdded { req, result } => {
+                if let Some(Awaited::Route(conn, filter)) = self.requests.remove(&req) {
+                    self.say(conn, ToClient::Subscribed(filter, result.is_ok()));
+                }
+            }
+            Completion::WillDue { .. } | Completion::Redeliver { .. } => {
                 panic!("nobody asked for {completion:?}")
             }
         }

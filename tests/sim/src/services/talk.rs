@@ -1,10 +1,12 @@
 //! What shards, nodes and clients say to each other.
 
 use bifro_core::client::Client;
-use bifro_core::ids::{InboxSeq, NodeId, PublisherKey, RangeIdx};
+use bifro_core::delivered::Over;
+use bifro_core::ids::{InboxSeq, NodeId, PublisherKey, RangeIdx, ReqId};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{Origin, PortError};
+use bifro_core::ports::{LivePlaces, Origin, PortError};
 use bifro_mqtt::topic::filter_matches;
+use bifro_store::services::Message as ServiceMessage;
 use std::sync::Arc;
 
 /// What is published to.
@@ -69,8 +71,10 @@ pub(crate) struct ConnId(pub(crate) u64);
 pub(crate) enum ToServer {
     /// It wants its session.
     Attach(Client),
-    /// It has none, and only publishes.
+    /// It has none.
     Open,
+    /// It has no session, and subscribes to one of [`FILTERS`].
+    Listen(usize),
     /// It subscribes to one of [`FILTERS`].
     Subscribe(usize),
     /// It does not any more.
@@ -134,10 +138,25 @@ pub(crate) enum Frame {
     Deliver { publish: u64, origin: Option<Origin>, message: Arc<Message> },
     /// These were taken over.
     Taken(Vec<u64>),
-    /// So was this one, of QoS 2, which these ranges have noted.
-    TakenOnce { publish: u64, ranges: Vec<RangeIdx> },
+    /// So was this one, of QoS 2, which these ranges have noted, and connections, if they are `live`.
+    TakenOnce { publish: u64, live: bool, ranges: Vec<RangeIdx> },
+    /// Connections need not recognise these any more.
+    Forget { publish: u64, over: Over },
     /// This one was not.
     Refused { publish: u64, refusal: Refusal },
+}
+
+/// What the shards of a node tell each other. As in bifro-net's `broker/peer.rs`.
+#[derive(Debug)]
+pub(crate) enum PeerMessage {
+    /// From services to services.
+    Service(ServiceMessage),
+    /// A message for connections of the receiver, and the publish that waits.
+    Deliver { message: Arc<Message>, places: LivePlaces, origin: Option<Origin>, publish: Option<ReqId> },
+    /// Connections need not recognise these publishes any more.
+    Forget { over: Over, publish: Option<ReqId> },
+    /// This publish of the receiver has been taken over, or forgotten, here.
+    Taken(ReqId),
 }
 
 /// What one end of a link sends so that it arrives, and in order.

@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, inbox_message, pid, present};
 use crate::packet::Packet;
-use crate::session::Published;
+use crate::session::{PublishToken, Published};
 use bifro_core::client::Version::{V5, V311};
 use bifro_core::message::QoS::{self, AtLeastOnce, ExactlyOnce};
 use bifro_core::ports::{Attached, InFlight};
@@ -56,6 +56,22 @@ fn a_qos2_publish_received_by_an_earlier_connection_is_not_routed_again() {
     assert_eq!(rig.publish(ExactlyOnce, 8, "a", "x"), ["route a x q2 token=1"]);
     rig.published(0, Published::Done { matched: true });
     assert!(rig.closed()[0].contains("qos2=[5, 6, 7]"), "8 is not taken over: the client sends it again");
+}
+
+/// [MQTT-4.4.0-1] [MQTT5-4.4.0-1]: what was not answered comes first. rumqttc 0.25 does not set DUP.
+#[test]
+fn the_first_qos2_publishes_of_a_session_that_goes_on_may_be_repetitions_whether_or_not_they_say_so() {
+    let settings = || TenantSettings { receive_maximum: 2, ..TenantSettings::default() };
+    for (attached, may_be) in [(present(), [true, true, false]), (Attached { present: false, ..present() }, [false; 3])]
+    {
+        let (mut rig, _) = Rig::resumed(V311, settings(), attached);
+        for (token, is_repetition) in (0..).zip(may_be) {
+            rig.publish(ExactlyOnce, 7, "a", "x");
+            assert_eq!(rig.session.qos2_publish(PublishToken(token)), Some((pid(7), is_repetition)), "{token}");
+            rig.published(token, Published::Done { matched: true });
+            rig.ack(Packet::PubRel, 7);
+        }
+    }
 }
 
 /// HOSTILE 9.

@@ -4,8 +4,10 @@
 //!
 //! A message of QoS 2 has one place in a session for ever: it may come again under that, and under no other. Order is promised among messages of one QoS
 //! [MQTT5-4.6.0-6].
+//!
+//! A connection without a session gets a message of QoS 2 once, and what is published after its SUBACK while everything is well.
 
-use super::super::talk::{FILTERS, Mark, TOPICS, is_for};
+use super::super::talk::{ConnId, FILTERS, Mark, TOPICS, is_for};
 use crate::queue::Moment;
 use bifro_core::ids::InboxSeq;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,9 +42,18 @@ impl Session {
     }
 }
 
+/// What is known of a connection without a session.
+#[derive(Debug)]
+struct Listening {
+    /// Its filter, and since when it has SUBACK. A message may come ahead of that.
+    since: Option<(usize, Moment)>,
+    heard: BTreeSet<Mark>,
+}
+
 /// See the module's page.
 #[derive(Debug)]
 pub(crate) struct Delivery {
+    listening: BTreeMap<ConnId, Listening>,
     sent: BTreeMap<Mark, Sent>,
     sessions: Vec<Session>,
 }
@@ -50,7 +61,7 @@ pub(crate) struct Delivery {
 impl Delivery {
     pub(crate) fn new(sessions: usize) -> Self {
         let sessions = (0..sessions).map(|_| Session::default()).collect();
-        Self { sent: BTreeMap::new(), sessions }
+        Self { listening: BTreeMap::new(), sent: BTreeMap::new(), sessions }
     }
 
     /// Its SUBACK has arrived.
@@ -120,6 +131,41 @@ impl Delivery {
         let last = seen.last().copied();
         let is_overtaken = seen.insert(mark.seq) && is_promised && last.is_some_and(|last| last > mark.seq);
         assert!(!is_overtaken, "subscriber {session} sees {mark:?} for the first time after {last:?}");
+    }
+
+    fn listening(&mut self, conn: ConnId) -> &mut Listening {
+        self.listening.entry(conn).or_insert_with(|| Listening { since: None, heard: BTreeSet::new() })
+    }
+
+    /// A connection without a session has SUBACK.
+    pub(crate) fn listens(&mut self, conn: ConnId, filter: usize, since: Moment) {
+        self.listening(conn).since = Some((filter, since));
+    }
+
+    /// It is over.
+    pub(crate) fn stops_listening(&mut self, conn: ConnId) {
+        self.listening.remove(&conn);
+    }
+
+    /// It has a message.
+    pub(crate) fn heard(&mut self, conn: ConnId, mark: Mark) {
+        assert!(self.sent.contains_key(&mark), "{mark:?} was never published");
+        let is_new = self.listening(conn).heard.insert(mark);
+        assert!(is_new || !mark.once, "{conn:?} without a session gets {mark:?} a second time");
+    }
+
+    /// What was published after `well`, acknowledged, and not heard by somebody without a session who listened.
+    pub(crate) fn unheard(&self, well: Moment) -> Option<(ConnId, Mark)> {
+        self.listening.iter().find_map(|(&conn, listening)| {
+            let (filter, since) = listening.since?;
+            let is_missed = |(mark, sent): &(&Mark, &Sent)| {
+                sent.is_acknowledged
+                    && sent.at > since.max(well)
+                    && is_for(mark.topic, filter)
+                    && !listening.heard.contains(mark)
+            };
+            self.sent.iter().find(is_missed).map(|(&mark, _)| (conn, mark))
+        })
     }
 
     /// Whether nobody misses anything.

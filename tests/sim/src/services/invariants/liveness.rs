@@ -5,7 +5,7 @@ use super::super::cluster::Simulation;
 use super::super::node::Process;
 use super::super::options::{DRAINED_WITHIN, LED_WITHIN, MEMBERS_WITHIN};
 use super::super::publisher::Publisher;
-use super::super::talk::{Mark, TOPICS};
+use super::super::talk::{ConnId, Mark, TOPICS};
 use crate::queue::Moment;
 use bifro_core::ports::Services;
 use bifro_swim::Status;
@@ -114,7 +114,12 @@ impl Simulation {
     fn is_drained(&self) -> bool {
         let answered = self.publishers.iter().all(Publisher::is_idle);
         let live = self.subscribers.iter().all(super::super::subscriber::Subscriber::is_live);
-        answered && live && self.checks.delivery.is_all_received() && self.queued() == 0
+        answered && live && self.checks.delivery.is_all_received() && self.unheard().is_none() && self.queued() == 0
+    }
+
+    /// What somebody without a session misses.
+    fn unheard(&self) -> Option<(ConnId, Mark)> {
+        self.seen.led_since.and_then(|since| self.checks.delivery.unheard(since))
     }
 
     fn what_is_left(&self) -> String {
@@ -122,7 +127,10 @@ impl Simulation {
         let unanswered: Vec<Mark> = self.publishers.iter().flat_map(|publisher| publisher.waits_for()).collect();
         let away = self.subscribers.iter().filter(|subscriber| !subscriber.is_live()).count();
         self.tell_standings();
-        format!("{unanswered:?} not answered, {away} subscribers away, {} messages queued", self.queued())
+        let (unheard, queued) = (self.unheard(), self.queued());
+        format!(
+            "{unanswered:?} not answered, {away} subscribers away, {queued} messages queued, without a session {unheard:?} was not heard"
+        )
     }
 
     fn look_for_retained(&mut self) {
