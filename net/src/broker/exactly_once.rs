@@ -50,7 +50,7 @@ pub(super) struct Exchange {
     nodes: SmallVec<[NodeIdx; 2]>,
     /// Connections of this node were given it.
     is_live: bool,
-    /// Its client says that it may have sent it before (DUP).
+    /// Its client may have sent it before: it says so (DUP), or it is among the first of a session that goes on.
     is_repeated: bool,
     is_handed_out: bool,
     /// Nobody knows who has it: a part of it was lost.
