@@ -7,7 +7,7 @@
 use crate::ids::keyed_hash;
 use crate::limits::DELIVERED_MAX;
 use crate::origins::{Note, OriginKey, Origins, Seen, note_of, origin_key};
-use crate::ports::Origin;
+use crate::ports::{Attached, Origin};
 use crate::time::Instant;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -24,6 +24,16 @@ pub struct Over {
     pub others: Vec<u16>,
     /// They may still be on their way, and are not taken any more.
     pub in_doubt: bool,
+}
+
+impl Over {
+    /// What the inbox of a session that was just attached has noted: it recognises the repetitions itself. None if that is nothing.
+    #[must_use]
+    pub fn noted(attached: &Attached) -> Option<Self> {
+        let (&packet_id, others) = attached.received_qos2.split_first()?;
+        let origin = Origin { inbox: attached.inbox?, epoch: attached.epoch, packet_id, nth: 0 };
+        Some(Self { origin, others: others.into(), in_doubt: false })
+    }
 }
 
 /// See the module's page.

@@ -136,16 +136,12 @@ impl Retries {
 }
 
 impl PublishTable {
-    /// Keeps what another try needs, if the publish may be tried again and has not failed in part.
-    fn keep(&mut self, publish: ReqId, again: impl FnOnce() -> Again) {
-        if let Some(waiting) = self.waiting.get_mut(&publish).filter(|waiting| waiting.failed.is_none()) {
+    /// Keeps what another try needs, if the publish has `parts` at least, its match among them, and has not failed in one.
+    fn keep(&mut self, publish: ReqId, parts: u32, again: impl FnOnce() -> Again) {
+        let waiting = self.waiting.get_mut(&publish);
+        if let Some(waiting) = waiting.filter(|waiting| waiting.parts >= parts && waiting.failed.is_none()) {
             waiting.again = Some(Box::new(again()));
         }
-    }
-
-    /// Whether a publish has parts besides its match.
-    fn has_parts(&self, publish: ReqId) -> bool {
-        self.waiting.get(&publish).is_some_and(|waiting| waiting.parts > 1)
     }
 
     /// A group may not have got the message: it is among what is tried again.
@@ -178,7 +174,7 @@ impl<S: Services> Broker<S> {
         let has_receivers = !matches.is_empty() || !services.unheard_nodes().is_empty();
         if services.is_replicated() && has_receivers && self.publishes.is_exchange(publish) {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
-            self.publishes.keep(publish, || Again { tenant, message, parts: Parts::NOTED, is_first: false });
+            self.publishes.keep(publish, 1, || Again { tenant, message, parts: Parts::NOTED, is_first: false });
         }
     }
 
@@ -191,10 +187,10 @@ impl<S: Services> Broker<S> {
         publisher: Publisher,
     ) {
         let Publisher::Entered(publish) = publisher else { return };
-        let is_kept = view.qos == QoS::AtLeastOnce && self.services.peek().is_replicated();
-        if is_kept && self.publishes.has_parts(publish) {
+        if view.qos == QoS::AtLeastOnce && self.services.peek().is_replicated() {
             let message = || owned.unwrap_or_else(|| view.to_message());
-            self.publishes.keep(publish, || Again { tenant, message: message(), parts: Parts::ALL, is_first: false });
+            let again = || Again { tenant, message: message(), parts: Parts::ALL, is_first: false };
+            self.publishes.keep(publish, 2, again);
         }
     }
 

@@ -1,6 +1,6 @@
 //! QoS 2 publishes and connections without an inbox: there is no range that would note what they have ([`super::exactly_once`]), so the shard they are on does
 //! ([`bifro_core::delivered`]), until it hears that the publish is over. The node that had it taken over says so, and waits for all to have heard it
-//! as it does for ranges; and so does the node where its client attaches next, for what its inbox has noted.
+//! as it does for ranges. The node where its client attaches next says so of what its inbox has noted, and waits for nobody.
 //!
 //! The members of a group are not told apart so: which of them had a message is known nowhere else.
 
@@ -49,13 +49,10 @@ impl<S: Services> Broker<S> {
     /// A client has its session back. Whoever had it may have died before all had forgotten what its inbox has noted. Nobody waits for that: what the client
     /// publishes from now on goes the same ways.
     pub(super) fn settle_delivered(&mut self, attached: &Attached) {
-        let noted = attached.inbox.zip(attached.received_qos2.split_first());
-        let Some((inbox, (&packet_id, others))) = noted else { return };
         if !attached.durable || !self.services.peek().is_replicated() {
             return;
         }
-        let origin = Origin { inbox, epoch: attached.epoch, packet_id, nth: 0 };
-        let over = Over { origin, others: others.into(), in_doubt: false };
+        let Some(over) = Over::noted(attached) else { return };
         self.forget_delivered(&over, None);
         for node in self.remotes.nodes() {
             let nobody = self.next_req_id();

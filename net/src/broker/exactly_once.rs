@@ -114,6 +114,11 @@ impl Exchange {
         self.is_handed_out = true;
     }
 
+    /// Whether others may have noted it than those that are known to.
+    const fn is_anyones(&self) -> bool {
+        self.is_in_doubt || self.is_repeated
+    }
+
     /// Whether it cannot be said to have failed: somebody may have it, and the client, should it not hear of the failure, would repeat it.
     pub(super) fn is_undecidable(&self) -> bool {
         self.is_handed_out || self.is_repeated
@@ -189,13 +194,12 @@ impl<S: Services> Broker<S> {
             self.requests.insert(req, Awaited::PublishPart(publish));
             self.services.ask().forget(self.now, req, range, origin, in_doubt);
         }
-        let is_anyones = exchange.is_in_doubt || exchange.is_repeated;
-        let nodes = if is_anyones { self.remotes.nodes() } else { exchange.nodes.clone() };
+        let nodes = if exchange.is_anyones() { self.remotes.nodes() } else { exchange.nodes.clone() };
         let (over, mut parts) = (Over { origin, others: Vec::new(), in_doubt }, ranges.len());
         for node in nodes {
             parts += usize::from(self.have_node_forget(node, publish, &over));
         }
-        if (is_anyones && self.services.peek().is_replicated()) || exchange.is_live {
+        if (exchange.is_anyones() && self.services.peek().is_replicated()) || exchange.is_live {
             parts += self.forget_delivered(&over, Some(publish));
         }
         parts
@@ -203,7 +207,7 @@ impl<S: Services> Broker<S> {
 
     /// Ranges that may have noted a publish. One that is repeated may have gone to others the first time, which have no receiver of it any more.
     fn noting(&self, exchange: &Exchange) -> SmallVec<[RangeIdx; 4]> {
-        if exchange.is_in_doubt || exchange.is_repeated {
+        if exchange.is_anyones() {
             return (0..self.services.peek().inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges.clone()

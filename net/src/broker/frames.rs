@@ -96,7 +96,7 @@ pub(super) enum Frame<'a> {
     Taken(&'a [[u8; 8]]),
     /// These ranges (two bytes each) have noted whose publish this one is, which is answered next, and connections have, if they are `live`.
     Noted { publish: u64, live: bool, ranges: &'a [[u8; 2]] },
-    /// Connections need not recognise these publishes any more. Whom to tell, as in [`Forward::publish`].
+    /// Connections need not recognise these publishes any more; answered as `publish`.
     Forget { publish: u64, over: Over },
     /// This one has not.
     Refused { publish: u64, refusal: Refusal },

@@ -67,13 +67,9 @@ impl<M> ShardMessage<M> {
     pub(super) fn footprint_bytes(&self) -> usize {
         let payload = match self {
             Self::Deliver { message, .. } | Self::DeliverShared { message, .. } => message.footprint_bytes(),
+            Self::Forget { over, .. } => 256 + size_of_val(&*over.others),
             // What services send each other are small things but for inserts, whose messages their inboxes count.
-            Self::Service(_)
-            | Self::Forget { .. }
-            | Self::Taken(_)
-            | Self::Refused { .. }
-            | Self::Tenant(_)
-            | Self::Drained => 256,
+            Self::Service(_) | Self::Taken(_) | Self::Refused { .. } | Self::Tenant(_) | Self::Drained => 256,
         };
         size_of::<Self>() + payload
     }

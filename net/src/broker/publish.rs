@@ -162,11 +162,13 @@ impl<S: Services> Broker<S> {
             self.deliver_to_member(tenant, &message, group, matches, publisher);
             return;
         }
-        if self.publishes.has_failed_as_exchange(*publisher) {
-            return;
-        }
-        if view.qos == QoS::ExactlyOnce && matches!(scope, Scope::Everywhere(_)) {
-            self.keep_exchange(tenant, &view, &mut owned, matches, *publisher);
+        if view.qos == QoS::ExactlyOnce {
+            if self.publishes.has_failed_as_exchange(*publisher) {
+                return;
+            }
+            if matches!(scope, Scope::Everywhere(_)) {
+                self.keep_exchange(tenant, &view, &mut owned, matches, *publisher);
+            }
         }
         let (Scope::Everywhere(parts) | Scope::Here(parts)) = *scope else { return };
         let origin = match view.qos {

@@ -516,20 +516,20 @@ impl<S: Services> Broker<S> {
             self.publish_part_done(req, result);
             return;
         };
-        let (tenant, message, group, turn, publish) = match awaited {
-            Awaited::Member { tenant, message, group, turn, publish } => (tenant, message, group, turn, publish),
-            Awaited::Forgotten { node, publish, over } => {
-                if result.is_ok() || !self.have_node_forget(node, publish, &over) {
+        match (awaited, result) {
+            (Awaited::Member { publish, .. }, Ok(())) => self.group_part_done(publish, Ok(())),
+            (Awaited::Member { tenant, message, group, turn, publish }, Err(Refusal::NoMember)) => {
+                self.offer_after(tenant, &message, &group, turn, publish);
+            }
+            (Awaited::Member { publish, .. }, Err(Refusal::Port(error))) => self.group_part_done(publish, Err(error)),
+            (Awaited::Forgotten { publish, .. }, Ok(())) => self.publish_part_done(publish, Ok(())),
+            (Awaited::Forgotten { node, publish, over }, Err(_)) => {
+                let is_asked_again = self.have_node_forget(node, publish, &over);
+                if !is_asked_again {
                     self.publish_part_done(publish, Ok(()));
                 }
-                return;
             }
-            _ => return,
-        };
-        match result {
-            Ok(()) => self.group_part_done(publish, Ok(())),
-            Err(Refusal::NoMember) => self.offer_after(tenant, &message, &group, turn, publish),
-            Err(Refusal::Port(error)) => self.group_part_done(publish, Err(error)),
+            _ => {}
         }
     }
 

@@ -87,10 +87,7 @@ impl Shard {
 
     /// A client has its session back.
     pub(super) fn settle_delivered(&mut self, attached: &Attached) {
-        let noted = attached.inbox.zip(attached.received_qos2.split_first());
-        let Some((inbox, (&packet_id, others))) = noted else { return };
-        let origin = Origin { inbox, epoch: attached.epoch, packet_id, nth: 0 };
-        let over = Over { origin, others: others.into(), in_doubt: false };
+        let Some(over) = Over::noted(attached) else { return };
         self.forget_delivered(&over, None);
         for node in self.remotes.nodes() {
             let nobody = self.next_req();

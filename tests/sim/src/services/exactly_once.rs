@@ -100,6 +100,11 @@ impl Exchange {
         self.is_handed_out = true;
     }
 
+    /// Whether others may have noted it than those that are known to.
+    const fn is_anyones(&self) -> bool {
+        self.is_in_doubt || self.is_repeated
+    }
+
     /// Whether it cannot be said to have failed: somebody may have it, and the client, should it not hear of the failure, would repeat it.
     pub(super) fn is_undecidable(&self) -> bool {
         self.is_handed_out || self.is_repeated
@@ -232,13 +237,12 @@ impl Shard {
             let req = self.await_completion(Awaited::Part { publish, is_retained: false });
             self.services.forget(self.now, req, range, origin, in_doubt);
         }
-        let is_anyones = exchange.is_in_doubt || exchange.is_repeated;
-        let nodes = if is_anyones { self.remotes.nodes() } else { exchange.nodes.iter().copied().collect() };
+        let nodes = if exchange.is_anyones() { self.remotes.nodes() } else { exchange.nodes.iter().copied().collect() };
         let (over, mut parts) = (Over { origin, others: Vec::new(), in_doubt }, ranges.len());
         for node in nodes {
             parts += usize::from(self.have_node_forget(node, publish, &over));
         }
-        if is_anyones || exchange.is_live {
+        if exchange.is_anyones() || exchange.is_live {
             parts += self.forget_delivered(&over, Some(publish));
         }
         parts
@@ -246,7 +250,7 @@ impl Shard {
 
     /// Ranges that may have noted a publish.
     fn noting(&self, exchange: &Exchange) -> Vec<RangeIdx> {
-        if exchange.is_in_doubt || exchange.is_repeated {
+        if exchange.is_anyones() {
             return (0..self.services.inbox_ranges()).map(RangeIdx).collect();
         }
         exchange.ranges()

@@ -115,7 +115,7 @@ impl Publishes {
         Some(exchange.origin)
     }
 
-    /// So are connections of another node.
+    /// Connections of another node were given it.
     pub(super) fn note_node(&mut self, publish: ReqId, node: NodeIdx) {
         if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
             exchange.note_node(node);
@@ -123,7 +123,7 @@ impl Publishes {
     }
 
     /// Its receivers are known. False: they were before, and what is tried again goes to connections of this node only if it is of QoS 1.
-    fn is_first_try(&mut self, publish: ReqId) -> bool {
+    fn is_first_try(&self, publish: ReqId) -> bool {
         let exchange = self.waiting.get(&publish).and_then(|waiting| waiting.exchange.as_ref());
         !exchange.is_some_and(Exchange::is_handed_out)
     }
