@@ -6,7 +6,6 @@ pub mod auth;
 pub mod cli;
 pub mod config;
 pub mod ctl;
-pub mod heap;
 pub mod logging;
 pub mod node;
 pub mod selfcheck;

@@ -23,15 +23,11 @@ fn away(n: u32) -> ConnectOptions {
 }
 
 pub(crate) fn measure() -> Vec<Row> {
-    let mut rows = recovery();
-    rows.push(subscribing());
-    rows.push(amplification("consumed at once", true));
-    rows.push(amplification("consumed later", false));
-    rows
+    vec![subscribing(), amplification("consumed at once", true), amplification("consumed later", false)]
 }
 
 /// A million messages in a hundred thousand sessions, then ten million.
-fn recovery() -> Vec<Row> {
+pub(crate) fn queued() -> Vec<Row> {
     let (sessions, rounds) = choose((100_000, vec![10, 90]), (2_000, vec![10]));
     let mut broker = start();
     let began = Instant::now();

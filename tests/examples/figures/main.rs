@@ -1,6 +1,6 @@
 //! The measured acceptance figures, as a Markdown table: `scripts/figures.sh` builds everything and runs this.
 //!
-//! `figures [idle] [syscalls] [isolation] [throughput] [durable] [cluster] [forwarding] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
+//! `figures [idle] [syscalls] [isolation] [throughput] [queued] [durable] [cluster] [forwarding] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
 //! seconds what otherwise takes minutes. Broker and generator are separate processes; where it says "pinned", the broker has
 //! CPU 0 and the generator CPU 1.
 
@@ -50,11 +50,12 @@ fn span() -> Duration {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, Measure); 8] = [
+    let all: [(&str, Measure); 9] = [
         ("throughput", throughput::measure),
         ("syscalls", syscalls::measure),
         ("isolation", isolation::measure),
         ("idle", idle::measure),
+        ("queued", durable::queued),
         ("durable", durable::measure),
         ("cluster", cluster::measure),
         ("forwarding", forwarding::measure),
