@@ -46,7 +46,7 @@ as_root() {
 # Packages for the commands that are missing, in one go.
 install_packages() {
     local missing=()
-    command -v cc >/dev/null || missing+=(build-essential)
+    { command -v cc && command -v make; } >/dev/null || missing+=(build-essential)
     command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v strace >/dev/null || missing+=(strace)

@@ -31,9 +31,24 @@ impl Over {
     #[must_use]
     pub fn noted(attached: &Attached) -> Option<Self> {
         let (&packet_id, others) = attached.received_qos2.split_first()?;
-        let origin = Origin { inbox: attached.inbox?, epoch: attached.epoch, packet_id, nth: 0 };
+        let origin = Origin { inbox: attached.inbox?, epoch: attached.epoch, packet_id, nth: 0, group: 0, attempt: 0 };
         Some(Self { origin, others: others.into(), in_doubt: false })
     }
+}
+
+/// Which groups have a QoS 2 publish?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inquiry {
+    /// Whose it is; tries up to this one are over.
+    pub origin: Origin,
+    /// See [`content_of`].
+    pub content: u64,
+}
+
+/// What tells publishes under one identifier apart.
+#[must_use]
+pub fn content_of(topic: &str, payload: &[u8]) -> u64 {
+    keyed_hash(0, &[topic.as_bytes(), payload])
 }
 
 /// See the module's page.
@@ -48,7 +63,7 @@ pub struct Delivered {
 impl Delivered {
     /// True if the connections have not been given this publish before; now they have.
     pub fn take(&mut self, origin: &Origin, topic: &str, payload: &[u8]) -> bool {
-        let content = keyed_hash(0, &[topic.as_bytes(), payload]);
+        let content = content_of(topic, payload);
         let (key, note) = (origin_key(origin), note_of(origin));
         let is_same = |before: Note, was: &u64| before >= note || (before.epoch < note.epoch && *was == content);
         if self.origins.seen(origin, is_same) != Seen::Never {
@@ -73,6 +88,11 @@ impl Delivered {
         core::mem::replace(&mut self.dropped, 0)
     }
 
+    /// As [`Origins::inquire`].
+    pub fn inquire(&mut self, now: Instant, inquiry: &Inquiry) -> Vec<u64> {
+        self.origins.inquire(now, &inquiry.origin, |content| *content == inquiry.content)
+    }
+
     /// As [`Origins::forget`].
     pub fn forget(&mut self, now: Instant, over: &Over) {
         let Over { origin, others, in_doubt } = over;
@@ -91,7 +111,7 @@ mod tests {
     const NOW: Instant = Instant::from_micros(1);
 
     fn of(epoch: u64, nth: u64, packet_id: u16) -> Origin {
-        Origin { inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }), epoch, packet_id, nth }
+        Origin { inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }), epoch, packet_id, nth, group: 0, attempt: nth }
     }
 
     fn over(origin: Origin) -> Over {
@@ -111,6 +131,21 @@ mod tests {
         delivered.forget(NOW, &Over { others: [1, 2].into(), ..over(of(9, 0, 3)) });
         assert!(!delivered.take(&of(8, 2, 1), "t", b"6"), "its client is past it");
         assert!(delivered.take(&of(9, 1, 1), "t", b"6"), "the next message says the same");
+    }
+
+    #[test]
+    fn a_group_has_a_publish_that_says_the_same_until_that_is_forgotten() {
+        let mut delivered = Delivered::default();
+        let inquiry = |origin, payload| Inquiry { origin, content: content_of("t", payload) };
+        assert!(delivered.take(&Origin { group: 9, ..of(7, 10, 1) }, "t", b"5"));
+        assert!(delivered.inquire(NOW, &inquiry(of(8, 1, 1), b"6")).is_empty(), "what is left of another message");
+        assert_eq!(delivered.inquire(NOW, &inquiry(of(8, 1, 1), b"5")), [9]);
+        let tried = |attempt| Origin { group: 8, attempt, ..of(8, 1, 1) };
+        assert!(!delivered.take(&tried(1), "t", b"5"), "a try before");
+        assert!(delivered.take(&tried(2), "t", b"5"));
+        assert!(!delivered.take(&tried(3), "t", b"5"), "by one who could not ask");
+        delivered.forget(NOW, &over(of(8, 1, 1)));
+        assert!(delivered.inquire(NOW, &inquiry(of(8, 3, 1), b"5")).is_empty());
     }
 
     #[test]

@@ -106,6 +106,7 @@ metric_cells! {
         takeovers: Counter, "Sessions kicked by another connection with their client id.";
         links: Gauge, "Links of this shard to other nodes.";
         delivered_dropped: Counter, "Publishes of QoS 2 of which a shard no longer knows that its connections have them, since it has noted too many.";
+        publishes_inquired: Counter, "Publishes of QoS 2 that may have been tried before, so that all nodes were asked which groups have them.";
         publishes_retried: Counter, "Publishes of QoS 1 routed again, since a range of sessions has changed its leader meanwhile.";
         inboxes_lost: Counter, "Connections closed because nobody led the range of their session for too long, or its leader had given them up.";
         inboxes_moved: Counter, "Connections that went on with their session under another leader.";
@@ -113,7 +114,7 @@ metric_cells! {
         ranges_held: Gauge, "Ranges of persistent sessions of which this node has a replica.";
         ranges_moving: Gauge, "Ranges led by this node that have not all their replicas, or not where they belong.";
         ranges_unled: Gauge, "Ranges that nobody leads, as far as a shard knows: no publish is routed until all have leaders.";
-        nodes_unheard: Gauge, "Live nodes that have not told this one yet what they listen to: they are sent everything.";
+        nodes_unheard: Gauge, "Live nodes that have not told this one yet what they listen to: they are sent messages of QoS 0, and publishers of QoS 1 and 2 wait.";
         forwarded: Counter, "Messages handed to other nodes.";
         forwards_received: Counter, "Messages of other nodes taken in.";
         forwards_failed: Counter, "Messages that could not be handed to another node, or whose node did not answer.";

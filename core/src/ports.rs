@@ -228,6 +228,13 @@ pub enum Completion {
         /// [`PortError::NotOwner`] if another connection has the inbox by now. Nothing was done then.
         result: Result<(), PortError>,
     },
+    /// Answers [`Inbox::inquire`].
+    Found {
+        /// The request.
+        req: ReqId,
+        /// Groups that have the publish.
+        groups: Vec<u64>,
+    },
     /// Another leads the range of the connection's inbox: the connection is to say what it has of it, by [`Inbox::reattach`].
     InboxMoved {
         /// Connection on this shard.
@@ -419,9 +426,13 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Whether that is done, or cannot be. What is left by a node that goes before is taken over only when its silence is noticed.
     fn is_handed_over(&self) -> bool;
 
-    /// Whether a topic's receivers are known, whoever's sessions they are. If not, [`Dist::request_matches`] is answered when they are, and what
-    /// [`Dist::matches`] remembers may lack some of those that other nodes have.
+    /// Whether a topic's receivers are known but for those of [`Services::unheard_nodes`], whoever's sessions they are. If not, what [`Dist::matches`] remembers may lack some of
+    /// those that other nodes have.
     fn is_complete(&self) -> bool;
+
+    /// Whether they are all known, where sessions of nodes that die go on elsewhere. If not, [`Dist::request_matches`] is answered when they are. What must not be lost waits for
+    /// that: an unheard node finds out itself who listens, but leaves a group that has members elsewhere to those.
+    fn are_receivers_known(&self) -> bool;
 
     /// Whether sessions of a node that dies go on elsewhere.
     fn is_replicated(&self) -> bool;

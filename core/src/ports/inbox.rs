@@ -149,6 +149,10 @@ pub trait Inbox {
     /// may still be on its way there, and is not taken any more.
     fn forget(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin, in_doubt: bool);
 
+    /// Which groups have members in `range` that a publish was stored for, if it was tried before; what is on its way there of earlier tries is not taken any
+    /// more. Completes with [`Completion::Found`](super::Completion::Found).
+    fn inquire(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin);
+
     /// PUBREL: the identifier is free again. PUBCOMP waits for the completion.
     fn release(&mut self, now: Instant, req: ReqId, origin: Origin);
 
@@ -198,6 +202,10 @@ pub struct Origin {
     pub packet_id: u16,
     /// Counts the publishes of one connection, not from one on: when a publish is tried again it has the same.
     pub nth: u64,
+    /// Of what goes to one member of a shared group: which group ([`group_id`](crate::origins::group_id)). 0: of what goes to everybody else.
+    pub group: u64,
+    /// Of what goes to a group: which try it is, counted as `nth` is.
+    pub attempt: u64,
 }
 
 /// The connection that speaks for an inbox.

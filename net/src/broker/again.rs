@@ -1,8 +1,8 @@
 //! Publishes of QoS 1 that are tried again: whoever was to take them over has lost what it led, or was lost itself, and nobody knows whether
 //! it did. Another leads by and by, so the publisher need not hear of it. A receiver may get such a message twice, as QoS 1 allows.
 //!
-//! Of QoS 2 only those that ranges recognise ([`super::exactly_once`]), and of them only what may have failed: this shard's connections have the message, and groups do unless
-//! they are what failed. Not those that could not be retained, which is not tried again.
+//! Of QoS 2 only those that ranges recognise ([`super::exactly_once`]), and of them only what may have failed: this shard's connections have the message. Not those that could not be
+//! retained, which is not tried again.
 //!
 //! # How they keep their order
 //! [MQTT-4.6.0-6] [MQTT5-4.6.0-5]: what one client publishes to one topic reaches each subscriber in that order. As soon as a part of a publish has failed, so that it will be
@@ -34,7 +34,7 @@ pub(super) struct Again {
     tenant: TenantIdx,
     message: Arc<Message>,
     /// To whom.
-    parts: Parts,
+    pub(super) parts: Parts,
     /// It was not routed yet.
     is_first: bool,
 }
@@ -144,13 +144,6 @@ impl PublishTable {
         }
     }
 
-    /// A group may not have got the message: it is among what is tried again.
-    pub(super) fn group_failed(&mut self, publish: ReqId) {
-        if let Some(again) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.again.as_mut()) {
-            again.parts.groups = true;
-        }
-    }
-
     /// Another try would not do what has failed.
     pub(super) fn give_up_tries(&mut self, publish: ReqId) {
         if let Some(waiting) = self.waiting.get_mut(&publish) {
@@ -170,9 +163,9 @@ impl<S: Services> Broker<S> {
         publisher: Publisher,
     ) {
         let Publisher::Entered(publish) = publisher else { return };
-        let services = self.services.peek();
-        let has_receivers = !matches.is_empty() || !services.unheard_nodes().is_empty();
-        if services.is_replicated() && has_receivers && self.publishes.is_exchange(publish) {
+        // Without other nodes nothing is lost; but which groups have it may have to be asked.
+        let may_be_tried = self.services.peek().is_replicated() || !matches.groups.is_empty();
+        if may_be_tried && !matches.is_empty() && self.publishes.is_exchange(publish) {
             let message = owned.get_or_insert_with(|| view.to_message()).clone();
             self.publishes.keep(publish, 1, || Again { tenant, message, parts: Parts::NOTED, is_first: false });
         }

@@ -10,7 +10,7 @@ use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ConnRef, NodeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::plugin::AuthOutcome;
-use bifro_core::ports::{Attached, Completion, GroupMatch, InboxMessage, PortError, Services};
+use bifro_core::ports::{Attached, Completion, GroupMatch, InboxMessage, Origin, PortError, Services};
 use bifro_core::time::Instant;
 use bifro_mqtt::packet::PacketId;
 use bifro_mqtt::reason::Reason;
@@ -44,7 +44,16 @@ pub(super) enum Awaited {
     /// A message for a group.
     Group { tenant: TenantIdx, message: Arc<Message> },
     /// A message for a group waits for a member of another node.
-    Member { tenant: TenantIdx, message: Arc<Message>, group: Arc<GroupMatch>, turn: GroupTurn, publish: WaitsOn },
+    Member {
+        tenant: TenantIdx,
+        message: Arc<Message>,
+        group: Arc<GroupMatch>,
+        turn: GroupTurn,
+        publish: WaitsOn,
+        origin: Option<Box<Origin>>,
+    },
+    /// A publish waits for a node to say which groups have it.
+    Inquired(ReqId),
     /// A session, for its inbox to note a PUBREC.
     Held(Slot, PacketId),
     /// A session, for its inbox to forget an identifier.
@@ -182,6 +191,7 @@ impl<S: Services> Broker<S> {
                 _ => {}
             },
             Completion::InboxDone { req, result } => self.handle_inbox_done(req, result),
+            Completion::Found { req, groups } => self.range_found(req, &groups),
             Completion::InboxPush { conn, messages } => self.handle_push(conn, messages),
             Completion::RetainSet { req, result } => self.handle_retain_set(req, result),
             Completion::Retained { req, messages } => {

@@ -1,8 +1,6 @@
 //! QoS 2 publishes and connections without an inbox: there is no range that would note what they have ([`super::exactly_once`]), so the shard they are on does
 //! ([`bifro_core::delivered`]), until it hears that the publish is over. The node that had it taken over says so, and waits for all to have heard it
 //! as it does for ranges. The node where its client attaches next says so of what its inbox has noted, and waits for nobody.
-//!
-//! The members of a group are not told apart so: which of them had a message is known nowhere else.
 
 use super::Broker;
 use super::peer::ShardMessage;

@@ -17,9 +17,12 @@
 //! again, the notes stay, and the client's repetition on whatever node is recognised by them.
 //!
 //! Connections without an inbox have no range to note for them: the shard they are on does ([`super::delivered`]), and is asked to forget as ranges are.
+//!
+//! Of a shared group any member may be chosen. So before a publish that may have been tried is offered to groups, whoever may have noted it is asked which of them have it ([`super::inquiry`]).
 
 use super::Broker;
 use super::completion::Awaited;
+use super::inquiry::Groups;
 use super::publish::{Publisher, Waiter};
 use bifro_core::client::Version;
 use bifro_core::delivered::Over;
@@ -55,6 +58,19 @@ pub(super) struct Exchange {
     is_handed_out: bool,
     /// Nobody knows who has it: a part of it was lost.
     is_in_doubt: bool,
+    /// What is known of the groups that have it.
+    pub(super) groups: Groups,
+}
+
+/// Who was given a publish, and may have noted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Connections of this node.
+    Live,
+    /// Inboxes of a range.
+    Range(RangeIdx),
+    /// Another node's connections.
+    Node(NodeIdx),
 }
 
 impl Exchange {
@@ -62,6 +78,7 @@ impl Exchange {
     pub(super) fn of_node(origin: Origin) -> Self {
         Self {
             origin,
+            groups: Groups::Known(Vec::new()),
             phase: Phase::Taking,
             repeats: true,
             ranges: SmallVec::new(),
@@ -73,20 +90,13 @@ impl Exchange {
         }
     }
 
-    pub(super) fn note_range(&mut self, range: RangeIdx) {
-        if !self.ranges.contains(&range) {
-            self.ranges.push(range);
+    pub(super) fn note(&mut self, holder: Holder) {
+        match holder {
+            Holder::Live => self.is_live = true,
+            Holder::Range(range) if !self.ranges.contains(&range) => self.ranges.push(range),
+            Holder::Node(node) if !self.nodes.contains(&node) => self.nodes.push(node),
+            Holder::Range(_) | Holder::Node(_) => {}
         }
-    }
-
-    pub(super) fn note_node(&mut self, node: NodeIdx) {
-        if !self.nodes.contains(&node) {
-            self.nodes.push(node);
-        }
-    }
-
-    pub(super) const fn note_live(&mut self) {
-        self.is_live = true;
     }
 
     /// Whether connections here have noted it.
@@ -109,9 +119,12 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Receivers are being given it.
-    pub(super) fn hand_out(&mut self) {
+    /// Receivers are being given it, `to_groups` among them.
+    pub(super) fn hand_out(&mut self, to_groups: bool) {
         self.is_handed_out = true;
+        if to_groups {
+            self.groups = Groups::Unknown;
+        }
     }
 
     /// Whether others may have noted it than those that are known to.
@@ -120,7 +133,7 @@ impl Exchange {
     }
 
     /// Whether it cannot be said to have failed: somebody may have it, and the client, should it not hear of the failure, would repeat it.
-    pub(super) fn is_undecidable(&self) -> bool {
+    pub(super) const fn is_undecidable(&self) -> bool {
         self.is_handed_out || self.is_repeated
     }
 }
@@ -134,18 +147,19 @@ impl<S: Services> Broker<S> {
         }
         let (packet_id, is_repeated) = session.qos2_publish(token)?;
         let (inbox, epoch) = session.inbox()?;
-        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0 };
+        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0, group: 0, attempt: publish.0 };
         let repeats = session.version() != Version::V5;
-        Some(Box::new(Exchange { repeats, is_repeated, ..Exchange::of_node(origin) }))
+        let groups = if is_repeated { Groups::Unknown } else { Groups::Known(Vec::new()) };
+        Some(Box::new(Exchange { repeats, is_repeated, groups, ..Exchange::of_node(origin) }))
     }
 
     /// The receivers of a publish are known.
-    pub(super) fn note_handing_out(&mut self, qos: QoS, publisher: Publisher) {
+    pub(super) fn note_handing_out(&mut self, qos: QoS, publisher: Publisher, to_groups: bool) {
         if let (QoS::ExactlyOnce, Publisher::Entered(publish)) = (qos, publisher)
             && let Some(waiting) = self.publishes.waiting.get_mut(&publish)
             && let Some(exchange) = &mut waiting.exchange
         {
-            exchange.hand_out();
+            exchange.hand_out(to_groups);
         }
     }
 
@@ -199,7 +213,7 @@ impl<S: Services> Broker<S> {
         for node in nodes {
             parts += usize::from(self.have_node_forget(node, publish, &over));
         }
-        if (exchange.is_anyones() && self.services.peek().is_replicated()) || exchange.is_live {
+        if exchange.is_anyones() || exchange.is_live {
             parts += self.forget_delivered(&over, Some(publish));
         }
         parts

@@ -5,7 +5,7 @@
 //! ([`DELIVER_MORE`]). Both ends keep the *head* of the last message that may be followed so, from the moment the way is there.
 
 use crate::links::{Blocks, PREFIX_BYTES};
-use bifro_core::delivered::Over;
+use bifro_core::delivered::{Inquiry, Over};
 use bifro_core::ids::{PublisherKey, RangeIdx, Slot};
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::ports::{Origin, PortError};
@@ -22,6 +22,9 @@ const DELIVER_ONCE: u8 = 7;
 const NOTED: u8 = 8;
 const DELIVER_MORE: u8 = 9;
 const FORGET: u8 = 10;
+const DELIVER_SHARED_ONCE: u8 = 11;
+const INQUIRE: u8 = 12;
+const FOUND: u8 = 13;
 
 /// Bytes of what services say that go into one frame; more of it goes ahead in frames of its own, since a link's messages are bounded.
 const SERVICE_PART_BYTES: usize = if cfg!(test) { 4 } else { 1 << 20 };
@@ -32,7 +35,7 @@ const RETAIN: u8 = 1 << 2;
 /// No expiry.
 const NEVER: u64 = u64::MAX;
 /// Bytes of a message's frame besides its texts, properties and payload, at most.
-const FORWARD_FIXED_BYTES: usize = 72;
+const FORWARD_FIXED_BYTES: usize = 80;
 
 /// Why a node did not take a message over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ pub(super) struct Forward<'a> {
     pub(super) unheard: bool,
     /// For one member of this group: filter without prefix, name, ordered.
     pub(super) group: Option<(&'a str, &'a str, bool)>,
-    /// Of a QoS 2 publish that may be tried again: whose it is. There is no group then.
+    /// Of a QoS 2 publish that may be tried again: whose it is. Which group it is for is said otherwise.
     pub(super) origin: Option<Origin>,
     /// The message.
     pub(super) message: MessageView<'a>,
@@ -98,6 +101,10 @@ pub(super) enum Frame<'a> {
     Noted { publish: u64, live: bool, ranges: &'a [[u8; 2]] },
     /// Connections need not recognise these publishes any more; answered as `publish`.
     Forget { publish: u64, over: Over },
+    /// Which groups have this publish? Answered by [`Frame::Found`].
+    Inquire { publish: u64, inquiry: Inquiry },
+    /// Groups that have it.
+    Found { publish: u64, groups: &'a [[u8; 8]] },
     /// This one has not.
     Refused { publish: u64, refusal: Refusal },
 }
@@ -132,7 +139,8 @@ pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Blocks) {
 /// Appends a message. `last` is the head that the receiver keeps.
 pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Blocks, last: &mut Vec<u8>) {
     let kind = match (forward.group, forward.origin) {
-        (Some(_), _) => DELIVER_SHARED,
+        (Some(_), None) => DELIVER_SHARED,
+        (Some(_), Some(_)) => DELIVER_SHARED_ONCE,
         (None, Some(_)) => DELIVER_ONCE,
         (None, None) => DELIVER,
     };
@@ -168,7 +176,8 @@ fn put_head(forward: &Forward<'_>, now: Instant, block: &mut BytesMut) {
         put_text(filter, block);
         put_text(name, block);
         block.put_u8(ordered.into());
-    } else if let Some(origin) = &forward.origin {
+    }
+    if let Some(origin) = &forward.origin {
         put_origin(origin, block);
     }
     let flag = |set: bool, flag: u8| if set { flag } else { 0 };
@@ -207,6 +216,23 @@ pub(super) fn put_noted(publish: u64, live: bool, ranges: &[RangeIdx], batch: &m
     });
 }
 
+/// Appends the question which groups have a publish.
+pub(super) fn put_inquire(publish: u64, inquiry: &Inquiry, batch: &mut Blocks) {
+    frame(INQUIRE, FORWARD_FIXED_BYTES, batch, |block| {
+        block.put_u64_le(publish);
+        put_origin(&inquiry.origin, block);
+        block.put_u64_le(inquiry.content);
+    });
+}
+
+/// Appends which do.
+pub(super) fn put_found(publish: u64, groups: &[u64], batch: &mut Blocks) {
+    frame(FOUND, size_of::<u64>() + size_of_val(groups), batch, |block| {
+        block.put_u64_le(publish);
+        groups.iter().for_each(|&group| block.put_u64_le(group));
+    });
+}
+
 /// Appends that one has not.
 pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Blocks) {
     frame(REFUSED, size_of::<u64>() + 1, batch, |block| {
@@ -215,14 +241,16 @@ pub(super) fn put_refused(publish: u64, refusal: Refusal, batch: &mut Blocks) {
     });
 }
 
+/// Of no group: which it is for is said otherwise.
 fn put_origin(origin: &Origin, block: &mut BytesMut) {
-    let Origin { inbox: (range, slot), epoch, packet_id, nth } = origin;
+    let Origin { inbox: (range, slot), epoch, packet_id, nth, group: _, attempt } = origin;
     block.put_u16_le(range.0);
     block.put_u32_le(slot.index);
     block.put_u32_le(slot.generation);
     block.put_u64_le(*epoch);
     block.put_u16_le(*packet_id);
     block.put_u64_le(*nth);
+    block.put_u64_le(*attempt);
 }
 
 fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
@@ -231,7 +259,7 @@ fn origin(reader: &mut Reader<'_>) -> Option<Origin> {
     let inbox = (range, Slot { index: half()?, generation: half()? });
     let epoch = reader.number()?;
     let packet_id = reader.array().map(u16::from_le_bytes)?;
-    Some(Origin { inbox, epoch, packet_id, nth: reader.number()? })
+    Some(Origin { inbox, epoch, packet_id, nth: reader.number()?, group: 0, attempt: reader.number()? })
 }
 
 /// What is left to read.
@@ -310,7 +338,9 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) 
             Some(Frame::Deliver(forward))
         }
         DELIVER_MORE => Some(Frame::DeliverMore(body)),
-        kind @ (DELIVER_SHARED | DELIVER_ONCE) => forward(&mut reader, kind, now).map(Frame::Deliver),
+        kind @ (DELIVER_SHARED | DELIVER_ONCE | DELIVER_SHARED_ONCE) => {
+            forward(&mut reader, kind, now).map(Frame::Deliver)
+        }
         TAKEN => {
             let (publishes, rest) = body.as_chunks();
             rest.is_empty().then_some(Frame::Taken(publishes))
@@ -325,6 +355,14 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) 
             let others = others.iter().map(|packet_id| u16::from_le_bytes(*packet_id)).collect();
             rest.is_empty().then_some(Frame::Forget { publish, over: Over { origin, others, in_doubt } })
         }
+        INQUIRE => {
+            let (publish, origin, content) = (reader.number()?, origin(&mut reader)?, reader.number()?);
+            reader.0.is_empty().then_some(Frame::Inquire { publish, inquiry: Inquiry { origin, content } })
+        }
+        FOUND => {
+            let (publish, (groups, rest)) = (reader.number()?, reader.0.as_chunks());
+            rest.is_empty().then_some(Frame::Found { publish, groups })
+        }
         REFUSED => Some(Frame::Refused { publish: reader.number()?, refusal: Refusal::of(reader.byte()?) }),
         _ => None,
     }
@@ -333,11 +371,11 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) 
 fn forward<'a>(reader: &mut Reader<'a>, kind: u8, now: Instant) -> Option<Forward<'a>> {
     let (publish, tenant) = (reader.number()?, reader.text()?);
     let group = match kind {
-        DELIVER_SHARED => Some((reader.text()?, reader.text()?, reader.byte()? != 0)),
+        DELIVER_SHARED | DELIVER_SHARED_ONCE => Some((reader.text()?, reader.text()?, reader.byte()? != 0)),
         _ => None,
     };
     let origin = match kind {
-        DELIVER_ONCE => Some(origin(reader)?),
+        DELIVER_ONCE | DELIVER_SHARED_ONCE => Some(origin(reader)?),
         _ => None,
     };
     let flags = reader.byte()?;
@@ -359,222 +397,4 @@ fn forward<'a>(reader: &mut Reader<'a>, kind: u8, now: Instant) -> Option<Forwar
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    const NOW: Instant = Instant::from_micros(5_000_000);
-    const ORIGIN: Origin =
-        Origin { inbox: (RangeIdx(1), Slot { index: 2, generation: 3 }), epoch: 4, packet_id: 5, nth: 6 };
-
-    fn message(payload: &[u8]) -> MessageView<'_> {
-        MessageView {
-            topic: "a/b",
-            properties: &[1, 1],
-            payload,
-            qos: QoS::ExactlyOnce,
-            retain: true,
-            expiry_at: Some(NOW + Duration::from_millis(1_500)),
-            publisher: PublisherKey(77),
-        }
-    }
-
-    fn put(forward: &Forward<'_>, batch: &mut Blocks) {
-        put_forward(forward, NOW, batch, &mut Vec::new());
-    }
-
-    fn batch() -> Vec<u8> {
-        let mut batch = Blocks::default();
-        put_service("t", b"bytes", &mut batch);
-        let group = Some(("a/+", "g", true));
-        let forward =
-            Forward { publish: 9, tenant: "t", unheard: true, group, origin: None, message: message(b"payload") };
-        put(&forward, &mut batch);
-        put(&Forward { group: None, unheard: false, ..forward }, &mut batch);
-        put_taken(&[1, 2, 3], &mut batch);
-        put_refused(4, Refusal::NoMember, &mut batch);
-        put(&Forward { group: None, origin: Some(ORIGIN), ..forward }, &mut batch);
-        put_noted(5, true, &[RangeIdx(6), RangeIdx(700)], &mut batch);
-        put_forget(6, &Over { origin: ORIGIN, others: [7, 800].into(), in_doubt: true }, &mut batch);
-        let mut last = Vec::new();
-        for payload in [&b"one"[..], b"", b"three"] {
-            put_forward(&unawaited(payload), NOW, &mut batch, &mut last);
-        }
-        bytes_of(batch)
-    }
-
-    /// A message that nobody waits for, and others may follow.
-    fn unawaited(payload: &[u8]) -> Forward<'_> {
-        let message = MessageView { qos: QoS::AtMostOnce, expiry_at: None, ..message(payload) };
-        Forward { publish: 0, tenant: "t", unheard: false, group: None, origin: None, message }
-    }
-
-    fn bytes_of(mut batch: Blocks) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        batch.hand_over(|block| {
-            bytes.extend_from_slice(block);
-            true
-        });
-        bytes
-    }
-
-    #[test]
-    fn frames_are_read_as_they_were_written_and_expiry_is_what_is_left_of_it() {
-        let batch = batch();
-        let later = NOW + Duration::from_secs(100);
-        let (mut rest, mut last) = (&batch[..], Last::default());
-        let mut read = || next(&mut rest, later, &mut last).expect("well formed");
-        assert!(matches!(read(), Frame::ServicePart(b"byte")));
-        assert!(matches!(read(), Frame::Service { tenant: "t", bytes: b"s" }));
-        let Frame::Deliver(shared) = read() else { panic!("a message") };
-        assert_eq!((shared.publish, shared.tenant, shared.unheard), (9, "t", true));
-        assert_eq!(shared.group, Some(("a/+", "g", true)));
-        let message = shared.message;
-        assert_eq!((message.topic, message.properties, message.payload), ("a/b", &[1, 1][..], &b"payload"[..]));
-        assert_eq!((message.qos, message.retain, message.publisher), (QoS::ExactlyOnce, true, PublisherKey(77)));
-        assert_eq!(message.expiry_at, Some(later + Duration::from_millis(1_500)));
-        let Frame::Deliver(plain) = read() else { panic!("a message") };
-        assert_eq!((plain.group, plain.unheard), (None, false));
-        let Frame::Taken(taken) = read() else { panic!("an answer") };
-        assert_eq!(taken.iter().map(|publish| u64::from_le_bytes(*publish)).collect::<Vec<_>>(), [1, 2, 3]);
-        assert!(matches!(read(), Frame::Refused { publish: 4, refusal: Refusal::NoMember }));
-        let Frame::Deliver(once) = read() else { panic!("a message") };
-        assert_eq!((once.group, once.origin, once.message.payload), (None, Some(ORIGIN), &b"payload"[..]));
-        let Frame::Noted { publish: 5, live: true, ranges } = read() else { panic!("an answer") };
-        assert_eq!(ranges.iter().map(|range| u16::from_le_bytes(*range)).collect::<Vec<_>>(), [6, 700]);
-        let Frame::Forget { publish: 6, over } = read() else { panic!("what is over") };
-        assert_eq!(over, Over { origin: ORIGIN, others: [7, 800].into(), in_doubt: true });
-        let Frame::Deliver(unawaited) = read() else { panic!("a message") };
-        assert_eq!((unawaited.publish, unawaited.message.payload), (0, &b"one"[..]));
-        assert!(matches!(read(), Frame::DeliverMore(b"")));
-        assert!(matches!(read(), Frame::DeliverMore(b"three")));
-        assert!(rest.is_empty());
-    }
-
-    /// What a frame says, and the same frame again.
-    fn reread(mut bytes: &[u8]) -> Option<(String, Vec<u8>)> {
-        let mut head = Vec::new();
-        put_forward(&unawaited(b"before"), NOW, &mut Blocks::default(), &mut head);
-        let frame = next(&mut bytes, NOW, &mut Last::default()).filter(|_| bytes.is_empty())?;
-        let (meaning, mut again) = (format!("{frame:?}"), Blocks::default());
-        match frame {
-            Frame::Service { tenant, bytes } => put_service(tenant, bytes, &mut again),
-            Frame::ServicePart(part) => {
-                super::frame(SERVICE_PART, part.len(), &mut again, |block| block.put_slice(part))
-            }
-            Frame::Deliver(forward) => put(&forward, &mut again),
-            Frame::DeliverMore(payload) => put_forward(&unawaited(payload), NOW, &mut again, &mut head.clone()),
-            Frame::Taken(publishes) => {
-                let publishes: Vec<u64> = publishes.iter().map(|publish| u64::from_le_bytes(*publish)).collect();
-                put_taken(&publishes, &mut again);
-            }
-            Frame::Forget { publish, over } => put_forget(publish, &over, &mut again),
-            Frame::Noted { publish, live, ranges } => {
-                let ranges: Vec<_> = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range))).collect();
-                put_noted(publish, live, &ranges, &mut again);
-            }
-            Frame::Refused { publish, refusal } => put_refused(publish, refusal, &mut again),
-        }
-        Some((meaning, bytes_of(again)))
-    }
-
-    #[test]
-    fn a_batch_is_as_recorded() {
-        let (batch, mut frames) = (batch(), Vec::new());
-        let (mut rest, mut last) = (&batch[..], Last::default());
-        while !rest.is_empty() {
-            let before = rest;
-            next(&mut rest, NOW, &mut last).expect("well formed");
-            frames.push(before[..before.len() - rest.len()].to_vec());
-        }
-        crate::recorded::check("batches", &frames, reread);
-    }
-
-    #[test]
-    fn a_frame_of_a_message_is_no_longer_than_was_set_aside_for_it() {
-        let group = Some(("", "", true));
-        let empty = MessageView { topic: "", properties: &[], payload: &[], ..message(&[]) };
-        let forward = Forward { publish: 9, tenant: "", unheard: true, group, origin: None, message: empty };
-        for forward in [forward, Forward { group: None, origin: Some(ORIGIN), ..forward }] {
-            let mut batch = Blocks::default();
-            put(&forward, &mut batch);
-            assert!(batch.queued() <= PREFIX_BYTES + 1 + FORWARD_FIXED_BYTES, "{}", batch.queued());
-        }
-    }
-
-    #[test]
-    fn whatever_is_cut_off_or_broken_is_refused_and_never_read_past_its_end() {
-        let batch = batch();
-        for end in 0..batch.len() {
-            let (mut rest, mut last) = (&batch[..end], Last::default());
-            while !rest.is_empty() && next(&mut rest, NOW, &mut last).is_some() {}
-        }
-        for at in 0..batch.len() {
-            for bit in 0..8 {
-                let mut broken = batch.clone();
-                broken[at] ^= 1 << bit;
-                let (mut rest, mut last) = (&broken[..], Last::default());
-                while !rest.is_empty() && next(&mut rest, NOW, &mut last).is_some() {}
-            }
-        }
-    }
-
-    #[test]
-    fn a_message_is_its_payload_alone_if_nothing_else_differs_from_the_last_that_may_be_followed() {
-        let (mut last, plain) = (Vec::new(), unawaited(b"payload"));
-        let mut kinds = |forward: Forward<'_>| {
-            let mut batch = Blocks::default();
-            put_forward(&forward, NOW, &mut batch, &mut last);
-            bytes_of(batch)[PREFIX_BYTES]
-        };
-        let of = |message| Forward { message, ..plain };
-        let differing = [
-            Forward { tenant: "u", ..plain },
-            Forward { unheard: true, ..plain },
-            of(MessageView { topic: "a/c", ..plain.message }),
-            of(MessageView { properties: &[1, 0], ..plain.message }),
-            of(MessageView { retain: false, ..plain.message }),
-            of(MessageView { publisher: PublisherKey(78), ..plain.message }),
-        ];
-        for forward in differing {
-            assert_eq!(
-                [plain, plain, forward, forward].map(&mut kinds),
-                [DELIVER, DELIVER_MORE, DELIVER, DELIVER_MORE]
-            );
-        }
-        let expires = of(MessageView { expiry_at: Some(NOW), ..plain.message });
-        let group = Some(("a/+", "g", true));
-        let other = [
-            (Forward { publish: 1, ..plain }, DELIVER),
-            (expires, DELIVER),
-            (Forward { group, ..plain }, DELIVER_SHARED),
-            (Forward { publish: 1, origin: Some(ORIGIN), ..plain }, DELIVER_ONCE),
-        ];
-        assert_eq!(kinds(plain), DELIVER);
-        for (forward, kind) in other {
-            assert_eq!(
-                [forward, forward, plain].map(&mut kinds),
-                [kind, kind, DELIVER_MORE],
-                "it is between, and not followed"
-            );
-        }
-    }
-
-    #[test]
-    fn what_may_be_followed_is_kept_from_batch_to_batch() {
-        let (mut head, mut read) = (Vec::new(), Vec::new());
-        for payload in [&b"one"[..], b"two", b"three"] {
-            let mut batch = Blocks::default();
-            put_forward(&unawaited(payload), NOW, &mut batch, &mut head);
-            let bytes = bytes_of(batch);
-            let mut last = Last::of(&read);
-            let frame = next(&mut &bytes[..], NOW, &mut last).expect("well formed");
-            assert!(matches!(frame, Frame::Deliver(_)) == (payload == b"one"));
-            assert!(payload == b"one" || matches!(frame, Frame::DeliverMore(read) if read == payload));
-            assert_eq!(last.forward().map(|forward| forward.message.topic), Some("a/b"));
-            read = last.head().to_vec();
-        }
-        assert_eq!(head, read);
-        assert!(Last::of(&[]).forward().is_none());
-    }
-}
+mod tests;

@@ -28,6 +28,7 @@ mod fanout;
 mod flush;
 mod frames;
 mod input;
+mod inquiry;
 mod lifecycle;
 mod peer;
 mod publish;

@@ -1,8 +1,9 @@
 //! What the drivers of two shards tell each other.
 
 use super::Broker;
+use super::exactly_once::Holder;
 use super::shared::GroupTurn;
-use bifro_core::delivered::Over;
+use bifro_core::delivered::{Inquiry, Over};
 use bifro_core::ids::{ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::ports::{GroupMatch, LivePlaces, Origin, PortError, Services};
@@ -34,6 +35,27 @@ pub enum ShardMessage<M> {
         /// The publish that waits for them to be forgotten.
         publish: Option<u64>,
     },
+    /// Which groups have a QoS 2 publish of the sender?
+    Inquire {
+        /// What is asked.
+        inquiry: Inquiry,
+        /// The publish.
+        publish: u64,
+    },
+    /// Answer.
+    Found {
+        /// The publish.
+        publish: u64,
+        /// Groups that have it.
+        groups: Vec<u64>,
+    },
+    /// Somebody is given this publish of the receiver for a group, and may note it.
+    Noted {
+        /// The publish.
+        publish: u64,
+        /// Who.
+        holder: Holder,
+    },
     /// Give this to one member of a group.
     DeliverShared {
         /// Tenant.
@@ -46,6 +68,8 @@ pub enum ShardMessage<M> {
         turn: GroupTurn,
         /// The publish that waits, and the shard it waits on.
         publish: Option<(ShardId, u64)>,
+        /// Whose publish it is, if that may be repeated.
+        origin: Option<Box<Origin>>,
     },
     /// These publishes of the receiver have been taken over here.
     Taken(Vec<u64>),
@@ -69,7 +93,14 @@ impl<M> ShardMessage<M> {
             Self::Deliver { message, .. } | Self::DeliverShared { message, .. } => message.footprint_bytes(),
             Self::Forget { over, .. } => 256 + size_of_val(&*over.others),
             // What services send each other are small things but for inserts, whose messages their inboxes count.
-            Self::Service(_) | Self::Taken(_) | Self::Refused { .. } | Self::Tenant(_) | Self::Drained => 256,
+            Self::Service(_)
+            | Self::Inquire { .. }
+            | Self::Found { .. }
+            | Self::Noted { .. }
+            | Self::Taken(_)
+            | Self::Refused { .. }
+            | Self::Tenant(_)
+            | Self::Drained => 256,
         };
         size_of::<Self>() + payload
     }
@@ -88,15 +119,21 @@ impl<S: Services> Broker<S> {
                 self.taken[from.index()].extend(publish);
             }
             ShardMessage::Forget { over, publish } => self.forget_for_peer(from, &over, publish),
-            ShardMessage::DeliverShared { tenant, message, group, turn, publish } => {
-                self.offer(tenant, &message, &group, turn, publish);
+            ShardMessage::Inquire { inquiry, publish } => {
+                let groups = self.delivered.inquire(self.now, &inquiry);
+                self.to_peers.push((from, ShardMessage::Found { publish, groups }));
+            }
+            ShardMessage::Found { publish, groups } => self.found(ReqId(publish), &groups),
+            ShardMessage::Noted { publish, holder } => self.publishes.note(ReqId(publish), holder),
+            ShardMessage::DeliverShared { tenant, message, group, turn, publish, origin } => {
+                self.offer(tenant, &message, &group, turn, publish, origin);
             }
             ShardMessage::Taken(publishes) => {
                 for publish in publishes {
                     self.publish_part_done(ReqId(publish), Ok(()));
                 }
             }
-            ShardMessage::Refused { publish, error } => self.publish_group_failed(ReqId(publish), error),
+            ShardMessage::Refused { publish, error } => self.publish_part_done(ReqId(publish), Err(error)),
             ShardMessage::Tenant(tenant) => {
                 if self.tenants.learn(&tenant) {
                     self.services.ask().set_tenant(tenant);

@@ -13,7 +13,7 @@ pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter};
 use super::Broker;
 use super::again::line_of;
 use super::completion::Awaited;
-use super::exactly_once::Exchange;
+use super::exactly_once::{Exchange, Holder};
 use super::shared::is_all_here;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
@@ -82,7 +82,12 @@ impl<S: Services> Broker<S> {
     ) {
         let waits_behind = !self.publishes.unmatched.is_empty()
             && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
-        let is_known = !matches!(scope, Scope::Everywhere(_)) || self.services.peek().is_complete();
+        let services = self.services.peek();
+        let is_known = match scope {
+            Scope::Everywhere(_) if view.qos == QoS::AtMostOnce => services.is_complete(),
+            Scope::Everywhere(_) => services.are_receivers_known(),
+            Scope::Here(_) | Scope::Member(_) => true,
+        };
         if is_known
             && !waits_behind
             && let Some(matches) = self.services.cached().matches(tenant, view.topic)
@@ -116,8 +121,8 @@ impl<S: Services> Broker<S> {
 
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, tenant: TenantIdx, topic: Rc<str>, matches: &Rc<Matches>) {
-        if !self.services.peek().is_complete() {
-            // Since this was asked a range has lost its leader, whose sessions the answer may lack.
+        if !self.services.peek().are_receivers_known() {
+            // Since this was asked a range has lost its leader, whose sessions the answer may lack, or a node is there that has not been heard.
             return self.ask_for_matches(tenant, topic);
         }
         let Some(queue) = self.publishes.unmatched.remove(&TopicKey(tenant, topic)) else { return };
@@ -166,8 +171,11 @@ impl<S: Services> Broker<S> {
             if self.publishes.has_failed_as_exchange(*publisher) {
                 return;
             }
-            if matches!(scope, Scope::Everywhere(_)) {
+            if let Scope::Everywhere(parts) = *scope {
                 self.keep_exchange(tenant, &view, &mut owned, matches, *publisher);
+                if self.inquires(&view, matches, parts, *publisher) {
+                    return;
+                }
             }
         }
         let (Scope::Everywhere(parts) | Scope::Here(parts)) = *scope else { return };
@@ -204,7 +212,7 @@ impl<S: Services> Broker<S> {
             self.deliver_to_groups(tenant, &message, matches, publisher, scope);
         }
         if matches!(scope, Scope::Everywhere(_)) {
-            self.note_handing_out(view.qos, *publisher);
+            self.note_handing_out(view.qos, *publisher, !matches.groups.is_empty());
             self.forward_to_nodes(tenant, &view, matches, publisher);
             self.metrics.publishes_unmatched.add(u64::from(matches.is_empty()));
             self.keep_for_another_try(tenant, &view, owned, *publisher);
@@ -228,7 +236,8 @@ impl<S: Services> Broker<S> {
             self.report(Event::of(EventKind::GroupFanoutThrottled, None, detail).on(message.topic()));
         }
         for group in matches.groups.iter().take(most) {
-            if matches!(scope, Scope::Everywhere(_)) || is_all_here(group) {
+            let is_ours = matches!(scope, Scope::Everywhere(_)) || is_all_here(group);
+            if is_ours && !self.publishes.is_found_in(*publisher, group) {
                 self.deliver_shared(tenant, message, group, publisher);
             }
         }
@@ -256,7 +265,7 @@ impl<S: Services> Broker<S> {
                 self.requests.insert(req, Awaited::PublishPart(publish));
                 let waiting = self.publishes.waiting.get_mut(&publish);
                 if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_deref_mut()) {
-                    exchange.note_range(*range);
+                    exchange.note(Holder::Range(*range));
                     origin = Some(exchange.origin);
                 }
             }
@@ -399,7 +408,7 @@ impl<S: Services> Broker<S> {
         if waiting.parts > 0 {
             return;
         }
-        if waiting.is_exchange() && self.goes_on_as_exchange(publish) {
+        if waiting.is_exchange() && (self.ends_inquiry(publish) || self.goes_on_as_exchange(publish)) {
             return;
         }
         let Some(waiting) = self.publishes.waiting.remove(&publish) else { return };

@@ -11,16 +11,17 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::exactly_once::Exchange;
+use super::exactly_once::{Exchange, Holder};
 use super::frames::{self, Forward, Frame, Last, Refusal};
+use super::inquiry::Groups;
 use super::publish::{Parts, Publisher, Scope, Waiter};
 use super::shared::{GroupTurn, WaitsOn};
 use crate::links::Blocks;
-use bifro_core::delivered::Over;
+use bifro_core::delivered::{Inquiry, Over};
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
-use bifro_core::ports::{GroupMatch, Matches, PortError, RemoteSend, Services, Via};
+use bifro_core::ports::{GroupMatch, Matches, Origin, PortError, RemoteSend, Services, Via};
 use bifro_mqtt::session::Published;
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -112,6 +113,11 @@ impl Remotes {
             Via::To(_) => None,
             Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.last_head),
         }
+    }
+
+    /// Where answers to a shard of another node go.
+    pub(super) fn answers_to(&mut self, node: NodeIdx, shard: ShardId) -> Option<&mut Blocks> {
+        self.batch(Via::From(node, shard))
     }
 
     /// Offers each way's batch to `send`, which returns whether the link has taken it.
@@ -263,6 +269,15 @@ impl<S: Services> Broker<S> {
                     self.forget_for_node((node, shard), publish, &over);
                     true
                 }
+                (Frame::Inquire { publish, inquiry }, Via::From(node, shard)) => {
+                    self.inquire_for_node((node, shard), publish, &inquiry);
+                    true
+                }
+                (Frame::Found { publish, groups }, Via::To(node)) => {
+                    let groups: Vec<u64> = groups.iter().map(|group| u64::from_le_bytes(*group)).collect();
+                    self.node_found(node, publish, &groups);
+                    true
+                }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
                     self.node_answered(node, publish, Err(refusal));
                     true
@@ -375,6 +390,9 @@ impl<S: Services> Broker<S> {
         outcome: Published,
         exchange: Option<&Exchange>,
     ) {
+        if let Some(Groups::Asking(found)) = exchange.map(|exchange| &exchange.groups) {
+            return self.answer_inquiry((node, shard), publish, found);
+        }
         let noted = exchange.filter(|exchange| exchange.is_live() || !exchange.ranges().is_empty());
         if let (Some(from), Some(noted)) = (self.remotes.incoming.get_mut(&(node, shard)), noted) {
             frames::put_noted(publish, noted.is_live(), noted.ranges(), &mut from.batch);
@@ -441,6 +459,7 @@ impl<S: Services> Broker<S> {
     }
 
     /// Offers a message to the members of a group that another node has. False: nobody can say whether they would take it.
+    #[expect(clippy::too_many_arguments, reason = "an offer's, as in `offer`, and the node")]
     pub(super) fn offer_to_node(
         &mut self,
         node: NodeIdx,
@@ -449,6 +468,7 @@ impl<S: Services> Broker<S> {
         group: &Arc<GroupMatch>,
         turn: GroupTurn,
         publish: WaitsOn,
+        origin: Option<&Origin>,
     ) -> bool {
         let waits = publish.is_some() || message.view().qos != QoS::AtMostOnce;
         let req = self.next_req_id();
@@ -463,15 +483,16 @@ impl<S: Services> Broker<S> {
             tenant: &self.tenants.ctx(tenant).name,
             unheard: false,
             group: Some(name),
-            origin: None,
+            origin: origin.copied(),
             message: message_view,
         };
         frames::put_forward(&forward, self.now, &mut outgoing.batch, &mut outgoing.last_head);
         self.metrics.forwarded.add(1);
         if waits {
             outgoing.open.insert(id, req);
-            let (message, group) = (message.clone(), group.clone());
-            self.requests.insert(req, Awaited::Member { tenant, message, group, turn, publish });
+            self.note_holder(publish, origin, Holder::Node(node));
+            let (message, group, origin) = (message.clone(), group.clone(), origin.copied().map(Box::new));
+            self.requests.insert(req, Awaited::Member { tenant, message, group, turn, publish, origin });
         }
         true
     }
@@ -486,15 +507,34 @@ impl<S: Services> Broker<S> {
         true
     }
 
+    /// Has a node say which groups have a publish, and `publish` wait for that. False: the node is gone, and has no members.
+    pub(super) fn inquire_at_node(&mut self, node: NodeIdx, publish: ReqId, inquiry: &Inquiry) -> bool {
+        let (req, number) = (self.next_req_id(), self.next_req_id().0);
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
+        outgoing.open.insert(number, req);
+        frames::put_inquire(number, inquiry, &mut outgoing.batch);
+        self.requests.insert(req, Awaited::Inquired(publish));
+        true
+    }
+
+    fn node_found(&mut self, node: NodeIdx, publish: u64, groups: &[u64]) {
+        let req = self.remotes.outgoing.get_mut(&node).and_then(|outgoing| outgoing.open.remove(&publish));
+        if let Some(Awaited::Inquired(publish)) = req.and_then(|req| self.requests.remove(&req)) {
+            self.found(publish, groups);
+        }
+    }
+
     /// Ranges of which another node says that they have noted a publish, and whether its connections have.
     fn node_noted(&mut self, node: NodeIdx, publish: u64, live: bool, ranges: impl Iterator<Item = RangeIdx>) {
         let req = self.remotes.outgoing.get(&node).and_then(|outgoing| outgoing.open.get(&publish));
-        let waiting = req.and_then(|req| self.publishes.waiting.get_mut(req));
-        if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_mut()) {
-            ranges.for_each(|range| exchange.note_range(range));
-            if live {
-                exchange.note_node(node);
-            }
+        let Some(&req) = req else { return };
+        let of = match self.requests.get(&req) {
+            Some(Awaited::Member { publish, .. }) => *publish,
+            _ => Some((self.shard, req.0)),
+        };
+        let Some(of) = of else { return };
+        for holder in live.then_some(Holder::Node(node)).into_iter().chain(ranges.map(Holder::Range)) {
+            self.note_holder_of(of, holder);
         }
     }
 
@@ -518,10 +558,11 @@ impl<S: Services> Broker<S> {
         };
         match (awaited, result) {
             (Awaited::Member { publish, .. }, Ok(())) => self.group_part_done(publish, Ok(())),
-            (Awaited::Member { tenant, message, group, turn, publish }, Err(Refusal::NoMember)) => {
-                self.offer_after(tenant, &message, &group, turn, publish);
+            (Awaited::Member { tenant, message, group, turn, publish, origin }, Err(Refusal::NoMember)) => {
+                self.offer_after(tenant, &message, &group, turn, publish, origin);
             }
             (Awaited::Member { publish, .. }, Err(Refusal::Port(error))) => self.group_part_done(publish, Err(error)),
+            (Awaited::Inquired(publish), Err(_)) => self.publish_part_done(publish, Err(PortError::Unavailable)),
             (Awaited::Forgotten { publish, .. }, Ok(())) => self.publish_part_done(publish, Ok(())),
             (Awaited::Forgotten { node, publish, over }, Err(_)) => {
                 let is_asked_again = self.have_node_forget(node, publish, &over);

@@ -6,13 +6,14 @@
 //! so one publisher's messages stay in order while the group does not change.
 
 use super::completion::Awaited;
+use super::exactly_once::Holder;
 use super::frames::Refusal;
 use super::publish::{Publisher, Waiter};
 use super::remote::is_too_long;
 use super::{Broker, ShardMessage};
 use bifro_core::ids::{PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
-use bifro_core::ports::{GroupMatch, GroupName, Matches, PortError, Receiver, Services};
+use bifro_core::ports::{GroupMatch, GroupName, Matches, Origin, PortError, Receiver, Services};
 use bifro_core::rng::Prng;
 use bifro_mqtt::codec::Fanout;
 use std::sync::Arc;
@@ -69,8 +70,9 @@ impl<S: Services> Broker<S> {
             let at = to_u32(self.rng.below(members as u64) as usize);
             GroupTurn { at, left: to_u32(members), fallback: None }
         };
-        let publish = self.open_part(publisher).map(|req| (self.shard, req.0));
-        self.offer(tenant, message, group, turn, publish);
+        let part = self.open_part(publisher);
+        let origin = part.and_then(|publish| self.publishes.origin_for(publish, group));
+        self.offer(tenant, message, group, turn, part.map(|req| (self.shard, req.0)), origin);
     }
 
     /// Offers a message to the member whose turn it is, then to the ones after it.
@@ -81,12 +83,16 @@ impl<S: Services> Broker<S> {
         group: &Arc<GroupMatch>,
         mut turn: GroupTurn,
         publish: WaitsOn,
+        origin: Option<Box<Origin>>,
     ) {
         loop {
             match group.members[turn.at as usize] {
                 Receiver::Live { shard, slot } if shard == self.shard => {
                     if turn.left == 0 || self.member_has_credit(slot) {
-                        self.give(tenant, message, slot);
+                        if self.is_undelivered(origin.as_deref(), &message.view()) {
+                            self.give(tenant, message, slot);
+                        }
+                        self.note_holder(publish, origin.as_deref(), Holder::Live);
                         return self.group_part_done(publish, Ok(()));
                     }
                     if self.fanout.entry(slot).is_some() {
@@ -95,7 +101,8 @@ impl<S: Services> Broker<S> {
                 }
                 Receiver::Live { shard, .. } => {
                     let (message, group) = (message.clone(), group.clone());
-                    self.to_peers.push((shard, ShardMessage::DeliverShared { tenant, message, group, turn, publish }));
+                    let deliver = ShardMessage::DeliverShared { tenant, message, group, turn, publish, origin };
+                    self.to_peers.push((shard, deliver));
                     return;
                 }
                 Receiver::Inbox { range, inbox, subscription } => {
@@ -103,14 +110,14 @@ impl<S: Services> Broker<S> {
                     if let Some(publish) = publish {
                         self.requests.insert(req, Awaited::GroupPart(publish));
                     }
-                    // A repetition may go to another member, so it is not recognised here: if the process ends within a publish, a
-                    // group may get it twice.
+                    self.note_holder(publish, origin.as_deref(), Holder::Range(range));
                     let place = [(inbox, subscription)].into();
-                    self.services.ask().insert(self.now, req, tenant, (range, &place), message, None);
+                    let origin = origin.map(|origin| *origin);
+                    self.services.ask().insert(self.now, req, tenant, (range, &place), message, origin);
                     return;
                 }
                 Receiver::Remote { node, .. } => {
-                    if self.offer_to_node(node, tenant, message, group, turn, publish) {
+                    if self.offer_to_node(node, tenant, message, group, turn, publish, origin.as_deref()) {
                         return;
                     }
                 }
@@ -131,14 +138,15 @@ impl<S: Services> Broker<S> {
         group: &Arc<GroupMatch>,
         turn: GroupTurn,
         publish: WaitsOn,
+        origin: Option<Box<Origin>>,
     ) {
         match turn.next(group.members.len()) {
-            Some(next) => self.offer(tenant, message, group, next, publish),
-            None => self.group_part_done(publish, Ok(())),
+            Some(next) => self.offer(tenant, message, group, next, publish, origin),
+            None => self.nobody_took_over(message, group, publish),
         }
     }
 
-    /// No member was there. One that lives and cannot be reached may be there again when the publisher repeats the message.
+    /// No member was there. One that lives and cannot be reached may be there again when the message is tried again, and one whose session has moved to another node is there.
     fn nobody_took_over(&mut self, message: &Message, group: &GroupMatch, publish: WaitsOn) {
         let result = match is_all_here(group) {
             true => Ok(()),
@@ -174,10 +182,7 @@ impl<S: Services> Broker<S> {
     pub(super) fn group_part_done(&mut self, publish: WaitsOn, result: Result<(), PortError>) {
         match (publish, result) {
             (None, _) => {}
-            (Some((shard, publish)), Err(error)) if shard == self.shard => {
-                self.publish_group_failed(ReqId(publish), error)
-            }
-            (Some((shard, publish)), Ok(())) if shard == self.shard => self.publish_part_done(ReqId(publish), Ok(())),
+            (Some((shard, publish)), result) if shard == self.shard => self.publish_part_done(ReqId(publish), result),
             (Some((shard, publish)), Ok(())) => self.taken[shard.index()].push(publish),
             (Some((shard, publish)), Err(error)) => {
                 self.to_peers.push((shard, ShardMessage::Refused { publish, error }));
@@ -185,10 +190,20 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    /// A group may not have got a message of a publish here.
-    pub(super) fn publish_group_failed(&mut self, publish: ReqId, error: PortError) {
-        self.publishes.group_failed(publish);
-        self.publish_part_done(publish, Err(error));
+    /// Somebody is given a publish for a group, and may note it if it has an origin.
+    pub(super) fn note_holder(&mut self, publish: WaitsOn, origin: Option<&Origin>, holder: Holder) {
+        if let (Some(publish), Some(_)) = (publish, origin) {
+            self.note_holder_of(publish, holder);
+        }
+    }
+
+    /// Somebody notes a publish of some shard.
+    pub(super) fn note_holder_of(&mut self, (shard, publish): (ShardId, u64), holder: Holder) {
+        if shard == self.shard {
+            self.publishes.note(ReqId(publish), holder);
+        } else {
+            self.to_peers.push((shard, ShardMessage::Noted { publish, holder }));
+        }
     }
 
     /// A departed member gave this back: another one gets it.

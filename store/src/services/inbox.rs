@@ -138,6 +138,10 @@ impl Inbox for RangeServices {
         self.take_step(now, req, range, Step::Forget(origin, in_doubt));
     }
 
+    fn inquire(&mut self, now: Instant, req: ReqId, range: RangeIdx, origin: Origin) {
+        self.take_step(now, req, range, Step::Inquire(origin));
+    }
+
     fn release(&mut self, now: Instant, req: ReqId, origin: Origin) {
         self.take_step(now, req, origin.inbox.0, Step::Release(origin));
     }
@@ -255,6 +259,7 @@ impl RangeServices {
                 Step::Receive(origin) => table.receive(to(req), origin, effects),
                 Step::Release(origin) => table.release(to(req), origin, effects),
                 Step::Forget(origin, in_doubt) => table.forget(now, to(req), origin, in_doubt, effects),
+                Step::Inquire(origin) => table.inquire(now, to(req), origin, effects),
                 Step::Hold(owner, seq) => table.hold(to(req), owner, seq, effects),
             }),
             InboxRequest::Settle { token, range, origins } => self.with_inboxes(range, |table, _, effects| {
@@ -274,7 +279,8 @@ impl RangeServices {
             | InboxRequest::Detached { req }
             | InboxRequest::Subscribed { req, .. }
             | InboxRequest::Unsubscribed { req, .. }
-            | InboxRequest::Done { req, .. } => (AskedAs::Req(*req), None),
+            | InboxRequest::Done { req, .. }
+            | InboxRequest::Found { req, .. } => (AskedAs::Req(*req), None),
             InboxRequest::Settled { token, range } => (AskedAs::Token(*token), Some(*range)),
             InboxRequest::Push { conn, .. } => return self.is_attached(conn.slot, claim),
             InboxRequest::Lost { conn } => return self.counts_on(conn.slot, claim),
@@ -299,6 +305,7 @@ impl RangeServices {
             }
             InboxRequest::Inserted { req, result } => self.complete(Completion::Inserted { req, result }),
             InboxRequest::Done { req, result } => self.complete(Completion::InboxDone { req, result }),
+            InboxRequest::Found { req, groups } => self.complete(Completion::Found { req, groups }),
             InboxRequest::Settled { token, .. } => self.handle_settled(token),
             InboxRequest::Push { conn, messages } => self.complete(Completion::InboxPush { conn, messages }),
             InboxRequest::Lost { conn } => {
@@ -341,6 +348,7 @@ impl RangeServices {
                     let result = if is_confirmed { Ok(()) } else { result };
                     self.answer(to, |req| InboxRequest::Done { req, result });
                 }
+                InboxEffect::Found { to, groups } => self.answer(to, |req| InboxRequest::Found { req, groups }),
                 InboxEffect::Settled { to } => {
                     let token = u32::try_from(to.req.0).expect("it was made of a token");
                     self.answer(to, |_| InboxRequest::Settled { token, range });
@@ -445,8 +453,11 @@ impl RangeServices {
     pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };
         let epoch = attached.epoch;
-        let origins: Arc<[Origin]> =
-            attached.received_qos2.iter().map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0 }).collect();
+        let origins: Arc<[Origin]> = attached
+            .received_qos2
+            .iter()
+            .map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0, group: 0, attempt: 0 })
+            .collect();
         let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {

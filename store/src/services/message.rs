@@ -2,6 +2,10 @@
 //!
 //! Requests go to the shard that owns the state, answers come back with the request id of the asker. Settings do not travel: every shard knows its tenants.
 
+mod step;
+
+pub use step::Step;
+
 use bifro_core::client::Client;
 use bifro_core::ids::{ConnRef, InboxSeq, NodeId, NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::message::Message as Published;
@@ -379,7 +383,7 @@ pub enum Inbox {
     },
     /// A step of a QoS 2 exchange.
     Step {
-        /// Answered by `Done`.
+        /// Answered by `Done`, [`Step::Inquire`] by `Found`.
         req: ReqId,
         /// Range that takes it.
         range: RangeIdx,
@@ -392,6 +396,13 @@ pub enum Inbox {
         req: ReqId,
         /// Refusal, if any.
         result: Result<(), PortError>,
+    },
+    /// Answer.
+    Found {
+        /// The request.
+        req: ReqId,
+        /// Groups that have the publish.
+        groups: Vec<u64>,
     },
     /// Forget that these publishes are in the inboxes here.
     Settle {
@@ -472,6 +483,7 @@ impl Inbox {
             | Self::Unsubscribed { .. }
             | Self::Inserted { .. }
             | Self::Done { .. }
+            | Self::Found { .. }
             | Self::Settled { .. }
             | Self::Push { .. }
             | Self::Lost { .. }
@@ -501,19 +513,6 @@ impl Inbox {
             _ => None,
         }
     }
-}
-
-/// A step of a QoS 2 exchange; see [`bifro_core::ports::Inbox`].
-#[derive(Clone, Copy, Debug)]
-pub enum Step {
-    /// A publish has been taken over.
-    Receive(Origin),
-    /// PUBREL has come.
-    Release(Origin),
-    /// The publisher's inbox knows of the publish, or it has failed; true if it may still be on its way.
-    Forget(Origin, bool),
-    /// PUBREC has come.
-    Hold(OwnerRef, InboxSeq),
 }
 
 /// Of retain.

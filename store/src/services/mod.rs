@@ -370,8 +370,11 @@ impl RangeServices {
             while let Some(message) = self.local.pop_front() {
                 self.handle(now, self.shard, message);
             }
-            let Some((to, attached)) = self.settlements.pop() else { return };
-            self.forget_everywhere(now, to, attached);
+            if let Some((to, attached)) = self.settlements.pop() {
+                self.forget_everywhere(now, to, attached);
+            } else if !self.go_on_matching() {
+                return;
+            }
         }
     }
 
@@ -564,6 +567,10 @@ impl Services for RangeServices {
 
     fn is_complete(&self) -> bool {
         self.reigns.as_ref().is_none_or(|reigns| reigns.is_complete()) || self.is_planted(Mutation::RouteUnled)
+    }
+
+    fn are_receivers_known(&self) -> bool {
+        self.reigns.is_none() || self.is_complete() && self.unheard_nodes().is_empty()
     }
 
     fn is_replicated(&self) -> bool {

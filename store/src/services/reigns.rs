@@ -45,7 +45,6 @@ mod ties;
 use super::cluster::Announced;
 use super::leading::FindTenant;
 use super::message::{Asked, AskedAs, Inbox as Request, Message, Reign};
-use super::mutation::Mutation;
 use super::ranges::Service;
 use super::wire::{Remote, RemoteInbox};
 use super::{RangeServices, repeat_order};
@@ -53,7 +52,7 @@ use crate::fatal::Fatal;
 use crate::host::StorageCells;
 use bifro_core::ids::{ConnRef, NodeIdx, RangeId, RangeIdx, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
-use bifro_core::ports::{Completion, PortError, Receiver, Via};
+use bifro_core::ports::{Completion, PortError, Receiver, Services, Via};
 use bifro_core::time::Instant;
 use smallvec::SmallVec;
 use std::collections::btree_map::Entry;
@@ -266,8 +265,10 @@ impl RangeServices {
 
     /// True if the topic is asked for later.
     pub(super) fn puts_off(&mut self, req: ReqId, tenant: TenantIdx, topic: &str) -> bool {
-        let waits = !self.is_planted(Mutation::RouteUnled);
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| waits && !reigns.is_complete()) else { return false };
+        if self.are_receivers_known() {
+            return false;
+        }
+        let Some(reigns) = self.reigns.as_mut() else { return false };
         reigns.topics.push((req, tenant, topic.into()));
         true
     }
@@ -323,7 +324,6 @@ impl RangeServices {
             self.ask_again_of(now, range, claim);
         }
         self.move_inboxes(range, after.is_some());
-        self.go_on_matching();
     }
 
     fn ask_again_of(&mut self, now: Instant, range: RangeIdx, claim: Claim) {
@@ -334,11 +334,17 @@ impl RangeServices {
         }
     }
 
-    fn go_on_matching(&mut self) {
-        let Some(reigns) = self.reigns.as_mut().filter(|reigns| reigns.is_complete()) else { return };
-        for (req, tenant, topic) in std::mem::take(&mut reigns.topics) {
+    /// Asks for topics that were put off, if they need not be any more. False: there are none.
+    pub(super) fn go_on_matching(&mut self) -> bool {
+        let has_topics = self.reigns.as_ref().is_some_and(|reigns| !reigns.topics.is_empty());
+        if !has_topics || !self.are_receivers_known() {
+            return false;
+        }
+        let topics = self.reigns.as_mut().map(|reigns| std::mem::take(&mut reigns.topics));
+        for (req, tenant, topic) in topics.into_iter().flatten() {
             self.ask_partition(req, tenant, &topic);
         }
+        true
     }
 
     /// This node leads a range of this shard, and all who live have its routes.

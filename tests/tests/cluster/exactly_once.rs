@@ -8,6 +8,7 @@ use bifro_mqtt::packet::{Packet, PacketId, Publish, PublishProperties};
 use bifro_tests::Broker;
 use bifro_tests::client::Client;
 use bifro_tests::cluster::cluster_on;
+use std::time::Duration;
 
 /// Says again what was published as `packet_id`, and goes through the rest of the exchange.
 fn repeat(publisher: &mut Client, dup: bool, packet_id: PacketId, topic: &str, payload: &[u8]) {
@@ -58,4 +59,64 @@ fn what_a_client_repeats_on_another_node_comes_once_to_connections_without_a_ses
             listeners.iter_mut().for_each(|client| assert_eq!(payload(client), text, "DUP {dup}"));
         }
     }
+}
+
+/// Messages that have arrived, or do so within `patience`, with their exchanges.
+fn payloads(client: &mut Client, patience: Duration) -> Vec<String> {
+    let mut payloads = Vec::new();
+    while let Some(Some(received)) = client.recv_within(patience) {
+        match received.packet() {
+            Packet::Publish(publish) => {
+                payloads.push(String::from_utf8_lossy(publish.payload).into_owned());
+                client.ack(AckKind::PubRec, publish.packet_id.expect("QoS 2 has one"));
+            }
+            Packet::PubRel(ack) => client.ack(AckKind::PubComp, ack.packet_id),
+            other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
+        }
+    }
+    payloads
+}
+
+/// Publishes that a node of two shards has under way for a client.
+const UNDER_WAY: usize = 12;
+
+/// [MQTT-4.3.3-2] [MQTT5-4.3.3-10] [MQTT5-4.8.2]: any member of the group could be chosen for the repetition, on another node or with another session. The exchanges cannot end, since a node with
+/// a subscriber of all of them stands still, and with it some of the members, when the publisher's node dies.
+#[test]
+fn what_a_client_repeats_on_another_node_comes_to_one_member_of_a_group() {
+    let mut nodes = cluster_on(3, 2);
+    until_replicated(&nodes);
+    let mut members: Vec<Client> =
+        (0..4).map(|n| Client::connect(nodes[1].tcp(), Version::V5, &format!("m{n}"))).collect();
+    members.extend((0..4).map(|n| resume(&nodes[1], &format!("s{n}")).0));
+    members.iter_mut().for_each(|member| _ = member.subscribe("$share/g/t", QoS::ExactlyOnce));
+    let mut everything = Client::connect(nodes[2].tcp(), Version::V5, "everything");
+    everything.subscribe("t", QoS::ExactlyOnce);
+    let (mut publisher, _) = resume(&nodes[0], "p");
+
+    nodes[2].signal(libc::SIGSTOP);
+    let texts: Vec<String> = (0..UNDER_WAY).map(|n| n.to_string()).collect();
+    let publish =
+        |text: &String| publisher.publish("t", text.as_bytes(), QoS::ExactlyOnce, false).expect("QoS 2 has one");
+    let packet_ids: Vec<_> = texts.iter().map(publish).collect();
+    let early: Vec<String> =
+        members.iter_mut().flat_map(|member| payloads(member, Duration::from_millis(100))).collect();
+    assert!(!early.is_empty(), "some members are not on the node that stands still, nor their sessions");
+    drop(nodes.remove(0).crash());
+    nodes[1].signal(libc::SIGCONT);
+
+    let (mut publisher, present) = resume(&nodes[0], "p");
+    assert!(present);
+    for (text, packet_id) in texts.iter().zip(&packet_ids) {
+        repeat(&mut publisher, packet_id.get() % 2 == 0, *packet_id, "t", text.as_bytes());
+    }
+    let late = members.iter_mut().flat_map(|member| payloads(member, Duration::from_secs(1)));
+    let mut all: Vec<usize> = early.iter().cloned().chain(late).map(|text| text.parse().expect("a number")).collect();
+    all.sort_unstable();
+    assert_eq!(all, (0..UNDER_WAY).collect::<Vec<_>>(), "{} of them early", early.len());
+    // The identifiers are free.
+    repeat(&mut publisher, false, packet_ids[0], "t", b"0");
+    let next: Vec<String> =
+        members.iter_mut().flat_map(|member| payloads(member, Duration::from_millis(300))).collect();
+    assert_eq!(next, ["0"]);
 }

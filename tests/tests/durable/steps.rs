@@ -6,6 +6,7 @@ use bifro_core::message::QoS::ExactlyOnce;
 use bifro_mqtt::packet::{Packet, PacketId, Publish, PublishProperties};
 use bifro_tests::client::AckKind;
 use bifro_tests::{Broker, Client};
+use std::time::Duration;
 
 fn repeat(client: &mut Client, id: PacketId, payload: &[u8]) {
     client.send(&Packet::Publish(Publish {
@@ -111,4 +112,51 @@ fn a_publish_acknowledged_with_pubrec_and_repeated_after_the_kill_is_delivered_o
         }
         subscriber.expect_silence();
     }
+}
+
+/// [MQTT-4.3.3-2] of a shared group, any of whose sessions may be chosen for the repetition.
+#[test]
+fn publishes_that_a_kill_interrupts_come_to_one_member_of_a_group_when_they_are_repeated() {
+    const ROUNDS: u8 = 5;
+    const UNDER_WAY: u8 = 12;
+    let mut broker = Broker::start(2, "");
+    let members: Vec<_> = (0..6).map(|n| persistent(V311, &format!("member-{n}"))).collect();
+    for options in &members {
+        let (mut member, _) = Client::connect_with(broker.tcp(), options);
+        member.subscribe("$share/g/t", ExactlyOnce);
+        member.disconnect();
+    }
+    let options = persistent(V311, "publisher");
+    let (mut publisher, _) = Client::connect_with(broker.tcp(), &options);
+    for round in 0..ROUNDS {
+        let texts: Vec<[u8; 2]> = (0..UNDER_WAY).map(|n| [round, n]).collect();
+        let publish = |text: &[u8; 2]| publisher.publish("t", text, ExactlyOnce, false).expect("QoS 2 has one");
+        let ids: Vec<PacketId> = texts.iter().map(publish).collect();
+        std::thread::sleep(Duration::from_micros(400 * u64::from(round)));
+        broker = broker.crash().restart();
+        publisher = Client::connect_with(broker.tcp(), &options).0;
+        for (text, id) in texts.iter().zip(ids) {
+            repeat(&mut publisher, id, text);
+            assert!(matches!(publisher.recv().packet(), Packet::PubRec(ack) if ack.packet_id == id));
+            publisher.ack(AckKind::PubRel, id);
+            assert!(matches!(publisher.recv().packet(), Packet::PubComp(ack) if ack.packet_id == id));
+        }
+    }
+    let mut received = Vec::new();
+    for options in &members {
+        let (mut member, _) = Client::connect_with(broker.tcp(), options);
+        while let Some(Some(next)) = member.recv_within(Duration::from_millis(200)) {
+            match next.packet() {
+                Packet::Publish(publish) => {
+                    received.push(<[u8; 2]>::try_from(publish.payload).expect("two bytes"));
+                    member.ack(AckKind::PubRec, publish.packet_id.expect("QoS 2 has one"));
+                }
+                Packet::PubRel(ack) => member.ack(AckKind::PubComp, ack.packet_id),
+                other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
+            }
+        }
+    }
+    received.sort_unstable();
+    let published: Vec<[u8; 2]> = (0..ROUNDS).flat_map(|round| (0..UNDER_WAY).map(move |n| [round, n])).collect();
+    assert_eq!(received, published);
 }

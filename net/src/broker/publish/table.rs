@@ -1,7 +1,7 @@
 //! What is known of publishes that are under way.
 
 use crate::broker::again::{Again, Retries};
-use crate::broker::exactly_once::Exchange;
+use crate::broker::exactly_once::{Exchange, Holder};
 use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId, Slot, TenantIdx};
 use bifro_core::message::Message;
 use bifro_core::ports::{GroupName, Origin, PortError};
@@ -45,8 +45,8 @@ pub(in crate::broker) struct Parts {
 
 impl Parts {
     pub(in crate::broker) const ALL: Self = Self { live: true, groups: true };
-    /// Only those who recognise a publish that they have.
-    pub(in crate::broker) const NOTED: Self = Self { live: false, groups: false };
+    /// Only those who recognise a publish that they have, or are asked for it first.
+    pub(in crate::broker) const NOTED: Self = Self { live: false, groups: true };
 }
 
 /// How far a message goes.
@@ -154,7 +154,7 @@ impl PublishTable {
     pub(super) fn note_live(&mut self, publisher: Publisher) -> Option<Box<Origin>> {
         let Publisher::Entered(publish) = publisher else { return None };
         let exchange = self.waiting.get_mut(&publish)?.exchange.as_mut()?;
-        exchange.note_live();
+        exchange.note(Holder::Live);
         Some(Box::new(exchange.origin))
     }
 

@@ -23,6 +23,7 @@ use crate::changes::Changes;
 use crate::dist::RouteFilter;
 use crate::record::{RecordError, Writer, write_client, write_message};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use bifro_core::ids::{InboxSeq, Slot};
 use bifro_core::message::{Message, QoS};
 use bifro_core::origins::{OriginKey, Origins, note_of, origin_key};
@@ -268,11 +269,20 @@ impl Books {
     }
 
     pub(super) fn forget_origin(&mut self, now: Instant, origin: &Origin, in_doubt: bool) {
-        if self.origins.forget(now, origin, in_doubt)
-            && let Some(changes) = &mut self.changes
-        {
-            changes.delete(&key_of_origin(origin_key(origin)));
+        let forgotten = self.origins.forget(now, origin, in_doubt);
+        let Some(changes) = &mut self.changes else { return };
+        forgotten.into_iter().for_each(|of| changes.delete(&key_of_origin(of)));
+    }
+
+    /// Groups that a publish was stored for. A note that is gone at once, of the identifier 0, which no publish has, tells whether this is still who leads before anybody
+    /// hears the answer.
+    pub(super) fn inquire(&mut self, now: Instant, origin: &Origin) -> Vec<u64> {
+        let nobody = key_of_origin((origin.inbox.0.0, origin.inbox.1, 0, 0));
+        self.put_empty(&nobody);
+        if let Some(changes) = &mut self.changes {
+            changes.delete(&nobody);
         }
+        self.origins.inquire(now, origin, |()| true)
     }
 
     fn put_empty(&mut self, key: &[u8]) {
@@ -284,10 +294,11 @@ impl Books {
     }
 }
 
-fn key_of_origin((range, slot, packet_id): OriginKey) -> Key {
-    let [a, b] = range.to_be_bytes();
-    let [c, d] = packet_id.to_be_bytes();
-    key(Kind::Origin, Some(slot), &[a, b, c, d])
+fn key_of_origin((range, slot, packet_id, group): OriginKey) -> Key {
+    let ([a, b], [c, d]) = (range.to_be_bytes(), packet_id.to_be_bytes());
+    let [e, f, g, h, i, j, k, l] = group.to_be_bytes();
+    let rest = [a, b, c, d, e, f, g, h, i, j, k, l];
+    key(Kind::Origin, Some(slot), if group == 0 { &rest[..4] } else { &rest })
 }
 
 fn write_presence(writer: &mut Writer<'_>, presence: &PresenceRecord) {

@@ -41,6 +41,13 @@ pub enum InboxEffect {
         /// [`PortError::NotOwner`] if another has the inbox by now.
         result: Result<(), PortError>,
     },
+    /// Answer to [`InboxTable::inquire`](super::InboxTable::inquire).
+    Found {
+        /// Who asked.
+        to: ReplyTo,
+        /// Groups that have the publish.
+        groups: Vec<u64>,
+    },
     /// Answer to a detach or discard.
     Detached {
         /// Who asked.

@@ -96,9 +96,10 @@ impl Loader {
             Kind::Origin => {
                 let slot = key.slot()?;
                 let (range, packet_id) = (u16::from_be_bytes(key.take()?), u16::from_be_bytes(key.take()?));
+                let group = if key.0.is_empty() { 0 } else { u64::from_be_bytes(key.take()?) };
                 // Version 0.1 had no more than the key.
                 let (epoch, nth) = if value.is_at_end() { (0, 0) } else { (value.u64()?, value.u64()?) };
-                self.table.books.origins.put((range, slot, packet_id), Note { epoch, nth }, ());
+                self.table.books.origins.put((range, slot, packet_id, group), Note { epoch, nth }, ());
             }
         }
         if !key.0.is_empty() {

@@ -402,6 +402,12 @@ impl InboxTable {
         effects.push(InboxEffect::Done { to, result: Ok(()) });
     }
 
+    /// Which groups have members here that a publish was stored for; see [`Origins::inquire`](bifro_core::origins::Origins::inquire).
+    pub fn inquire(&mut self, now: Instant, to: ReplyTo, origin: Origin, effects: &mut Vec<InboxEffect>) {
+        let groups = self.books.inquire(now, &origin);
+        effects.push(InboxEffect::Found { to, groups });
+    }
+
     /// As [`Self::forget`] of several, for an attach that waits: [`InboxEffect::Settled`] answers.
     pub fn settle(&mut self, now: Instant, to: ReplyTo, origins: &[Origin], effects: &mut Vec<InboxEffect>) {
         origins.iter().for_each(|origin| self.books.forget_origin(now, origin, false));

@@ -132,6 +132,10 @@ pub(in crate::services) enum Answer {
         req: u64,
         result: Result<(), Refusal>,
     },
+    Found {
+        req: u64,
+        groups: Vec<u64>,
+    },
     Settled {
         token: u32,
         range: u16,
@@ -285,6 +289,7 @@ impl Answer {
             }
             Inbox::Unsubscribed { req, existed } => Some(Self::Unsubscribed { req: req.0, existed: *existed }),
             Inbox::Done { req, result } => Some(Self::Done { req: req.0, result: result.map_err(Refusal::from) }),
+            Inbox::Found { req, groups } => Some(Self::Found { req: req.0, groups: groups.clone() }),
             Inbox::Settled { token, range } => Some(Self::Settled { token: *token, range: range.0 }),
             Inbox::Lost { conn } => Some(Self::Lost { conn: (*conn).into() }),
             _ => None,
@@ -306,6 +311,7 @@ impl Answer {
             }
             Self::Unsubscribed { req, existed } => Inbox::Unsubscribed { req: ReqId(req), existed },
             Self::Done { req, result } => Inbox::Done { req: ReqId(req), result: result.map_err(PortError::from) },
+            Self::Found { req, groups } => Inbox::Found { req: ReqId(req), groups },
             Self::Settled { token, range } => Inbox::Settled { token, range: RangeIdx(range) },
             Self::Lost { conn } => Inbox::Lost { conn: conn.of(NodeIdx::HERE) },
         })

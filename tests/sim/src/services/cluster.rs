@@ -10,7 +10,7 @@ use super::publisher::Publisher;
 use super::report::Report;
 use super::shard::{Outputs, Shard};
 use super::subscriber::Subscriber;
-use super::talk::{ConnId, Frame, LinkId, LinkOutput, Note, Parcel, ToClient, ToServer};
+use super::talk::{ConnId, Frame, LinkId, LinkOutput, MIXED, Note, Parcel, SESSIONS, ToClient, ToServer};
 use crate::clock::Clock;
 use crate::network::Network;
 use crate::options::{around, within};
@@ -198,9 +198,11 @@ impl Simulation {
             settings,
             options,
         };
-        let Settings { subscribers, publishers, listeners, ranges, .. } = world.settings;
+        let Settings { subscribers, members, publishers, listeners, ranges, .. } = world.settings;
+        let groups = (0..members).map(|index| Some(if index % 2 == 0 { SESSIONS } else { MIXED }));
+        let groups: Vec<_> = std::iter::repeat_n(None, subscribers).chain(groups).collect();
         (0..world.options.nodes).for_each(|node| world.queue.at(Moment(0), Event::Start { node }));
-        (0..subscribers).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
+        (0..groups.len()).for_each(|index| world.queue.at(Moment(1), Event::Subscriber { index }));
         (0..publishers).for_each(|index| world.queue.at(Moment(2), Event::Publisher { index }));
         (0..listeners).for_each(|index| world.queue.at(Moment(3), Event::Listener { index }));
         Self {
@@ -209,10 +211,10 @@ impl Simulation {
             nodes,
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
-            subscribers: (0..subscribers).map(Subscriber::new).collect(),
+            checks: Checks::new(groups.len()),
+            subscribers: groups.into_iter().enumerate().map(|(index, group)| Subscriber::new(index, group)).collect(),
             publishers: (0..publishers).map(|index| Publisher::drawn(index, &mut callers)).collect(),
             listeners: (0..listeners).map(|_| Listener::default()).collect(),
-            checks: Checks::new(subscribers),
             boots: 0,
             faulty: false,
             heals_at: Moment(0),
@@ -235,6 +237,8 @@ impl Simulation {
         let healed = begin + FAULTY;
         self.heals_at = healed;
         let (weather, pace) = (&self.world.weather, self.world.weather.pace);
+        let confusing = [Kind::Cuts, Kind::Flaps, Kind::Freezes, Kind::Stalls, Kind::Loss];
+        self.checks.delivery.groups.is_calm = !confusing.into_iter().any(|kind| weather.has(kind));
         self.world.tell(|| format!("{weather:?}"));
         self.world.queue.after(pace, Event::Fault);
         self.world.queue.at(healed, Event::Heal);
@@ -337,7 +341,8 @@ impl Simulation {
     }
 
     fn hand_over(&mut self, place: Place, outputs: Outputs) {
-        let Outputs { clients, mesh, links, given_up } = outputs;
+        let Outputs { clients, mesh, links, given_up, inquired } = outputs;
+        self.world.report.inquired += inquired;
         let now = self.world.queue.now().0;
         let sent = [place.node, place.shard.into(), clients.len(), mesh.len(), links.len()].map(|word| word as u64);
         self.world.trace.note(&[now]);

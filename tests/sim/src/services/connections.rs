@@ -58,6 +58,11 @@ pub(super) struct Conns {
 }
 
 impl Conns {
+    /// The filter of a connection without a session.
+    pub(super) fn listens_to(&self, at: u32) -> Option<usize> {
+        self.conns.get(&at)?.filter
+    }
+
     pub(super) fn find_mut(&mut self, at: u32) -> Option<&mut Conn> {
         self.conns.get_mut(&at)
     }

@@ -2,7 +2,7 @@
 
 use super::publishing::Waiter;
 use super::shard::{Awaited, Shard, TENANT};
-use super::talk::{FILTERS, Mark, PeerMessage, ToClient};
+use super::talk::{Mark, PeerMessage, ToClient, filter_of, group_of};
 use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, ReqId, ShardId, Slot};
 use bifro_core::message::Message;
@@ -14,13 +14,13 @@ impl Shard {
     pub(super) fn listen(&mut self, at: u32, filter: usize) {
         let (req, tenant) = (self.await_completion(Awaited::Route(at, filter)), self.tenant.clone());
         let receiver = self.receiver_of(at);
-        self.services.add_route(self.now, req, &tenant, FILTERS[filter], None, receiver);
+        self.services.add_route(self.now, req, &tenant, filter_of(filter), group_of(filter).as_ref(), receiver);
     }
 
     /// It is gone.
     pub(super) fn stop_listening(&mut self, at: u32, filter: usize) {
         let receiver = self.receiver_of(at);
-        self.services.remove_route(self.now, TENANT, FILTERS[filter], None, receiver);
+        self.services.remove_route(self.now, TENANT, filter_of(filter), group_of(filter).as_ref(), receiver);
     }
 
     /// A connection has one filter, and the number of its place in the fan-out table.
@@ -64,6 +64,14 @@ impl Shard {
                 self.outputs.mesh.extend(publish.map(|publish| (from, PeerMessage::Taken(publish))));
             }
             PeerMessage::Taken(publish) => self.publish_part_done(publish, Ok(())),
+            PeerMessage::Offer(offer) => self.offer(offer),
+            PeerMessage::Offered { publish, result } => self.publish_part_done(publish, result),
+            PeerMessage::Noted { publish, holder } => self.publishes.note(publish, holder),
+            PeerMessage::Inquire { inquiry, publish } => {
+                let groups = self.delivered.inquire(self.now, &inquiry);
+                self.outputs.mesh.push((from, PeerMessage::Found { publish, groups }));
+            }
+            PeerMessage::Found { publish, groups } => self.found(publish, groups),
         }
     }
 

@@ -3,13 +3,15 @@
 //!
 //! Acknowledgements leave when they are known, and not in the order of the publishes, which no client here minds.
 
+use super::groups::Groups;
 use super::publishing::Waiter;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Mark, ToClient};
 use bifro_core::client::Version;
 use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, Slot};
-use bifro_core::ports::{DetachState, Inbox, InboxOwner, Origin, PortError, Services};
+use bifro_core::origins::group_id;
+use bifro_core::ports::{DetachState, GroupMatch, Inbox, InboxOwner, Origin, PortError, Services};
 use std::collections::BTreeSet;
 
 /// A client has no more packet identifiers.
@@ -41,6 +43,19 @@ pub(super) struct Exchange {
     is_handed_out: bool,
     /// Nobody knows who has it: a part of it was lost.
     is_in_doubt: bool,
+    /// What is known of the groups that have it.
+    pub(super) groups: Groups,
+}
+
+/// Who was given a publish, and may have noted it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Holder {
+    /// Connections of this node.
+    Live,
+    /// Inboxes of a range.
+    Range(RangeIdx),
+    /// Another node's connections.
+    Node(NodeIdx),
 }
 
 impl Exchange {
@@ -48,6 +63,7 @@ impl Exchange {
     pub(super) const fn of_node(origin: Origin) -> Self {
         Self {
             origin,
+            groups: Groups::Known(Vec::new()),
             phase: Phase::Taking,
             repeats: true,
             ranges: BTreeSet::new(),
@@ -59,16 +75,17 @@ impl Exchange {
         }
     }
 
-    pub(super) fn note_range(&mut self, range: RangeIdx) {
-        self.ranges.insert(range);
+    pub(super) fn note(&mut self, holder: Holder) {
+        match holder {
+            Holder::Live => self.is_live = true,
+            Holder::Range(range) => _ = self.ranges.insert(range),
+            Holder::Node(node) => _ = self.nodes.insert(node),
+        }
     }
 
-    pub(super) fn note_node(&mut self, node: NodeIdx) {
-        self.nodes.insert(node);
-    }
-
-    pub(super) const fn note_live(&mut self) {
-        self.is_live = true;
+    /// As whom members of a group know it.
+    pub(super) fn origin_of(&self, group: &GroupMatch) -> Origin {
+        Origin { group: group_id(&group.filter, &group.group), ..self.origin }
     }
 
     /// Whether connections here have noted it.
@@ -95,9 +112,12 @@ impl Exchange {
         self.is_in_doubt |= error == PortError::Unavailable && self.phase == Phase::Taking;
     }
 
-    /// Receivers are being given it.
-    pub(super) fn hand_out(&mut self) {
+    /// Receivers are being given it, `to_groups` among them.
+    pub(super) fn hand_out(&mut self, to_groups: bool) {
         self.is_handed_out = true;
+        if to_groups {
+            self.groups = Groups::Unknown;
+        }
     }
 
     /// Whether others may have noted it than those that are known to.
@@ -166,8 +186,10 @@ impl Shard {
         inbound.begun += 1;
         let (waiter, repeats) = (Waiter::Session { at, mark, packet_id }, client.version != Version::V5);
         let nth = self.next_req();
-        let origin = Origin { inbox, epoch, packet_id, nth: nth.0 };
-        self.enter_as(nth, waiter, Some(Exchange { repeats, is_repeated, ..Exchange::of_node(origin) }));
+        let origin = Origin { inbox, epoch, packet_id, nth: nth.0, group: 0, attempt: nth.0 };
+        let groups = if is_repeated { Groups::Unknown } else { Groups::Known(Vec::new()) };
+        let exchange = Exchange { repeats, is_repeated, groups, ..Exchange::of_node(origin) };
+        self.enter_as(nth, waiter, Some(exchange));
         self.retain_and_route(mark, nth, &client);
     }
 
@@ -180,7 +202,7 @@ impl Shard {
         }
         if inbound.releasing.insert(packet_id) {
             let req = self.await_completion(Awaited::Released(at, packet_id));
-            let origin = Origin { inbox, epoch, packet_id, nth: 0 };
+            let origin = Origin { inbox, epoch, packet_id, nth: 0, group: 0, attempt: 0 };
             self.services.release(self.now, req, origin);
         }
     }

@@ -16,6 +16,7 @@ mod connections;
 mod delivered;
 mod exactly_once;
 mod faults;
+mod groups;
 mod invariants;
 mod links;
 mod listener;

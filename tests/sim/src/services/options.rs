@@ -104,6 +104,8 @@ pub(crate) struct Settings {
     /// Between two things that a subscriber does, on average.
     pub(crate) subscriber_pace: Duration,
     pub(crate) publishers: usize,
+    /// Of them, members of groups and nothing else.
+    pub(crate) members: usize,
     /// Clients without a session.
     pub(crate) listeners: usize,
     /// Publishes a publisher has under way at most.
@@ -127,6 +129,7 @@ impl Settings {
             subscribers: 1 + rng.below(8) as usize,
             subscriber_pace: Duration::from_millis(pick(rng, &[250, 900])),
             publishers: 2 + rng.below(3) as usize,
+            members: rng.below(5) as usize,
             listeners: rng.below(4) as usize,
             window: pick(rng, &[1, 4, 16]),
             pace: Duration::from_millis(pick(rng, &[40, 120, 400])),

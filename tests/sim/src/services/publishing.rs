@@ -4,13 +4,14 @@
 //! Invariants as there: messages of one topic leave the shard in the order in which they came, also those that are tried again, and a publisher hears of
 //! success when everybody has taken the message over.
 
-use super::exactly_once::Exchange;
+use super::exactly_once::{Exchange, Holder};
+use super::groups::Groups;
 use super::shard::{Awaited, Shard, TENANT};
-use super::talk::{ConnId, Mark, ToClient};
+use super::talk::{ConnId, Mark, Refusal, ToClient};
 use bifro_core::client::Client;
-use bifro_core::ids::{NodeIdx, PublisherKey, RangeIdx, ReqId, ShardId};
+use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId};
 use bifro_core::message::Message;
-use bifro_core::ports::{Dist, Inbox, Matches, Origin, PortError, Retain, Services};
+use bifro_core::ports::{Dist, GroupMatch, GroupName, Inbox, Matches, Origin, PortError, Retain, Services};
 use bifro_core::time::{Instant, earlier};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -34,12 +35,14 @@ pub(super) enum Waiter {
 }
 
 /// How far a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// To all who listen.
     Everywhere,
     /// To those who listen here. What this node led when it came.
     Here { seen: u64 },
+    /// To a member, here, of this group alone.
+    Member(Rc<(Box<str>, GroupName)>),
 }
 
 /// Whose messages to which topic keep their order.
@@ -110,16 +113,29 @@ impl Publishes {
 
     /// Whose a QoS 2 publish is that connections are given; none if it is not recognised.
     pub(super) fn note_live(&mut self, publish: ReqId) -> Option<Origin> {
-        let exchange = self.waiting.get_mut(&publish)?.exchange.as_mut()?;
-        exchange.note_live();
+        let exchange = self.exchange_mut(publish)?;
+        exchange.note(Holder::Live);
         Some(exchange.origin)
     }
 
-    /// Connections of another node were given it.
-    pub(super) fn note_node(&mut self, publish: ReqId, node: NodeIdx) {
-        if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
-            exchange.note_node(node);
+    pub(super) fn exchange(&self, publish: ReqId) -> Option<&Exchange> {
+        self.waiting.get(&publish)?.exchange.as_ref()
+    }
+
+    pub(super) fn exchange_mut(&mut self, publish: ReqId) -> Option<&mut Exchange> {
+        self.waiting.get_mut(&publish)?.exchange.as_mut()
+    }
+
+    /// Somebody is given a publish, and may note it.
+    pub(super) fn note(&mut self, publish: ReqId, holder: Holder) {
+        if let Some(exchange) = self.exchange_mut(publish) {
+            exchange.note(holder);
         }
+    }
+
+    /// Whoever waits is told otherwise: the publish is forgotten.
+    pub(super) fn take(&mut self, publish: ReqId) -> Option<Waiter> {
+        self.waiting.remove(&publish).map(|waiting| waiting.waiter)
     }
 
     /// Its receivers are known. False: they were before, and what is tried again goes to connections of this node only if it is of QoS 1.
@@ -134,22 +150,31 @@ impl Publishes {
     }
 
     /// The receivers of a publish are known.
-    fn hand_out(&mut self, publish: ReqId) {
-        let waiting = self.waiting.get_mut(&publish);
-        if let Some(exchange) = waiting.and_then(|waiting| waiting.exchange.as_mut()) {
-            exchange.hand_out();
+    fn hand_out(&mut self, publish: ReqId, to_groups: bool) {
+        if let Some(exchange) = self.exchange_mut(publish) {
+            exchange.hand_out(to_groups);
         }
     }
 
-    /// Ranges that have noted a publish.
-    pub(super) fn note_ranges(&mut self, publish: ReqId, ranges: Vec<RangeIdx>) {
-        if let Some(exchange) = self.waiting.get_mut(&publish).and_then(|waiting| waiting.exchange.as_mut()) {
-            ranges.into_iter().for_each(|range| exchange.note_range(range));
+    /// Keeps what another try of a QoS 2 publish needs, before a part of it can fail.
+    fn keep_exchange(&mut self, publish: ReqId, message: &Arc<Message>) {
+        if let Some(waiting) = self.waiting.get_mut(&publish).filter(|waiting| waiting.exchange.is_some()) {
+            waiting.again = Some(message.clone());
         }
     }
 
-    pub(super) fn origin(&self, publish: ReqId) -> Option<Origin> {
-        self.waiting.get(&publish)?.exchange.as_ref().map(|exchange| exchange.origin)
+    /// All parts of a publish are done. The message, if they were questions of which groups have it: now it is routed.
+    fn end_inquiry(&mut self, publish: ReqId) -> Option<Arc<Message>> {
+        let waiting = self.waiting.get_mut(&publish)?;
+        let exchange = waiting.exchange.as_mut()?;
+        let Groups::Asking(found) = &mut exchange.groups else { return None };
+        let message = waiting.again.take()?;
+        exchange.groups = match waiting.failed.take() {
+            None => Groups::Known(std::mem::take(found)),
+            Some(_) => Groups::Unknown,
+        };
+        waiting.parts = 1;
+        Some(message)
     }
 
     /// What came from another node's shard and was not routed yet is not routed any more, since the link it came by has ended.
@@ -230,12 +255,12 @@ impl Shard {
     fn route_in_order(&mut self, message: Arc<Message>, publish: ReqId, scope: Scope) {
         let topic: Arc<str> = message.topic().into();
         let waits_behind = self.publishes.unmatched.contains_key(&topic);
-        let is_known = scope != Scope::Everywhere || self.services.is_complete();
+        let is_known = scope != Scope::Everywhere || self.services.are_receivers_known();
         if is_known
             && !waits_behind
             && let Some(matches) = self.services.matches(TENANT, &topic)
         {
-            self.deliver_matched(&message, &matches, publish, scope);
+            self.deliver_matched(&message, &matches, publish, &scope);
             return self.publish_part_done(publish, Ok(()));
         }
         let queue = self.publishes.unmatched.entry(topic.clone()).or_default();
@@ -251,8 +276,8 @@ impl Shard {
 
     /// The receivers of a topic are known: everything that waited for them goes out in order.
     pub(super) fn handle_matched(&mut self, topic: Arc<str>, matches: &Rc<Matches>) {
-        if !self.services.is_complete() {
-            // Since this was asked a range has lost its leader, whose sessions the answer may lack.
+        if !self.services.are_receivers_known() {
+            // Since this was asked a range has lost its leader, whose sessions the answer may lack, or a node is there that has not been heard.
             return self.ask_for_matches(&topic);
         }
         for Unmatched { message, publish, scope } in self.publishes.unmatched.remove(&topic).unwrap_or_default() {
@@ -264,37 +289,54 @@ impl Shard {
                 self.publishes.stand_in_line(self.now, line, publish, Some(message));
                 continue;
             }
-            self.deliver_matched(&message, matches, publish, scope);
+            self.deliver_matched(&message, matches, publish, &scope);
             self.publish_part_done(publish, Ok(()));
         }
     }
 
-    fn deliver_matched(&mut self, message: &Arc<Message>, matches: &Rc<Matches>, publish: ReqId, scope: Scope) {
+    fn deliver_matched(&mut self, message: &Arc<Message>, matches: &Rc<Matches>, publish: ReqId, scope: &Scope) {
+        if let Scope::Member(group) = scope {
+            let group = matches.groups.iter().find(|of| of.filter == group.0 && of.group == group.1);
+            return self.deliver_to_member(message, group, publish);
+        }
         let is_first = self.publishes.is_first_try(publish);
-        assert!(matches.groups.is_empty(), "there are no groups");
         if self.publishes.has_failed_as_exchange(publish) {
             return;
         }
-        if !matches.inboxes.is_empty() && matches!(scope, Scope::Here { seen } if seen != self.services.reigns_seen()) {
+        if *scope == Scope::Everywhere && !matches.is_empty() {
+            self.publishes.keep_exchange(publish, message);
+            if self.inquires(message, matches, publish) {
+                return;
+            }
+        }
+        let seen_now = self.services.reigns_seen();
+        if !matches.inboxes.is_empty() && matches!(scope, Scope::Here { seen, .. } if *seen != seen_now) {
             // It may have been sent after one that fails.
             self.open_part(publish);
             return self.publish_part_done(publish, Err(PortError::Unavailable));
         }
-        if is_first || scope != Scope::Everywhere {
+        if is_first || *scope != Scope::Everywhere {
             self.deliver_to_connections(message, matches, publish);
         }
         for (range, places) in &matches.inboxes {
             let (mut req, mut origin) = (None, None);
             if let Some(publish) = self.open_part(publish) {
                 req = Some(self.await_completion(Awaited::Part { publish, is_retained: false }));
-                self.publishes.note_ranges(publish, vec![*range]);
-                origin = self.publishes.origin(publish);
+                self.publishes.note(publish, Holder::Range(*range));
+                origin = self.publishes.exchange(publish).map(|exchange| exchange.origin);
             }
             let req = req.unwrap_or_else(|| self.next_req());
             self.services.insert(self.now, req, TENANT, (*range, places), message, origin);
         }
-        if scope == Scope::Everywhere {
-            self.publishes.hand_out(publish);
+        let is_found = |group: &GroupMatch| {
+            self.publishes.exchange(publish).is_some_and(|exchange| exchange.groups.include(group))
+        };
+        let groups = matches.groups.iter().filter(|group| *scope == Scope::Everywhere && !is_found(group));
+        for group in groups.cloned().collect::<Vec<_>>() {
+            self.deliver_shared(message, &group, publish);
+        }
+        if *scope == Scope::Everywhere {
+            self.publishes.hand_out(publish, !matches.groups.is_empty());
             self.forward_to_nodes(message, matches, publish);
             self.publishes.keep(publish, message);
         }
@@ -309,6 +351,12 @@ impl Shard {
         if let (Some(exchange), Err(error)) = (&mut waiting.exchange, result) {
             exchange.doubt(error);
         }
+        if waiting.parts == 0
+            && let Some(message) = self.publishes.end_inquiry(publish)
+        {
+            return self.publishes.stand_in_line(self.now, line(&message), publish, Some(message));
+        }
+        let Some(waiting) = self.publishes.waiting.get_mut(&publish) else { return };
         let is_tried_again = waiting.failed == Some(PortError::Unavailable);
         let (parts, again) = (waiting.parts, waiting.again.clone().filter(|_| is_tried_again));
         if let Some(message) = again.filter(|_| !failed_before) {
@@ -364,8 +412,12 @@ impl Shard {
                 self.once_decided(at, packet_id, result.is_ok());
             }
             Waiter::Node(node, shard, publish) => {
+                if let Some(Groups::Asking(found)) = waiting.exchange.as_ref().map(|exchange| &exchange.groups) {
+                    return self.answer_inquiry((node, shard), publish, found.clone());
+                }
                 let noted = waiting.exchange.as_ref().map(|exchange| (exchange.is_live(), exchange.ranges()));
-                self.answer(node, shard, publish, result.map(|()| noted.unwrap_or_default()));
+                let result = result.map(|()| noted.unwrap_or_default());
+                self.answer(node, shard, publish, result.map_err(Refusal::Port));
             }
         }
     }
@@ -407,12 +459,22 @@ impl Shard {
                     continue;
                 }
                 self.route_in_order(message, publish, Scope::Everywhere);
+                if self.publishes.lines.get(&line).is_some_and(|publishes| publishes.contains_key(&publish)) {
+                    // It has failed at once, and would do so again.
+                    break;
+                }
             }
-            if self.publishes.lines.contains_key(&line) {
-                self.publishes.due.push_back((now + PAUSE, line));
+            let Publishes { lines, due, .. } = &mut self.publishes;
+            if lines.contains_key(&line) && !due.iter().any(|(_, of)| *of == line) {
+                due.push_back((now + PAUSE, line));
             }
             self.settle();
         }
+    }
+
+    /// A publish is routed once more, when it is known which groups have it, and others wait for it meanwhile.
+    pub(super) fn wait_to_inquire(&mut self, message: &Arc<Message>, publish: ReqId) {
+        self.publishes.stand_in_line(self.now, line(message), publish, None);
     }
 
     /// Whether a publish was said to have failed while it waited, or fails now since its client has left, which repeats it.

@@ -1,7 +1,7 @@
 //! The ways to other nodes and what goes over them, as in bifro-net's `broker/remote.rs`: messages for their sessions, what services tell each other, and
 //! answers, which stand behind everything else in a turn's batch.
 
-use super::exactly_once::Exchange;
+use super::exactly_once::{Exchange, Holder};
 use super::publishing::{Scope, Waiter};
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Frame, Refusal};
@@ -11,6 +11,7 @@ use bifro_core::message::Message;
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Matches, PortError, RemoteSend, Services, Via};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// The way from this shard to another node.
@@ -41,6 +42,19 @@ impl Remotes {
     /// All other nodes.
     pub(super) fn nodes(&self) -> Vec<NodeIdx> {
         self.outgoing.keys().copied().collect()
+    }
+
+    /// Sends what a node answers as the request. False: the node is gone.
+    pub(super) fn send(&mut self, node: NodeIdx, req: ReqId, frame: Frame) -> bool {
+        let Some(outgoing) = self.outgoing.get_mut(&node) else { return false };
+        outgoing.open.insert(req.0, req);
+        outgoing.batch.push(frame);
+        true
+    }
+
+    /// As [`Self::send`], if the way is there.
+    pub(super) fn send_if_up(&mut self, node: NodeIdx, req: ReqId, frame: Frame) -> bool {
+        self.outgoing.get(&node).is_some_and(|outgoing| outgoing.is_up) && self.send(node, req, frame)
     }
 
     /// What this turn has for each way that is up.
@@ -93,7 +107,7 @@ impl Shard {
     fn forwards_lost(&mut self, mut lost: Vec<ReqId>) {
         lost.sort_unstable();
         for req in lost {
-            self.remote_answered(req, Err(PortError::Unavailable));
+            self.remote_answered(req, Err(Refusal::Port(PortError::Unavailable)));
         }
     }
 
@@ -146,16 +160,17 @@ impl Shard {
                     // An answer behind the end of a reign is none any more.
                     self.settle();
                 }
-                (Frame::Deliver { publish, origin, message }, Via::From(node, shard)) => {
-                    if !self.services.is_followed_by(node, shard) {
-                        self.answer(node, shard, publish, Err(PortError::Unavailable));
+                (Frame::Deliver { publish, origin, group, message }, Via::From(node, shard)) => {
+                    if group.is_none() && !self.services.is_followed_by(node, shard) {
+                        self.answer(node, shard, publish, Err(Refusal::Port(PortError::Unavailable)));
                         continue;
                     }
                     let waiter = Waiter::Node(node, shard, publish);
                     let publish = self.next_req();
                     self.enter_as(publish, waiter, origin.map(Exchange::of_node));
                     let seen = self.services.reigns_seen();
-                    self.route(message, publish, Scope::Here { seen });
+                    let here = Scope::Here { seen };
+                    self.route(message, publish, group.map_or(here, |group| Scope::Member(Rc::new(group))));
                 }
                 (Frame::Taken(publishes), Via::To(node)) => {
                     publishes.into_iter().for_each(|publish| self.node_answered(node, publish, Ok(())));
@@ -166,12 +181,25 @@ impl Shard {
                 (Frame::TakenOnce { publish, live, ranges }, Via::To(node)) => {
                     let outgoing = self.remotes.outgoing.get(&node);
                     if let Some(&of) = outgoing.and_then(|outgoing| outgoing.open.get(&publish)) {
-                        self.publishes.note_ranges(of, ranges);
-                        if live {
-                            self.publishes.note_node(of, node);
+                        let of = match self.requests.get(&of) {
+                            Some(Awaited::Member(offer)) => offer.publish,
+                            _ => (self.me, of),
+                        };
+                        let live = live.then_some(Holder::Node(node));
+                        for holder in live.into_iter().chain(ranges.into_iter().map(Holder::Range)) {
+                            self.note_holder_of(of, holder);
                         }
                     }
                     self.node_answered(node, publish, Ok(()));
+                }
+                (Frame::Inquire { publish, inquiry }, Via::From(node, shard)) => {
+                    self.inquire_for_node((node, shard), publish, &inquiry);
+                }
+                (Frame::Found { publish, groups }, Via::To(node)) => {
+                    let req = self.remotes.outgoing.get_mut(&node).and_then(|to| to.open.remove(&publish));
+                    if let Some(Awaited::Inquired(publish)) = req.and_then(|req| self.requests.remove(&req)) {
+                        self.found(publish, groups);
+                    }
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
                     self.node_answered(node, publish, Err(refusal));
@@ -209,19 +237,25 @@ impl Shard {
         }
     }
 
-    /// Hands a message to the other nodes that listen, or of which nobody knows whether they do.
+    /// Tells another node which groups have its publish here.
+    pub(super) fn answer_inquiry(&mut self, (node, shard): (NodeIdx, ShardId), publish: u64, groups: Vec<u64>) {
+        if let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) {
+            from.batch.push(Frame::Found { publish, groups });
+        }
+    }
+
+    /// Hands a message to the other nodes that listen.
     pub(super) fn forward_to_nodes(&mut self, message: &Arc<Message>, matches: &Matches, publish: ReqId) {
-        let unheard = self.services.unheard_nodes().to_vec();
-        let heard = matches.nodes.iter().copied().filter(|node| !unheard.contains(node));
-        for node in heard.chain(unheard.iter().copied()).collect::<Vec<_>>() {
+        for &node in &matches.nodes {
             if !self.remotes.outgoing.contains_key(&node) {
                 continue;
             }
             let (part, forward) = (self.open_part(publish), self.next_req().0);
-            let origin = part.and_then(|part| self.publishes.origin(part));
+            let exchange = part.and_then(|part| self.publishes.exchange(part));
+            let origin = exchange.map(|exchange| exchange.origin);
             let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { continue };
             outgoing.open.extend(part.map(|part| (forward, part)));
-            outgoing.batch.push(Frame::Deliver { publish: forward, origin, message: message.clone() });
+            outgoing.batch.push(Frame::Deliver { publish: forward, origin, group: None, message: message.clone() });
         }
     }
 
@@ -239,7 +273,15 @@ impl Shard {
                     self.publish_part_done(publish, Ok(()));
                 }
             }
-            _ => self.publish_part_done(req, result),
+            Some(Awaited::Member(offer)) => self.member_answered(offer, result),
+            Some(Awaited::Inquired(publish)) => self.publish_part_done(publish, Err(PortError::Unavailable)),
+            _ => {
+                let result = match result {
+                    Ok(()) | Err(Refusal::NoMember) => Ok(()),
+                    Err(Refusal::Port(error)) => Err(error),
+                };
+                self.publish_part_done(req, result);
+            }
         }
     }
 

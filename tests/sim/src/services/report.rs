@@ -21,6 +21,10 @@ counters! {
     received: "messages received",
     /// Messages heard by clients without a session.
     heard: "messages heard without a session",
+    /// Messages that members of groups got.
+    shared: "messages of groups",
+    /// Questions of which groups have a publish.
+    inquired: "questions of which groups have a publish",
     /// Connections of sessions.
     connects: "connections of sessions",
     /// Subscriptions and their ends.

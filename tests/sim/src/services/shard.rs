@@ -2,6 +2,7 @@
 //! meet. A turn takes everything that has come, in the driver's order, and ends by handing over what it has for others.
 
 use super::connections::Conns;
+use super::groups::Offer;
 use super::publishing::Publishes;
 use super::remotes::Remotes;
 use super::talk::{ConnId, Hello, LinkId, LinkInput, LinkOutput, Mark, PeerMessage, ToClient, ToServer};
@@ -9,7 +10,7 @@ use super::uplinks::Uplinks;
 use bifro_core::delivered::{Delivered, Over};
 use bifro_core::ids::{NodeIdx, ReqId, ShardId, TenantIdx};
 use bifro_core::nodes::Nodes;
-use bifro_core::ports::{Completion, Dist, Out, Retain, RetainedMessage, Services};
+use bifro_core::ports::{Completion, Dist, Out, PortError, Retain, RetainedMessage, Services};
 use bifro_core::tenant::TenantCtx;
 use bifro_core::time::{Instant, earlier};
 use bifro_store::services::{Message, RangeServices};
@@ -43,6 +44,12 @@ pub(super) enum Awaited {
     Match(Arc<str>),
     /// A publish waits for a node to forget it.
     Forgotten { node: NodeIdx, publish: ReqId, over: Over },
+    /// A publish of some shard waits for the inbox of a group's member.
+    GroupPart((ShardId, ReqId)),
+    /// A message for a group waits for a member of another node.
+    Member(Offer),
+    /// A publish waits for a node to say which groups have it.
+    Inquired(ReqId),
     /// A connection, for its inbox to forget an identifier.
     Released(u32, u16),
     /// A publish waits for inboxes to store it or to take a step, or for its retained message to be safe.
@@ -74,6 +81,8 @@ pub(crate) struct Outputs {
     pub(crate) links: Vec<LinkOutput>,
     /// Publishes that were not taken over in time, whether or not the client hears it.
     pub(crate) given_up: Vec<Mark>,
+    /// How often it was asked which groups have a publish.
+    pub(crate) inquired: u64,
 }
 
 /// See the module's page.
@@ -244,11 +253,11 @@ impl Shard {
                 }
             }
             Completion::Inserted { req, result } | Completion::RetainSet { req, result } => {
-                if let Some(Awaited::Part { publish, is_retained }) = self.requests.remove(&req) {
-                    if is_retained && result.is_err() {
-                        self.publishes.give_up_tries(publish);
-                    }
-                    self.publish_part_done(publish, result);
+                self.handle_stored(req, result);
+            }
+            Completion::Found { req, groups } => {
+                if let Some(Awaited::Part { publish, .. }) = self.requests.remove(&req) {
+                    self.found(publish, groups);
                 }
             }
             Completion::InboxDone { req, result } => match self.requests.remove(&req) {
@@ -272,6 +281,19 @@ impl Shard {
             Completion::WillDue { .. } | Completion::Redeliver { .. } => {
                 panic!("nobody asked for {completion:?}")
             }
+        }
+    }
+
+    fn handle_stored(&mut self, req: ReqId, result: Result<(), PortError>) {
+        match self.requests.remove(&req) {
+            Some(Awaited::Part { publish, is_retained }) => {
+                if is_retained && result.is_err() {
+                    self.publishes.give_up_tries(publish);
+                }
+                self.publish_part_done(publish, result);
+            }
+            Some(Awaited::GroupPart(publish)) => self.group_part_done(publish, result),
+            _ => {}
         }
     }
 

@@ -3,7 +3,8 @@
 
 use super::cluster::{Event, Simulation};
 use super::connections::client;
-use super::talk::{ConnId, FILTERS, ToClient, ToServer};
+use super::invariants::groups::Member;
+use super::talk::{ConnId, GROUPS_FROM, Mark, ToClient, ToServer};
 use crate::options::{around, within};
 use crate::queue::Moment;
 use bifro_core::client::{Client, Version};
@@ -28,6 +29,8 @@ enum Phase {
 #[derive(Debug)]
 pub(crate) struct Subscriber {
     client: Client,
+    /// If it is a member of a group and nothing else: its filter.
+    group: Option<usize>,
     phase: Phase,
     /// What it has asked for, and when.
     asked: BTreeMap<usize, Moment>,
@@ -38,9 +41,10 @@ pub(crate) struct Subscriber {
 }
 
 impl Subscriber {
-    pub(crate) fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize, group: Option<usize>) -> Self {
         let client = client(format!("subscriber {index}"), Version::V5);
-        Self { client, phase: Phase::Away, asked: BTreeMap::new(), filters: BTreeSet::new(), was_accepted: false }
+        let (asked, filters) = Default::default();
+        Self { client, group, phase: Phase::Away, asked, filters, was_accepted: false }
     }
 
     pub(crate) const fn is_live(&self) -> bool {
@@ -70,12 +74,13 @@ impl Simulation {
     }
 
     fn live_subscriber_acts(&mut self, index: usize, conn: ConnId) {
-        let filter = self.world.rng.below(FILTERS.len() as u64) as usize;
+        let (filter, group) = (self.world.rng.below(GROUPS_FROM as u64) as usize, self.subscribers[index].group);
+        let filter = group.unwrap_or(filter);
         match self.world.rng.below(100) {
             0..=24 if !self.subscribers[index].asked.contains_key(&filter) => {
                 self.ask(index, conn, filter, ToServer::Subscribe(filter));
             }
-            25..=31 if !self.subscribers[index].asked.contains_key(&filter) => {
+            25..=31 if group.is_none() && !self.subscribers[index].asked.contains_key(&filter) => {
                 self.subscribers[index].filters.remove(&filter);
                 self.checks.delivery.unsubscribes(index, filter);
                 self.ask(index, conn, filter, ToServer::Unsubscribe(filter));
@@ -133,8 +138,7 @@ impl Simulation {
             }
             ToClient::Message { mark, seq } => {
                 self.checks.owners.served(index, conn, self.checks.delivery.published_at(mark));
-                self.checks.delivery.received(index, mark, seq);
-                self.world.report.received += 1;
+                self.session_has(index, mark, seq);
                 if let Some(seq) = seq {
                     self.acknowledges_later(conn, seq);
                 }
@@ -144,7 +148,10 @@ impl Simulation {
                 if granted {
                     self.checks.owners.served(index, conn, asked);
                     self.subscribers[index].filters.insert(filter);
-                    self.checks.delivery.subscribed(index, filter, now);
+                    match self.subscribers[index].group {
+                        Some(group) => self.checks.delivery.groups.joined(group, now),
+                        None => self.checks.delivery.subscribed(index, filter, now),
+                    }
                 }
             }
             ToClient::Unsubscribed(filter) if is_current => {
@@ -153,6 +160,16 @@ impl Simulation {
             ToClient::Closed if is_current => self.leaves(index),
             _ => {}
         }
+    }
+
+    fn session_has(&mut self, index: usize, mark: Mark, seq: Option<InboxSeq>) {
+        let Some(group) = self.subscribers[index].group else {
+            self.world.report.received += 1;
+            return self.checks.delivery.received(index, mark, seq);
+        };
+        self.world.report.shared += 1;
+        let member = Member::Session(index, seq.expect("QoS 1 and 2 have a place"));
+        self.checks.delivery.groups.got(group, mark, member);
     }
 
     fn subscriber_is_accepted(&mut self, index: usize, conn: ConnId, present: bool, found: &[usize]) {

@@ -1,10 +1,12 @@
 //! What shards, nodes and clients say to each other.
 
+use super::exactly_once::Holder;
+use super::groups::Offer;
 use bifro_core::client::Client;
-use bifro_core::delivered::Over;
+use bifro_core::delivered::{Inquiry, Over};
 use bifro_core::ids::{InboxSeq, NodeId, PublisherKey, RangeIdx, ReqId};
 use bifro_core::message::{Message, MessageView, QoS};
-use bifro_core::ports::{LivePlaces, Origin, PortError};
+use bifro_core::ports::{GroupName, LivePlaces, Origin, PortError};
 use bifro_mqtt::topic::filter_matches;
 use bifro_store::services::Message as ServiceMessage;
 use std::sync::Arc;
@@ -16,11 +18,29 @@ pub(crate) const TOPICS: [&str; 7] = ["a/1", "a/2", "b/1", "b/x/y", "c", "r/1", 
 pub(crate) const RETAINED_FROM: usize = 5;
 
 /// What is subscribed to.
-pub(crate) const FILTERS: [&str; 8] = ["a/1", "a/+", "b/#", "+/1", "#", "c", "b/x/y", "r/+"];
+pub(crate) const FILTERS: [&str; 10] =
+    ["a/1", "a/+", "b/#", "+/1", "#", "c", "b/x/y", "r/+", "$share/mixed/#", "$share/sessions/+/1"];
+
+/// The filters from here on are of groups. The first one's members have sessions or not, the second one's all have.
+pub(crate) const GROUPS_FROM: usize = 8;
+pub(crate) const MIXED: usize = GROUPS_FROM;
+pub(crate) const SESSIONS: usize = GROUPS_FROM + 1;
+
+/// A filter without prefix.
+pub(crate) fn filter_of(filter: usize) -> &'static str {
+    let full = FILTERS[filter];
+    full.strip_prefix("$share/").and_then(|shared| shared.split_once('/')).map_or(full, |(_, filter)| filter)
+}
+
+/// The group it is of.
+pub(crate) fn group_of(filter: usize) -> Option<GroupName> {
+    let (name, _) = FILTERS[filter].strip_prefix("$share/")?.split_once('/')?;
+    Some(GroupName { name: name.into(), ordered: false })
+}
 
 /// Whether a topic's messages are for a filter, by their places in the lists.
 pub(crate) fn is_for(topic: u32, filter: usize) -> bool {
-    filter_matches(FILTERS[filter], TOPICS[topic as usize])
+    filter_matches(filter_of(filter), TOPICS[topic as usize])
 }
 
 /// One message: the how manyth of which publisher to which topic.
@@ -127,21 +147,31 @@ pub(crate) struct Hello {
 }
 
 /// Why a node did not take a message over.
-pub(crate) type Refusal = PortError;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// As a port refuses.
+    Port(PortError),
+    /// Nobody there is a member of the group any more.
+    NoMember,
+}
 
 /// One thing that a link carries. As in bifro-net's `broker/frames.rs`, but that nobody has to read bytes.
 #[derive(Clone, Debug)]
 pub(crate) enum Frame {
     /// From services to services; of the one tenant, or of none.
     Service { tenant: bool, bytes: Vec<u8> },
-    /// A message for whoever listens on the node.
-    Deliver { publish: u64, origin: Option<Origin>, message: Arc<Message> },
+    /// A message for whoever listens on the node, or for a member of a group.
+    Deliver { publish: u64, origin: Option<Origin>, group: Option<(Box<str>, GroupName)>, message: Arc<Message> },
     /// These were taken over.
     Taken(Vec<u64>),
     /// So was this one, of QoS 2, which these ranges have noted, and connections, if they are `live`.
     TakenOnce { publish: u64, live: bool, ranges: Vec<RangeIdx> },
     /// Connections need not recognise these any more.
     Forget { publish: u64, over: Over },
+    /// Which groups have this one?
+    Inquire { publish: u64, inquiry: Inquiry },
+    /// These.
+    Found { publish: u64, groups: Vec<u64> },
     /// This one was not.
     Refused { publish: u64, refusal: Refusal },
 }
@@ -157,6 +187,16 @@ pub(crate) enum PeerMessage {
     Forget { over: Over, publish: Option<ReqId> },
     /// This publish of the receiver has been taken over, or forgotten, here.
     Taken(ReqId),
+    /// A message for a member of a group.
+    Offer(Offer),
+    /// It is taken over, or not.
+    Offered { publish: ReqId, result: Result<(), PortError> },
+    /// Somebody is given a publish of the receiver, and may note it.
+    Noted { publish: ReqId, holder: Holder },
+    /// Which groups have a publish of the sender?
+    Inquire { inquiry: Inquiry, publish: ReqId },
+    /// These.
+    Found { publish: ReqId, groups: Vec<u64> },
 }
 
 /// What one end of a link sends so that it arrives, and in order.

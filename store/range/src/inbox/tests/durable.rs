@@ -17,7 +17,7 @@ type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Origins name a publisher's inbox, which may be anywhere.
 fn origin(packet_id: u16) -> Origin {
-    Origin { inbox: (RangeIdx(7), Slot { index: 1, generation: 2 }), epoch: 3, packet_id, nth: 1 }
+    Origin { inbox: (RangeIdx(7), Slot { index: 1, generation: 2 }), epoch: 3, packet_id, nth: 1, group: 0, attempt: 0 }
 }
 
 fn tenant() -> Arc<TenantCtx> {
@@ -190,7 +190,8 @@ impl Kept {
 
     fn received(&mut self, who: u32, packet_id: u16, release: bool) -> Vec<String> {
         let Some(owner) = self.owner(who) else { return vec![] };
-        let origin = Origin { inbox: (RangeIdx(0), owner.inbox), epoch: owner.epoch, packet_id, nth: 1 };
+        let origin =
+            Origin { inbox: (RangeIdx(0), owner.inbox), epoch: owner.epoch, packet_id, nth: 1, group: 0, attempt: 0 };
         self.run(|kept, effects| match release {
             false => kept.table.receive(TO, origin, effects),
             true => kept.table.release(TO, origin, effects),
@@ -303,6 +304,27 @@ fn a_publish_that_is_repeated_to_the_next_process_is_stored_once_until_it_is_for
     assert_eq!(kept.table.totals().messages, 2, "another message under the same identifier");
 }
 
+/// [MQTT-4.3.3-2] [MQTT5-4.3.3-10]
+#[test]
+fn which_groups_have_a_publish_is_known_after_a_crash_until_it_is_forgotten() {
+    let mut kept = Kept::new();
+    kept.attach(1, false);
+    kept.subscribe(1, "a/#", QOS2);
+    let of = |group, attempt| Origin { group, attempt, ..origin(5) };
+    kept.insert("x", QoS::ExactlyOnce, Some(of(9, 1)));
+    let (mut kept, _) = kept.recovered();
+    let inquire =
+        |kept: &mut Kept, nth| kept.run(|kept, effects| kept.table.inquire(kept.now, TO, of(0, nth), effects));
+    assert_eq!(inquire(&mut kept, 3), ["found [9]"]);
+    let late = kept.insert("x", QoS::ExactlyOnce, Some(of(8, 2)));
+    assert_eq!(late, ["inserted Err(NotOwner)"], "it comes of a try before");
+    kept.insert("x", QoS::ExactlyOnce, Some(of(8, 4)));
+    assert_eq!((inquire(&mut kept, 5), kept.table.totals().messages), (vec!["found [8, 9]".into()], 2));
+    kept.run(|kept, effects| kept.table.forget(kept.now, TO, of(0, 0), false, effects));
+    let (mut kept, _) = kept.recovered();
+    assert_eq!(inquire(&mut kept, 6), ["found []"]);
+}
+
 #[test]
 fn a_connection_that_has_lost_its_session_hears_so_of_its_exchanges_which_change_nothing() {
     let mut kept = Kept::new();
@@ -335,7 +357,8 @@ fn whoever_takes_a_session_over_or_comes_back_to_it_has_forgotten_everywhere_wha
         _ => None,
     });
     let before = kept.owners.insert("c1".into(), owner.expect("it is settled first")).expect("it was attached");
-    let late = Origin { inbox: (RangeIdx(0), before.inbox), epoch: before.epoch, packet_id: 6, nth: 2 };
+    let late =
+        Origin { inbox: (RangeIdx(0), before.inbox), epoch: before.epoch, packet_id: 6, nth: 2, group: 0, attempt: 0 };
     let refused = "done: Err(NotOwner)";
     assert_eq!(kept.run(|kept, effects| kept.table.receive(TO, late, effects)), [refused], "nobody would know of it");
     kept.detach(1, 100);

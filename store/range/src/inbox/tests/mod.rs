@@ -78,6 +78,7 @@ fn line(effect: &InboxEffect) -> String {
         InboxEffect::SettleAndAttach { .. } => "attached when settled".into(),
         InboxEffect::Settled { .. } => "settled".into(),
         InboxEffect::Done { result, .. } => format!("done: {result:?}"),
+        InboxEffect::Found { groups, .. } => format!("found {groups:?}"),
         InboxEffect::Detached { .. } => "detached".into(),
         InboxEffect::Subscribed { result, .. } => format!("subscribed {result:?}"),
         InboxEffect::Unsubscribed { existed, .. } => format!("unsubscribed {existed}"),

@@ -63,7 +63,7 @@ impl From<Owner> for OwnerRef {
     }
 }
 
-/// An [`Origin`].
+/// An [`Origin`] of no group: what goes to one is stored where it is led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub(in crate::services) struct Source {
     range: u16,
@@ -71,17 +71,18 @@ pub(in crate::services) struct Source {
     epoch: u64,
     packet_id: u16,
     nth: u64,
+    attempt: u64,
 }
 
 impl From<Origin> for Source {
-    fn from(Origin { inbox: (range, inbox), epoch, packet_id, nth }: Origin) -> Self {
-        Self { range: range.0, inbox: inbox.into(), epoch, packet_id, nth }
+    fn from(Origin { inbox: (range, inbox), epoch, packet_id, nth, group: _, attempt }: Origin) -> Self {
+        Self { range: range.0, inbox: inbox.into(), epoch, packet_id, nth, attempt }
     }
 }
 
 impl From<Source> for Origin {
-    fn from(Source { range, inbox, epoch, packet_id, nth }: Source) -> Self {
-        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id, nth }
+    fn from(Source { range, inbox, epoch, packet_id, nth, attempt }: Source) -> Self {
+        Self { inbox: (RangeIdx(range), inbox.into()), epoch, packet_id, nth, group: 0, attempt }
     }
 }
 
@@ -91,6 +92,7 @@ pub(in crate::services) enum Exchange {
     Receive(Source),
     Release(Source),
     Forget(Source, bool),
+    Inquire(Source),
     Hold(Owner, u64),
 }
 
@@ -100,6 +102,7 @@ impl From<Step> for Exchange {
             Step::Receive(origin) => Self::Receive(origin.into()),
             Step::Release(origin) => Self::Release(origin.into()),
             Step::Forget(origin, in_doubt) => Self::Forget(origin.into(), in_doubt),
+            Step::Inquire(origin) => Self::Inquire(origin.into()),
             Step::Hold(owner, InboxSeq(seq)) => Self::Hold(owner.into(), seq),
         }
     }
@@ -112,6 +115,7 @@ impl Exchange {
             Self::Receive(of) if of.range == range.0 => Some(Step::Receive(of.into())),
             Self::Release(of) if of.range == range.0 => Some(Step::Release(of.into())),
             Self::Receive(_) | Self::Release(_) => None,
+            Self::Inquire(of) => Some(Step::Inquire(of.into())),
             Self::Forget(of, in_doubt) => Some(Step::Forget(of.into(), in_doubt)),
             Self::Hold(owner, seq) => Some(Step::Hold(owner.into(), InboxSeq(seq))),
         }

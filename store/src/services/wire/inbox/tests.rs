@@ -45,7 +45,7 @@ const fn owner() -> OwnerRef {
 }
 
 const fn origin(range: RangeIdx) -> Origin {
-    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535, nth: 1 << 60 }
+    Origin { inbox: (range, slot(8)), epoch: 1 << 50, packet_id: 65_535, nth: 1 << 60, group: 0, attempt: u64::MAX }
 }
 
 fn tenant(name: &str) -> TenantCtx {
@@ -155,6 +155,7 @@ fn requests(node: NodeIdx, now: Instant) -> Vec<Inbox> {
         step(Step::Receive(origin(RANGE))),
         step(Step::Release(origin(RANGE))),
         step(Step::Forget(origin(RangeIdx(0)), true)),
+        step(Step::Inquire(origin(RangeIdx(0)))),
         step(Step::Hold(owner, InboxSeq(u64::MAX))),
         Inbox::Settle { token: u32::MAX, range, origins: [origin(RangeIdx(0)), origin(RANGE)].into() },
         Inbox::Commit { range, owner, done: vec![InboxSeq(0), InboxSeq(u64::MAX)] },
@@ -173,6 +174,7 @@ fn answers(node: NodeIdx, now: Instant) -> Vec<Inbox> {
         Inbox::Subscribed { req, result: Ok(true) },
         Inbox::Unsubscribed { req, existed: true },
         Inbox::Done { req, result: Ok(()) },
+        Inbox::Found { req, groups: vec![1, u64::MAX] },
         Inbox::Settled { token: 1, range: RANGE },
         Inbox::Lost { conn },
         Inbox::Push { conn, messages: vec![queued(Some(u64::MAX), now), queued(None, now)] },

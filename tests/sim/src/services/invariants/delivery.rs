@@ -8,6 +8,7 @@
 //! A connection without a session gets a message of QoS 2 once, and what is published after its SUBACK while everything is well.
 
 use super::super::talk::{ConnId, FILTERS, Mark, TOPICS, is_for};
+use super::groups::Groups;
 use crate::queue::Moment;
 use bifro_core::ids::InboxSeq;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,12 +57,13 @@ pub(crate) struct Delivery {
     listening: BTreeMap<ConnId, Listening>,
     sent: BTreeMap<Mark, Sent>,
     sessions: Vec<Session>,
+    pub(crate) groups: Groups,
 }
 
 impl Delivery {
     pub(crate) fn new(sessions: usize) -> Self {
         let sessions = (0..sessions).map(|_| Session::default()).collect();
-        Self { listening: BTreeMap::new(), sent: BTreeMap::new(), sessions }
+        Self { listening: BTreeMap::new(), sent: BTreeMap::new(), sessions, groups: Groups::default() }
     }
 
     /// Its SUBACK has arrived.
@@ -84,6 +86,7 @@ impl Delivery {
 
     /// A message is published for the first time.
     pub(crate) fn published(&mut self, mark: Mark, at: Moment) {
+        self.groups.published(mark, at);
         let promised: BTreeSet<usize> =
             (0..self.sessions.len()).filter(|session| self.sessions[*session].wants(mark.topic, at)).collect();
         let owed = promised.clone();
@@ -110,6 +113,7 @@ impl Delivery {
 
     /// Nobody needs to have it.
     pub(crate) fn refused(&mut self, mark: Mark) {
+        self.groups.refused(mark);
         if let Some(sent) = self.sent.get_mut(&mark) {
             sent.owed.clear();
             sent.promised.clear();
@@ -170,11 +174,17 @@ impl Delivery {
 
     /// Whether nobody misses anything.
     pub(crate) fn is_all_received(&self) -> bool {
-        self.sent.values().all(|sent| !sent.is_acknowledged || sent.owed.is_empty())
+        self.sent.values().all(|sent| !sent.is_acknowledged || sent.owed.is_empty()) && self.missed_by_group().is_none()
+    }
+
+    fn missed_by_group(&self) -> Option<Mark> {
+        self.groups.missed(|mark| self.sent.get(&mark).is_some_and(|sent| sent.is_acknowledged))
     }
 
     /// After everything has had its time: who misses what.
     pub(crate) fn check_all_received(&self) {
+        let missed = self.missed_by_group();
+        assert!(missed.is_none(), "{missed:?} was acknowledged, and never came to a member of the group of sessions");
         let missed = |(_, sent): &(&Mark, &Sent)| sent.is_acknowledged && !sent.owed.is_empty();
         let Some((mark, sent)) = self.sent.iter().find(missed) else { return };
         let filters = |session: &usize| {

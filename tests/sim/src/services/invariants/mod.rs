@@ -1,6 +1,7 @@
 //! What must always be true, one invariant per file, and what must be true again when all faults are over.
 
 pub(crate) mod delivery;
+pub(crate) mod groups;
 pub(crate) mod liveness;
 pub(crate) mod owners;
 
