@@ -142,7 +142,9 @@ impl<S: Services> Broker<S> {
     ) {
         match turn.next(group.members.len()) {
             Some(next) => self.offer(tenant, message, group, next, publish, origin),
-            None => self.nobody_took_over(message, group, publish),
+            None if self.services.peek().is_replicated() => self.nobody_took_over(message, group, publish),
+            // Members do not move, so they have left.
+            None => self.group_part_done(publish, Ok(())),
         }
     }
 

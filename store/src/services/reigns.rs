@@ -23,8 +23,8 @@
 //! - messages are handed to a range's shard only while its claim counts on the shard where they are routed, and stored only while it leads: not
 //!   while its routes become known. Shards here have confirmed the end of one reign before the next begins, behind whatever they had handed over;
 //! - a peer answers each claim that it hears ([`Remote::Follows`]), and each end. What it sent before that came without knowing of it, and is refused
-//!   ([`Services::is_followed_by`](bifro_core::ports::Services::is_followed_by)), also if it has waited here for its receivers meanwhile
-//!   ([`Services::reigns_seen`](bifro_core::ports::Services::reigns_seen));
+//!   ([`Services::is_followed_by`]), also if it has waited here for its receivers meanwhile
+//!   ([`Services::reigns_seen`]);
 //! - when a shard hears that a claim has come, has ended or counts no more since there is a newer one, all that is on its way to that node has failed, at once: also what
 //!   that node will refuse for the reason above. What the shard routes from then on goes to who leads now, behind it.
 //!
