@@ -5,6 +5,7 @@
 //! repetition only if topic and payload are what they were, and what comes over the same connection under another number is another message.
 
 use crate::ids::keyed_hash;
+use crate::inquiry::Inquiry;
 use crate::limits::DELIVERED_MAX;
 use crate::origins::{Note, OriginKey, Origins, Seen, note_of, origin_key};
 use crate::ports::{Attached, Origin};
@@ -31,18 +32,9 @@ impl Over {
     #[must_use]
     pub fn noted(attached: &Attached) -> Option<Self> {
         let (&packet_id, others) = attached.received_qos2.split_first()?;
-        let origin = Origin { inbox: attached.inbox?, epoch: attached.epoch, packet_id, nth: 0, group: 0, attempt: 0 };
+        let origin = Origin::new(attached.inbox?, attached.epoch, packet_id, 0);
         Some(Self { origin, others: others.into(), in_doubt: false })
     }
-}
-
-/// Which groups have a QoS 2 publish?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inquiry {
-    /// Whose it is; tries up to this one are over.
-    pub origin: Origin,
-    /// See [`content_of`].
-    pub content: u64,
 }
 
 /// What tells publishes under one identifier apart.

@@ -12,6 +12,7 @@ pub mod config;
 pub mod delivered;
 pub mod event;
 pub mod ids;
+pub mod inquiry;
 pub mod limits;
 pub mod message;
 pub mod metrics;

@@ -463,6 +463,25 @@ impl Client {
         publishes
     }
 
+    /// What each PUBLISH of QoS 2 carries that has come, or comes within `patience` of the one before, in order; acknowledges them.
+    ///
+    /// # Panics
+    /// If something else comes.
+    pub fn drain_exactly_once(&mut self, patience: Duration) -> Vec<Vec<u8>> {
+        let mut payloads = Vec::new();
+        while let Some(Some(received)) = self.recv_within(patience) {
+            match received.packet() {
+                Packet::Publish(publish) => {
+                    payloads.push(publish.payload.to_vec());
+                    self.ack(AckKind::PubRec, publish.packet_id.expect("QoS 2 has one"));
+                }
+                Packet::PubRel(ack) => self.ack(AckKind::PubComp, ack.packet_id),
+                other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
+            }
+        }
+        payloads
+    }
+
     /// Says DISCONNECT and waits for the broker to close.
     pub fn disconnect(mut self) {
         self.send(&Packet::Disconnect(Disconnect { reason: Reason::SUCCESS, properties: Properties::default() }));

@@ -1,9 +1,10 @@
 //! The port of persistent sessions.
 
-use super::{InboxPlaces, SubOptions};
+use super::{GroupMatch, InboxPlaces, SubOptions};
 use crate::client::Client;
 use crate::ids::{ConnRef, InboxSeq, RangeIdx, ReqId, Slot, TenantIdx};
 use crate::message::{Message, QoS};
+use crate::origins::group_id;
 use crate::tenant::TenantCtx;
 use crate::time::Instant;
 use alloc::boxed::Box;
@@ -202,10 +203,24 @@ pub struct Origin {
     pub packet_id: u16,
     /// Counts the publishes of one connection, not from one on: when a publish is tried again it has the same.
     pub nth: u64,
-    /// Of what goes to one member of a shared group: which group ([`group_id`](crate::origins::group_id)). 0: of what goes to everybody else.
+    /// Of what goes to one member of a shared group: which group ([`group_id`]). 0: of what goes to everybody else.
     pub group: u64,
     /// Of what goes to a group: which try it is, counted as `nth` is.
     pub attempt: u64,
+}
+
+impl Origin {
+    /// Of what goes to everybody but groups, at the first try.
+    #[must_use]
+    pub const fn new(inbox: (RangeIdx, Slot), epoch: u64, packet_id: u16, nth: u64) -> Self {
+        Self { inbox, epoch, packet_id, nth, group: 0, attempt: nth }
+    }
+
+    /// As whom the members of a group know it.
+    #[must_use]
+    pub fn for_group(self, group: &GroupMatch) -> Self {
+        Self { group: group_id(&group.filter, &group.group), ..self }
+    }
 }
 
 /// The connection that speaks for an inbox.

@@ -118,7 +118,7 @@ impl<S: Services> Broker<S> {
             Effect::Release { packet_id } => {
                 let Some((inbox, epoch)) = self.conns.get(slot).and_then(|conn| conn.session.inbox()) else { return };
                 let req = self.await_completion(Awaited::Released(slot, packet_id));
-                let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: 0, group: 0, attempt: 0 };
+                let origin = Origin::new(inbox, epoch, packet_id.get(), 0);
                 self.services.ask().release(self.now, req, origin);
             }
             Effect::Detach { state, undecided } => self.leave(slot, *state, undecided),

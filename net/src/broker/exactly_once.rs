@@ -22,11 +22,11 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::inquiry::Groups;
 use super::publish::{Publisher, Waiter};
 use bifro_core::client::Version;
 use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, Slot};
+use bifro_core::inquiry::{Groups, Holder};
 use bifro_core::message::QoS;
 use bifro_core::ports::{Origin, PortError, Services};
 use bifro_mqtt::session::PublishToken;
@@ -62,23 +62,12 @@ pub(super) struct Exchange {
     pub(super) groups: Groups,
 }
 
-/// Who was given a publish, and may have noted it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// Connections of this node.
-    Live,
-    /// Inboxes of a range.
-    Range(RangeIdx),
-    /// Another node's connections.
-    Node(NodeIdx),
-}
-
 impl Exchange {
     /// Of a publish of another node, which sees to all but the taking.
     pub(super) fn of_node(origin: Origin) -> Self {
         Self {
             origin,
-            groups: Groups::Known(Vec::new()),
+            groups: Groups::NONE,
             phase: Phase::Taking,
             repeats: true,
             ranges: SmallVec::new(),
@@ -147,9 +136,9 @@ impl<S: Services> Broker<S> {
         }
         let (packet_id, is_repeated) = session.qos2_publish(token)?;
         let (inbox, epoch) = session.inbox()?;
-        let origin = Origin { inbox, epoch, packet_id: packet_id.get(), nth: publish.0, group: 0, attempt: publish.0 };
+        let origin = Origin::new(inbox, epoch, packet_id.get(), publish.0);
         let repeats = session.version() != Version::V5;
-        let groups = if is_repeated { Groups::Unknown } else { Groups::Known(Vec::new()) };
+        let groups = Groups::of(is_repeated);
         Some(Box::new(Exchange { repeats, is_repeated, groups, ..Exchange::of_node(origin) }))
     }
 

@@ -5,8 +5,9 @@
 //! ([`DELIVER_MORE`]). Both ends keep the *head* of the last message that may be followed so, from the moment the way is there.
 
 use crate::links::{Blocks, PREFIX_BYTES};
-use bifro_core::delivered::{Inquiry, Over};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{PublisherKey, RangeIdx, Slot};
+use bifro_core::inquiry::Inquiry;
 use bifro_core::message::{MessageView, QoS};
 use bifro_core::ports::{Origin, PortError};
 use bifro_core::time::Instant;

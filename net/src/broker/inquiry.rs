@@ -1,12 +1,7 @@
 //! Which groups have a QoS 2 publish that may have been tried before, by this node or by one that has died since. Any member of a group may have it, and whoever has noted it
 //! for one that has gone meanwhile: so all ranges, all nodes and all shards are asked before it is offered to a group.
 //!
-//! ```text
-//! Known ──offered to groups──► Unknown ──tried again──► Asking ──all have answered──► Known: the groups found have it, the others are offered it
-//!                                 ▲                        │
-//!                                 └── an answer was lost ──┘
-//! ```
-//! A publish that its client may have sent before begins as *unknown*. Whoever answers takes nothing more of what is on its way of the tries before ([`bifro_core::origins`]), so
+//! [`bifro_core::inquiry`] has what is known of a publish. One that its client may have sent before begins as *unknown*. Whoever answers takes nothing more of what is on its way of the tries before ([`bifro_core::origins`]), so
 //! that no group gets the publish by a try that was held for lost after all. What the same client publishes to the same topic meanwhile waits in line ([`super::again`]).
 //!
 //! A connection without a session on a node that is taken for dead and lives may have had the message, and cannot be asked: then the group gets it again, but not that connection.
@@ -14,25 +9,13 @@
 use super::Broker;
 use super::again::line_of;
 use super::completion::Awaited;
-use super::exactly_once::{Exchange, Holder};
-use super::frames;
-use super::publish::{Parts, PublishTable, Publisher, Waiter};
-use bifro_core::delivered::{Inquiry, content_of};
+use super::exactly_once::Exchange;
+use super::publish::{Parts, PublishTable, Publisher, Waiter, Waiting};
+use bifro_core::delivered::content_of;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId};
+use bifro_core::inquiry::{Groups, Holder, Inquiry};
 use bifro_core::message::MessageView;
-use bifro_core::origins::group_id;
 use bifro_core::ports::{GroupMatch, Matches, Origin, Services};
-
-/// What is known of the groups that have a publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Groups {
-    /// Nothing.
-    Unknown,
-    /// These do, by the answers so far.
-    Asking(Vec<u64>),
-    /// These do, and no others.
-    Known(Vec<u64>),
-}
 
 impl PublishTable {
     fn exchange_mut(&mut self, publish: ReqId) -> Option<&mut Exchange> {
@@ -50,14 +33,13 @@ impl PublishTable {
     pub(super) fn is_found_in(&self, publisher: Publisher, group: &GroupMatch) -> bool {
         let Publisher::Entered(publish) = publisher else { return false };
         let exchange = self.waiting.get(&publish).and_then(|waiting| waiting.exchange.as_deref());
-        let Some(Groups::Known(found)) = exchange.map(|exchange| &exchange.groups) else { return false };
-        !found.is_empty() && found.contains(&group_id(&group.filter, &group.group))
+        exchange.is_some_and(|exchange| exchange.groups.include(group))
     }
 
     /// As whom the members of a group know a publish, if it is one that is recognised.
     pub(super) fn origin_for(&self, publish: ReqId, group: &GroupMatch) -> Option<Box<Origin>> {
         let exchange = self.waiting.get(&publish)?.exchange.as_deref()?;
-        Some(Box::new(Origin { group: group_id(&group.filter, &group.group), ..exchange.origin }))
+        Some(Box::new(exchange.origin.for_group(group)))
     }
 }
 
@@ -142,8 +124,8 @@ impl<S: Services> Broker<S> {
 
     /// Somebody has answered.
     pub(super) fn found(&mut self, publish: ReqId, groups: &[u64]) {
-        if let Some(Groups::Asking(found)) = self.publishes.exchange_mut(publish).map(|exchange| &mut exchange.groups) {
-            found.extend(groups);
+        if let Some(exchange) = self.publishes.exchange_mut(publish) {
+            exchange.groups.hear(groups);
         }
         self.publish_part_done(publish, Ok(()));
     }
@@ -152,21 +134,11 @@ impl<S: Services> Broker<S> {
     /// tried again.
     pub(super) fn ends_inquiry(&mut self, publish: ReqId) -> bool {
         let waiting = self.publishes.waiting.get_mut(&publish).filter(|waiting| waiting.failed.is_none());
-        let Some(waiting) = waiting else { return false };
-        let Some(exchange) = waiting.exchange.as_deref_mut() else { return false };
-        let Groups::Asking(found) = &mut exchange.groups else { return false };
+        let Some(Waiting { exchange: Some(exchange), again, parts, .. }) = waiting else { return false };
         // Another node's question has nothing to route.
-        let Some(again) = waiting.again.take() else { return false };
-        exchange.groups = Groups::Known(std::mem::take(found));
-        waiting.parts = 1;
+        let Some(again) = again.take_if(|_| exchange.groups.settle()) else { return false };
+        *parts = 1;
         self.publishes.retries.push(self.now, publish, *again);
         true
-    }
-
-    /// Tells another node which groups have its publish here.
-    pub(super) fn answer_inquiry(&mut self, (node, shard): (NodeIdx, ShardId), publish: u64, groups: &[u64]) {
-        if let Some(batch) = self.remotes.answers_to(node, shard) {
-            frames::put_found(publish, groups, batch);
-        }
     }
 }

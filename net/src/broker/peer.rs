@@ -1,10 +1,10 @@
 //! What the drivers of two shards tell each other.
 
 use super::Broker;
-use super::exactly_once::Holder;
 use super::shared::GroupTurn;
-use bifro_core::delivered::{Inquiry, Over};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{ReqId, ShardId, TenantIdx};
+use bifro_core::inquiry::{Holder, Inquiry};
 use bifro_core::message::Message;
 use bifro_core::ports::{GroupMatch, LivePlaces, Origin, PortError, Services};
 use bifro_core::tenant::TenantCtx;

@@ -8,16 +8,17 @@
 
 mod table;
 
-pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter};
+pub(super) use table::{Parts, PublishTable, Publisher, Scope, Waiter, Waiting};
 
 use super::Broker;
 use super::again::line_of;
 use super::completion::Awaited;
-use super::exactly_once::{Exchange, Holder};
+use super::exactly_once::Exchange;
 use super::shared::is_all_here;
 use bifro_core::client::Client;
 use bifro_core::event::{Event, EventKind};
 use bifro_core::ids::{ReqId, Slot, TenantIdx};
+use bifro_core::inquiry::Holder;
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{Matches, PortError, Services};
 use bifro_core::settings::Resource;
@@ -25,7 +26,7 @@ use bifro_mqtt::reason::Reason;
 use bifro_mqtt::session::{PublishToken, Published};
 use std::rc::Rc;
 use std::sync::Arc;
-use table::{TopicKey, TopicKeyRef, Unmatched, Waiting};
+use table::{TopicKey, TopicKeyRef, Unmatched};
 
 impl<S: Services> Broker<S> {
     /// Routes a message, and retains it for `retain_for`. The publisher, if it waits, hears in this call or later, once.
@@ -237,7 +238,8 @@ impl<S: Services> Broker<S> {
         }
         for group in matches.groups.iter().take(most) {
             let is_ours = matches!(scope, Scope::Everywhere(_)) || is_all_here(group);
-            if is_ours && !self.publishes.is_found_in(*publisher, group) {
+            let is_recognised = message.view().qos == QoS::ExactlyOnce;
+            if is_ours && !(is_recognised && self.publishes.is_found_in(*publisher, group)) {
                 self.deliver_shared(tenant, message, group, publisher);
             }
         }

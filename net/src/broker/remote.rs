@@ -11,14 +11,14 @@
 
 use super::Broker;
 use super::completion::Awaited;
-use super::exactly_once::{Exchange, Holder};
+use super::exactly_once::Exchange;
 use super::frames::{self, Forward, Frame, Last, Refusal};
-use super::inquiry::Groups;
 use super::publish::{Parts, Publisher, Scope, Waiter};
 use super::shared::{GroupTurn, WaitsOn};
 use crate::links::Blocks;
-use bifro_core::delivered::{Inquiry, Over};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId, TenantIdx};
+use bifro_core::inquiry::{Groups, Holder, Inquiry};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{GroupMatch, Matches, Origin, PortError, RemoteSend, Services, Via};
@@ -113,11 +113,6 @@ impl Remotes {
             Via::To(_) => None,
             Via::From(node, shard) => self.incoming.get_mut(&(node, shard)).map(|from| &mut from.last_head),
         }
-    }
-
-    /// Where answers to a shard of another node go.
-    pub(super) fn answers_to(&mut self, node: NodeIdx, shard: ShardId) -> Option<&mut Blocks> {
-        self.batch(Via::From(node, shard))
     }
 
     /// Offers each way's batch to `send`, which returns whether the link has taken it.
@@ -390,11 +385,11 @@ impl<S: Services> Broker<S> {
         outcome: Published,
         exchange: Option<&Exchange>,
     ) {
+        let Some(from) = self.remotes.incoming.get_mut(&(node, shard)) else { return };
         if let Some(Groups::Asking(found)) = exchange.map(|exchange| &exchange.groups) {
-            return self.answer_inquiry((node, shard), publish, found);
+            return frames::put_found(publish, found, &mut from.batch);
         }
-        let noted = exchange.filter(|exchange| exchange.is_live() || !exchange.ranges().is_empty());
-        if let (Some(from), Some(noted)) = (self.remotes.incoming.get_mut(&(node, shard)), noted) {
+        if let Some(noted) = exchange.filter(|exchange| exchange.is_live() || !exchange.ranges().is_empty()) {
             frames::put_noted(publish, noted.is_live(), noted.ranges(), &mut from.batch);
         }
         let result = match outcome {
@@ -499,21 +494,22 @@ impl<S: Services> Broker<S> {
 
     /// Has a node's connections forget publishes, and `publish` wait for that. False: the node is gone, and has none.
     pub(super) fn have_node_forget(&mut self, node: NodeIdx, publish: ReqId, over: &Over) -> bool {
-        let (req, number) = (self.next_req_id(), self.next_req_id().0);
-        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
-        outgoing.open.insert(number, req);
-        frames::put_forget(number, over, &mut outgoing.batch);
-        self.requests.insert(req, Awaited::Forgotten { node, publish, over: Box::new(over.clone()) });
-        true
+        let forgotten = Awaited::Forgotten { node, publish, over: Box::new(over.clone()) };
+        self.ask_node(node, forgotten, |number, batch| frames::put_forget(number, over, batch))
     }
 
     /// Has a node say which groups have a publish, and `publish` wait for that. False: the node is gone, and has no members.
     pub(super) fn inquire_at_node(&mut self, node: NodeIdx, publish: ReqId, inquiry: &Inquiry) -> bool {
+        self.ask_node(node, Awaited::Inquired(publish), |number, batch| frames::put_inquire(number, inquiry, batch))
+    }
+
+    /// Asks a node what it answers under a number. False: it is gone.
+    fn ask_node(&mut self, node: NodeIdx, awaited: Awaited, put: impl FnOnce(u64, &mut Blocks)) -> bool {
         let (req, number) = (self.next_req_id(), self.next_req_id().0);
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
         outgoing.open.insert(number, req);
-        frames::put_inquire(number, inquiry, &mut outgoing.batch);
-        self.requests.insert(req, Awaited::Inquired(publish));
+        put(number, &mut outgoing.batch);
+        self.requests.insert(req, awaited);
         true
     }
 

@@ -6,13 +6,13 @@
 //! so one publisher's messages stay in order while the group does not change.
 
 use super::completion::Awaited;
-use super::exactly_once::Holder;
 use super::frames::Refusal;
 use super::publish::{Publisher, Waiter};
 use super::remote::is_too_long;
 use super::{Broker, ShardMessage};
 use bifro_core::ids::{PublisherKey, ReqId, ShardId, Slot, TenantIdx};
-use bifro_core::message::Message;
+use bifro_core::inquiry::Holder;
+use bifro_core::message::{Message, QoS};
 use bifro_core::ports::{GroupMatch, GroupName, Matches, Origin, PortError, Receiver, Services};
 use bifro_core::rng::Prng;
 use bifro_mqtt::codec::Fanout;
@@ -71,7 +71,8 @@ impl<S: Services> Broker<S> {
             GroupTurn { at, left: to_u32(members), fallback: None }
         };
         let part = self.open_part(publisher);
-        let origin = part.and_then(|publish| self.publishes.origin_for(publish, group));
+        let recognised = part.filter(|_| message.view().qos == QoS::ExactlyOnce);
+        let origin = recognised.and_then(|publish| self.publishes.origin_for(publish, group));
         self.offer(tenant, message, group, turn, part.map(|req| (self.shard, req.0)), origin);
     }
 

@@ -453,11 +453,8 @@ impl RangeServices {
     pub(super) fn forget_everywhere(&mut self, now: Instant, to: ReplyTo, attached: Box<Attached>) {
         let Some(inbox) = attached.inbox else { return };
         let epoch = attached.epoch;
-        let origins: Arc<[Origin]> = attached
-            .received_qos2
-            .iter()
-            .map(|&packet_id| Origin { inbox, epoch, packet_id, nth: 0, group: 0, attempt: 0 })
-            .collect();
+        let origins: Arc<[Origin]> =
+            attached.received_qos2.iter().map(|&packet_id| Origin::new(inbox, epoch, packet_id, 0)).collect();
         let settling = Settling { to, attached, unanswered: self.ranges.into() };
         let token = u32::try_from(self.settling.insert(settling)).expect("fewer than 2^32 attaches are under way");
         for range in (0..self.ranges).map(RangeIdx) {

@@ -63,18 +63,8 @@ fn what_a_client_repeats_on_another_node_comes_once_to_connections_without_a_ses
 
 /// Messages that have arrived, or do so within `patience`, with their exchanges.
 fn payloads(client: &mut Client, patience: Duration) -> Vec<String> {
-    let mut payloads = Vec::new();
-    while let Some(Some(received)) = client.recv_within(patience) {
-        match received.packet() {
-            Packet::Publish(publish) => {
-                payloads.push(String::from_utf8_lossy(publish.payload).into_owned());
-                client.ack(AckKind::PubRec, publish.packet_id.expect("QoS 2 has one"));
-            }
-            Packet::PubRel(ack) => client.ack(AckKind::PubComp, ack.packet_id),
-            other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
-        }
-    }
-    payloads
+    let texts = client.drain_exactly_once(patience).into_iter();
+    texts.map(|text| String::from_utf8(text).expect("a text")).collect()
 }
 
 /// Publishes that a node of two shards has under way for a client.

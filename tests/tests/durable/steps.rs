@@ -5,7 +5,7 @@ use bifro_core::client::Version::V311;
 use bifro_core::message::QoS::ExactlyOnce;
 use bifro_mqtt::packet::{Packet, PacketId, Publish, PublishProperties};
 use bifro_tests::client::AckKind;
-use bifro_tests::{Broker, Client};
+use bifro_tests::{Broker, Client, ConnectOptions};
 use std::time::Duration;
 
 fn repeat(client: &mut Client, id: PacketId, payload: &[u8]) {
@@ -18,6 +18,17 @@ fn repeat(client: &mut Client, id: PacketId, payload: &[u8]) {
         properties: PublishProperties::default(),
         payload,
     }));
+}
+
+/// Sessions of six clients that have subscribed and are away.
+fn leave_sessions(broker: &Broker, filter: &str) -> Vec<ConnectOptions> {
+    let sessions: Vec<_> = (0..6).map(|n| persistent(V311, &format!("subscriber-{n}"))).collect();
+    for options in &sessions {
+        let (mut subscriber, _) = Client::connect_with(broker.tcp(), options);
+        subscriber.subscribe(filter, ExactlyOnce);
+        subscriber.disconnect();
+    }
+    sessions
 }
 
 /// [MQTT-4.3.3-1] [MQTT-4.4.0-1]
@@ -74,12 +85,7 @@ fn a_message_in_flight_comes_again_with_dup_and_the_same_packet_id() {
 fn a_publish_acknowledged_with_pubrec_and_repeated_after_the_kill_is_delivered_once() {
     let broker = Broker::start(2, "");
     // Subscribers of several ranges, so that the publish is stored in more than one.
-    let subscribers: Vec<_> = (0..6).map(|n| persistent(V311, &format!("subscriber-{n}"))).collect();
-    for options in &subscribers {
-        let (mut subscriber, _) = Client::connect_with(broker.tcp(), options);
-        subscriber.subscribe("t", ExactlyOnce);
-        subscriber.disconnect();
-    }
+    let subscribers = leave_sessions(&broker, "t");
     let options = persistent(V311, "publisher");
     let (mut publisher, _) = Client::connect_with(broker.tcp(), &options);
     let id = publisher.publish("t", b"once", ExactlyOnce, false).expect("QoS 2 has one");
@@ -120,12 +126,7 @@ fn publishes_that_a_kill_interrupts_come_to_one_member_of_a_group_when_they_are_
     const ROUNDS: u8 = 5;
     const UNDER_WAY: u8 = 12;
     let mut broker = Broker::start(2, "");
-    let members: Vec<_> = (0..6).map(|n| persistent(V311, &format!("member-{n}"))).collect();
-    for options in &members {
-        let (mut member, _) = Client::connect_with(broker.tcp(), options);
-        member.subscribe("$share/g/t", ExactlyOnce);
-        member.disconnect();
-    }
+    let members = leave_sessions(&broker, "$share/g/t");
     let options = persistent(V311, "publisher");
     let (mut publisher, _) = Client::connect_with(broker.tcp(), &options);
     for round in 0..ROUNDS {
@@ -145,18 +146,9 @@ fn publishes_that_a_kill_interrupts_come_to_one_member_of_a_group_when_they_are_
     let mut received = Vec::new();
     for options in &members {
         let (mut member, _) = Client::connect_with(broker.tcp(), options);
-        while let Some(Some(next)) = member.recv_within(Duration::from_millis(200)) {
-            match next.packet() {
-                Packet::Publish(publish) => {
-                    received.push(<[u8; 2]>::try_from(publish.payload).expect("two bytes"));
-                    member.ack(AckKind::PubRec, publish.packet_id.expect("QoS 2 has one"));
-                }
-                Packet::PubRel(ack) => member.ack(AckKind::PubComp, ack.packet_id),
-                other => panic!("neither PUBLISH nor PUBREL: {other:?}"),
-            }
-        }
+        received.extend(member.drain_exactly_once(Duration::from_millis(200)));
     }
     received.sort_unstable();
-    let published: Vec<[u8; 2]> = (0..ROUNDS).flat_map(|round| (0..UNDER_WAY).map(move |n| [round, n])).collect();
+    let published: Vec<_> = (0..ROUNDS).flat_map(|round| (0..UNDER_WAY).map(move |n| vec![round, n])).collect();
     assert_eq!(received, published);
 }

@@ -1,8 +1,9 @@
 //! What is known of publishes that are under way.
 
 use crate::broker::again::{Again, Retries};
-use crate::broker::exactly_once::{Exchange, Holder};
+use crate::broker::exactly_once::Exchange;
 use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId, Slot, TenantIdx};
+use bifro_core::inquiry::Holder;
 use bifro_core::message::Message;
 use bifro_core::ports::{GroupName, Origin, PortError};
 use bifro_core::time::{Instant, earlier};

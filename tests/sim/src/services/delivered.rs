@@ -71,7 +71,7 @@ impl Shard {
                 let groups = self.delivered.inquire(self.now, &inquiry);
                 self.outputs.mesh.push((from, PeerMessage::Found { publish, groups }));
             }
-            PeerMessage::Found { publish, groups } => self.found(publish, groups),
+            PeerMessage::Found { publish, groups } => self.found(publish, &groups),
         }
     }
 

@@ -3,15 +3,14 @@
 //!
 //! Acknowledgements leave when they are known, and not in the order of the publishes, which no client here minds.
 
-use super::groups::Groups;
 use super::publishing::Waiter;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Mark, ToClient};
 use bifro_core::client::Version;
 use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, Slot};
-use bifro_core::origins::group_id;
-use bifro_core::ports::{DetachState, GroupMatch, Inbox, InboxOwner, Origin, PortError, Services};
+use bifro_core::inquiry::{Groups, Holder};
+use bifro_core::ports::{DetachState, Inbox, InboxOwner, Origin, PortError, Services};
 use std::collections::BTreeSet;
 
 /// A client has no more packet identifiers.
@@ -47,23 +46,12 @@ pub(super) struct Exchange {
     pub(super) groups: Groups,
 }
 
-/// Who was given a publish, and may have noted it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Holder {
-    /// Connections of this node.
-    Live,
-    /// Inboxes of a range.
-    Range(RangeIdx),
-    /// Another node's connections.
-    Node(NodeIdx),
-}
-
 impl Exchange {
     /// Of a publish of another node, which sees to all but the taking.
     pub(super) const fn of_node(origin: Origin) -> Self {
         Self {
             origin,
-            groups: Groups::Known(Vec::new()),
+            groups: Groups::NONE,
             phase: Phase::Taking,
             repeats: true,
             ranges: BTreeSet::new(),
@@ -81,11 +69,6 @@ impl Exchange {
             Holder::Range(range) => _ = self.ranges.insert(range),
             Holder::Node(node) => _ = self.nodes.insert(node),
         }
-    }
-
-    /// As whom members of a group know it.
-    pub(super) fn origin_of(&self, group: &GroupMatch) -> Origin {
-        Origin { group: group_id(&group.filter, &group.group), ..self.origin }
     }
 
     /// Whether connections here have noted it.
@@ -186,8 +169,8 @@ impl Shard {
         inbound.begun += 1;
         let (waiter, repeats) = (Waiter::Session { at, mark, packet_id }, client.version != Version::V5);
         let nth = self.next_req();
-        let origin = Origin { inbox, epoch, packet_id, nth: nth.0, group: 0, attempt: nth.0 };
-        let groups = if is_repeated { Groups::Unknown } else { Groups::Known(Vec::new()) };
+        let origin = Origin::new(inbox, epoch, packet_id, nth.0);
+        let groups = Groups::of(is_repeated);
         let exchange = Exchange { repeats, is_repeated, groups, ..Exchange::of_node(origin) };
         self.enter_as(nth, waiter, Some(exchange));
         self.retain_and_route(mark, nth, &client);
@@ -202,7 +185,7 @@ impl Shard {
         }
         if inbound.releasing.insert(packet_id) {
             let req = self.await_completion(Awaited::Released(at, packet_id));
-            let origin = Origin { inbox, epoch, packet_id, nth: 0, group: 0, attempt: 0 };
+            let origin = Origin::new(inbox, epoch, packet_id, 0);
             self.services.release(self.now, req, origin);
         }
     }

@@ -1,32 +1,18 @@
 //! Shared groups, as in bifro-net's `broker/shared.rs` and `broker/inquiry.rs`: each message goes to one member, on whatever node; and before one of QoS 2 that may have been
 //! tried is offered a second time, whoever may have noted it is asked which groups have it. The first member is drawn from the publish's number; nobody is passed over for want of credit.
 
-use super::exactly_once::{Exchange, Holder};
+use super::exactly_once::Exchange;
 use super::publishing::Waiter;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Frame, Mark, PeerMessage, Refusal, ToClient, filter_of, group_of};
-use bifro_core::delivered::{Inquiry, content_of};
+use bifro_core::delivered::content_of;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId};
+use bifro_core::inquiry::{Groups, Holder, Inquiry};
 use bifro_core::message::Message;
 use bifro_core::origins::group_id;
 use bifro_core::ports::{GroupMatch, Inbox, Matches, Origin, PortError, Receiver, Services};
 use bifro_core::rng::Prng;
 use std::sync::Arc;
-
-/// What is known of the groups that have a publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Groups {
-    Unknown,
-    Asking(Vec<u64>),
-    Known(Vec<u64>),
-}
-
-impl Groups {
-    /// Whether a group is known to have it.
-    pub(super) fn include(&self, group: &GroupMatch) -> bool {
-        matches!(self, Self::Known(found) if found.contains(&group_id(&group.filter, &group.group)))
-    }
-}
 
 /// A message on its way through a group.
 #[derive(Clone, Debug)]
@@ -53,7 +39,7 @@ impl Shard {
         let members = group.members.len();
         let Some(publish) = self.open_part(publish) else { return };
         let at = Prng::new(publish.0).derive(group_id(&group.filter, &group.group)).below(members as u64) as usize;
-        let origin = self.publishes.exchange(publish).map(|exchange| exchange.origin_of(group));
+        let origin = self.publishes.exchange(publish).map(|exchange| exchange.origin.for_group(group));
         let (message, group) = (message.clone(), group.clone());
         self.offer(Offer { message, group, at, left: members, publish: (self.me, publish), origin });
     }
@@ -209,7 +195,7 @@ impl Shard {
             self.outputs.mesh.push((shard, PeerMessage::Inquire { inquiry: *inquiry, publish }));
         }
         let groups = self.delivered.inquire(self.now, inquiry);
-        self.found(publish, groups);
+        self.found(publish, &groups);
     }
 
     /// Another node asks.
@@ -223,9 +209,9 @@ impl Shard {
     }
 
     /// Somebody has answered.
-    pub(super) fn found(&mut self, publish: ReqId, groups: Vec<u64>) {
-        if let Some(Groups::Asking(found)) = self.publishes.exchange_mut(publish).map(|exchange| &mut exchange.groups) {
-            found.extend(groups);
+    pub(super) fn found(&mut self, publish: ReqId, groups: &[u64]) {
+        if let Some(exchange) = self.publishes.exchange_mut(publish) {
+            exchange.groups.hear(groups);
         }
         self.publish_part_done(publish, Ok(()));
     }

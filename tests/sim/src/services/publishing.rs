@@ -4,12 +4,12 @@
 //! Invariants as there: messages of one topic leave the shard in the order in which they came, also those that are tried again, and a publisher hears of
 //! success when everybody has taken the message over.
 
-use super::exactly_once::{Exchange, Holder};
-use super::groups::Groups;
+use super::exactly_once::Exchange;
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{ConnId, Mark, Refusal, ToClient};
 use bifro_core::client::Client;
 use bifro_core::ids::{NodeIdx, PublisherKey, ReqId, ShardId};
+use bifro_core::inquiry::{Groups, Holder};
 use bifro_core::message::Message;
 use bifro_core::ports::{Dist, GroupMatch, GroupName, Inbox, Matches, Origin, PortError, Retain, Services};
 use bifro_core::time::{Instant, earlier};
@@ -165,15 +165,10 @@ impl Publishes {
 
     /// All parts of a publish are done. The message, if they were questions of which groups have it: now it is routed.
     fn end_inquiry(&mut self, publish: ReqId) -> Option<Arc<Message>> {
-        let waiting = self.waiting.get_mut(&publish)?;
-        let exchange = waiting.exchange.as_mut()?;
-        let Groups::Asking(found) = &mut exchange.groups else { return None };
-        let message = waiting.again.take()?;
-        exchange.groups = match waiting.failed.take() {
-            None => Groups::Known(std::mem::take(found)),
-            Some(_) => Groups::Unknown,
-        };
-        waiting.parts = 1;
+        let waiting = self.waiting.get_mut(&publish).filter(|waiting| waiting.failed.is_none());
+        let Waiting { exchange: Some(exchange), again, parts, .. } = waiting? else { return None };
+        let message = again.take_if(|_| exchange.groups.settle())?;
+        *parts = 1;
         Some(message)
     }
 

@@ -1,12 +1,13 @@
 //! The ways to other nodes and what goes over them, as in bifro-net's `broker/remote.rs`: messages for their sessions, what services tell each other, and
 //! answers, which stand behind everything else in a turn's batch.
 
-use super::exactly_once::{Exchange, Holder};
+use super::exactly_once::Exchange;
 use super::publishing::{Scope, Waiter};
 use super::shard::{Awaited, Shard, TENANT};
 use super::talk::{Frame, Refusal};
 use bifro_core::delivered::Over;
 use bifro_core::ids::{NodeIdx, RangeIdx, ReqId, ShardId};
+use bifro_core::inquiry::Holder;
 use bifro_core::message::Message;
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{Matches, PortError, RemoteSend, Services, Via};
@@ -198,7 +199,7 @@ impl Shard {
                 (Frame::Found { publish, groups }, Via::To(node)) => {
                     let req = self.remotes.outgoing.get_mut(&node).and_then(|to| to.open.remove(&publish));
                     if let Some(Awaited::Inquired(publish)) = req.and_then(|req| self.requests.remove(&req)) {
-                        self.found(publish, groups);
+                        self.found(publish, &groups);
                     }
                 }
                 (Frame::Refused { publish, refusal }, Via::To(node)) => {
@@ -287,10 +288,10 @@ impl Shard {
 
     /// Has a node's connections forget publishes, and `publish` wait for that. False: the node is gone, and has none.
     pub(super) fn have_node_forget(&mut self, node: NodeIdx, publish: ReqId, over: &Over) -> bool {
-        let (req, number) = (self.next_req(), self.next_req().0);
-        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
-        outgoing.open.insert(number, req);
-        outgoing.batch.push(Frame::Forget { publish: number, over: over.clone() });
+        let req = self.next_req();
+        if !self.remotes.send(node, req, Frame::Forget { publish: req.0, over: over.clone() }) {
+            return false;
+        }
         self.requests.insert(req, Awaited::Forgotten { node, publish, over: over.clone() });
         true
     }

@@ -257,7 +257,7 @@ impl Shard {
             }
             Completion::Found { req, groups } => {
                 if let Some(Awaited::Part { publish, .. }) = self.requests.remove(&req) {
-                    self.found(publish, groups);
+                    self.found(publish, &groups);
                 }
             }
             Completion::InboxDone { req, result } => match self.requests.remove(&req) {

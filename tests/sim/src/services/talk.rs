@@ -1,10 +1,10 @@
 //! What shards, nodes and clients say to each other.
 
-use super::exactly_once::Holder;
 use super::groups::Offer;
 use bifro_core::client::Client;
-use bifro_core::delivered::{Inquiry, Over};
+use bifro_core::delivered::Over;
 use bifro_core::ids::{InboxSeq, NodeId, PublisherKey, RangeIdx, ReqId};
+use bifro_core::inquiry::{Holder, Inquiry};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::ports::{GroupName, LivePlaces, Origin, PortError};
 use bifro_mqtt::topic::filter_matches;
