@@ -20,8 +20,8 @@ fn origin(packet_id: u16) -> Origin {
     Origin { inbox: (RangeIdx(7), Slot { index: 1, generation: 2 }), epoch: 3, packet_id, nth: 1, group: 0, attempt: 0 }
 }
 
-fn tenant() -> Arc<TenantCtx> {
-    let settings = TenantSettings { inbox_messages_max: 50, ..TenantSettings::default() };
+fn tenant(inbox_messages_max: u32) -> Arc<TenantCtx> {
+    let settings = TenantSettings { inbox_messages_max, ..TenantSettings::default() };
     let quota = Arc::new(Quota::new(&QuotaLimits::default()));
     Arc::new(TenantCtx { idx: TenantIdx(0), name: "t".into(), settings, quota })
 }
@@ -44,7 +44,7 @@ impl Kept {
     pub(super) fn new() -> Self {
         Self {
             table: InboxTable::durable(RangeIdx(0), SEED),
-            tenant: tenant(),
+            tenant: tenant(50),
             records: Records::new(),
             now: at(1),
             places: vec![],
@@ -61,7 +61,8 @@ impl Kept {
 
     /// As the next leader finds it, which gives out places from `first` on.
     fn loaded(&self, first: Option<InboxSeq>) -> (Self, Vec<String>) {
-        let mut kept = Self { records: self.records.clone(), now: self.now, ..Self::new() };
+        let tenant = tenant(self.tenant.settings.inbox_messages_max);
+        let mut kept = Self { records: self.records.clone(), now: self.now, tenant, ..Self::new() };
         let mut loader = Loader::new(InboxTable::durable(RangeIdx(0), SEED));
         for (key, value) in &self.records {
             loader.load(key, value, |_| kept.tenant.clone()).expect("written by the table");
@@ -507,7 +508,8 @@ struct Moving {
 
 impl Moving {
     fn new() -> Self {
-        let mut kept = Kept::new();
+        // More than any row of steps publishes: a full queue drops.
+        let mut kept = Kept { tenant: tenant(1_000), ..Kept::new() };
         kept.attach(1, false);
         kept.subscribe(1, "a/#", QOS2);
         Self { kept, next: InboxSeq(0), received: vec![], sent: 0, term: 0 }
