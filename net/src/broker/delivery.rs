@@ -18,46 +18,84 @@ impl<S: Services> Broker<S> {
         owned: Option<&Arc<Message>>,
         places: &LivePlaces,
     ) {
+        self.deliver_run(tenant, view, owned, places, |_| None);
+    }
+
+    /// Fans a message out to this shard's subscribers, and after it those that differ by their payload alone, as long as `next` has any.
+    pub(super) fn deliver_run<'m>(
+        &mut self,
+        tenant: TenantIdx,
+        view: &MessageView<'m>,
+        owned: Option<&Arc<Message>>,
+        places: &LivePlaces,
+        next: impl FnMut(&mut Self) -> Option<&'m [u8]>,
+    ) {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let mut fanout = Fanout::with_scratch(*view, owned.cloned(), self.now, &mut scratch);
-        let bytes = (view.topic.len() + view.payload.len()) as u64;
-        match **places {
-            [place] => self.deliver_to_entry(tenant, &mut fanout, place, bytes),
-            _ => {
-                let mut merged = std::mem::take(&mut self.merged);
-                self.fanout.merge(places, view.publisher, &mut merged);
-                if self.may_fan_out(tenant, bytes * merged.len() as u64) {
-                    for one in &merged {
-                        self.deliver_one(tenant, &mut fanout, one.conn, one.options, &one.ids, None);
-                    }
-                }
-                self.merged = merged;
-            }
-        }
-        drop(fanout);
+        let now = self.now;
+        self.deliver_to_places(
+            tenant,
+            &mut Fanout::with_scratch(*view, owned.cloned(), now, &mut scratch),
+            places,
+            next,
+        );
         self.scratch = scratch;
     }
 
-    fn deliver_to_entry(&mut self, tenant: TenantIdx, fanout: &mut Fanout<'_>, place: Slot, bytes: u64) {
+    fn deliver_to_places<'f, 'm: 'f>(
+        &mut self,
+        tenant: TenantIdx,
+        fanout: &mut Fanout<'f>,
+        places: &LivePlaces,
+        mut next: impl FnMut(&mut Self) -> Option<&'m [u8]>,
+    ) {
+        if let [place] = **places {
+            return self.deliver_to_entry(tenant, fanout, place, next);
+        }
+        let mut merged = std::mem::take(&mut self.merged);
+        self.fanout.merge(places, fanout.view.publisher, &mut merged);
+        loop {
+            if self.may_fan_out(tenant, &fanout.view, merged.len()) {
+                for one in &merged {
+                    self.deliver_one(tenant, fanout, one.conn, one.options, &one.ids, None);
+                }
+            }
+            let Some(payload) = next(self) else { break };
+            fanout.follow(payload);
+        }
+        self.merged = merged;
+    }
+
+    fn deliver_to_entry<'f, 'm: 'f>(
+        &mut self,
+        tenant: TenantIdx,
+        fanout: &mut Fanout<'f>,
+        place: Slot,
+        mut next: impl FnMut(&mut Self) -> Option<&'m [u8]>,
+    ) {
         // The table cannot change meanwhile: deliveries only write to wires and queues. Its subscribers are taken out for the
         // loop so that the rest of the shard stays reachable.
         let Some(entry) = self.fanout.entry_mut(place) else { return };
         let subscribers = std::mem::take(&mut entry.subscribers);
-        if self.may_fan_out(tenant, bytes * subscribers.len() as u64) {
-            for subscriber in &subscribers {
-                if subscriber.options.no_local && subscriber.key == fanout.view.publisher {
-                    continue;
+        loop {
+            if self.may_fan_out(tenant, &fanout.view, subscribers.len()) {
+                for subscriber in &subscribers {
+                    if subscriber.options.no_local && subscriber.key == fanout.view.publisher {
+                        continue;
+                    }
+                    let id = subscriber.options.subscription_id;
+                    self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), None);
                 }
-                let id = subscriber.options.subscription_id;
-                self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), None);
             }
+            let Some(payload) = next(self) else { break };
+            fanout.follow(payload);
         }
         if let Some(entry) = self.fanout.entry_mut(place) {
             entry.subscribers = subscribers;
         }
     }
 
-    fn may_fan_out(&self, tenant: TenantIdx, bytes: u64) -> bool {
+    fn may_fan_out(&self, tenant: TenantIdx, view: &MessageView<'_>, subscribers: usize) -> bool {
+        let bytes = ((view.topic.len() + view.payload.len()) * subscribers) as u64;
         let quota = &self.tenants.ctx(tenant).quota;
         quota.spend(Resource::TotalTransientFanOutBytesPerSeconds, bytes, self.now)
     }
@@ -70,7 +108,7 @@ impl<S: Services> Broker<S> {
         conn: Slot,
         options: bifro_core::ports::SubOptions,
         ids: &[std::num::NonZeroU32],
-        shared: Option<(&str, &bifro_core::ports::GroupName)>,
+        shared: Option<&(&str, &bifro_core::ports::GroupName)>,
     ) {
         self.work += 1;
         let Some(conn) = self.conns.get_mut(conn) else { return };
@@ -84,7 +122,7 @@ impl<S: Services> Broker<S> {
             subscription_ids: ids,
             check: options.check_deliveries,
             seq: None,
-            shared,
+            shared: shared.copied(),
         };
         let cx =
             Cx { now: self.now, tenant: self.tenants.ctx(tenant), authorizer: &*self.authorizer, over_budget: false };

@@ -137,29 +137,66 @@ pub(super) fn put_service(tenant: &str, mut bytes: &[u8], batch: &mut Blocks) {
     });
 }
 
+/// The last head that went over a way and may be that of others, at the end that sends.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    publisher: u64,
+    flags: u8,
+    tenant: String,
+    topic: String,
+    properties: Vec<u8>,
+}
+
+impl Sent {
+    /// Bytes set aside for it.
+    pub(super) const fn capacity(&self) -> usize {
+        self.tenant.capacity() + self.topic.capacity() + self.properties.capacity()
+    }
+
+    /// The receiver has none.
+    pub(super) fn clear(&mut self) {
+        self.topic.clear();
+    }
+
+    /// Whether a message that may be followed has this head. No topic is empty.
+    fn is_of(&self, forward: &Forward<'_>) -> bool {
+        let message = &forward.message;
+        self.publisher == message.publisher.0
+            && self.flags == flags(forward)
+            && self.topic == message.topic
+            && self.tenant == forward.tenant
+            && self.properties.len() == message.properties.len()
+            && (self.properties.is_empty() || self.properties == message.properties)
+    }
+
+    fn note(&mut self, forward: &Forward<'_>) {
+        (self.publisher, self.flags) = (forward.message.publisher.0, flags(forward));
+        forward.tenant.clone_into(&mut self.tenant);
+        forward.message.topic.clone_into(&mut self.topic);
+        forward.message.properties.clone_into(&mut self.properties);
+    }
+}
+
 /// Appends a message. `last` is the head that the receiver keeps.
-pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Blocks, last: &mut Vec<u8>) {
+pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Blocks, last: &mut Sent) {
+    let message = &forward.message;
     let kind = match (forward.group, forward.origin) {
         (Some(_), None) => DELIVER_SHARED,
         (Some(_), Some(_)) => DELIVER_SHARED_ONCE,
         (None, Some(_)) => DELIVER_ONCE,
+        (None, None) if may_be_followed(forward) => {
+            if last.is_of(forward) {
+                return frame(DELIVER_MORE, message.payload.len(), batch, |block| block.put_slice(message.payload));
+            }
+            last.note(forward);
+            DELIVER
+        }
         (None, None) => DELIVER,
     };
-    let message = &forward.message;
     let variable = forward.tenant.len() + message.topic.len() + message.properties.len() + message.payload.len();
     let group = forward.group.map_or(0, |(filter, name, _)| filter.len() + name.len());
     frame(kind, FORWARD_FIXED_BYTES + variable + group, batch, |block| {
-        let at = block.len();
         put_head(forward, now, block);
-        if kind == DELIVER && may_be_followed(forward) {
-            if block[at..] == last[..] {
-                block.truncate(at - 1);
-                block.put_u8(DELIVER_MORE);
-            } else {
-                last.clear();
-                last.extend_from_slice(&block[at..]);
-            }
-        }
         block.put_slice(message.payload);
     });
 }
@@ -167,6 +204,12 @@ pub(super) fn put_forward(forward: &Forward<'_>, now: Instant, batch: &mut Block
 /// Whether the head of a message may be that of others: nothing in it is of this one alone.
 const fn may_be_followed(forward: &Forward<'_>) -> bool {
     forward.publish == 0 && forward.message.expiry_at.is_none()
+}
+
+/// QoS and flags of a message, as one byte.
+fn flags(forward: &Forward<'_>) -> u8 {
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    forward.message.qos as u8 | flag(forward.message.retain, RETAIN) | flag(forward.unheard, UNHEARD)
 }
 
 fn put_head(forward: &Forward<'_>, now: Instant, block: &mut BytesMut) {
@@ -181,8 +224,7 @@ fn put_head(forward: &Forward<'_>, now: Instant, block: &mut BytesMut) {
     if let Some(origin) = &forward.origin {
         put_origin(origin, block);
     }
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    block.put_u8(message.qos as u8 | flag(message.retain, RETAIN) | flag(forward.unheard, UNHEARD));
+    block.put_u8(flags(forward));
     let left = message.expiry_at.map(|at| u64::try_from(at.since(now).as_micros()).unwrap_or(NEVER));
     block.put_u64_le(left.unwrap_or(NEVER));
     block.put_u64_le(message.publisher.0);
@@ -367,6 +409,15 @@ pub(super) fn next<'a>(batch: &mut &'a [u8], now: Instant, last: &mut Last<'a>) 
         REFUSED => Some(Frame::Refused { publish: reader.number()?, refusal: Refusal::of(reader.byte()?) }),
         _ => None,
     }
+}
+
+/// Takes the next frame off a batch if it is a payload alone, and returns that.
+pub(super) fn next_more<'a>(batch: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, rest) = batch.split_first_chunk::<PREFIX_BYTES>()?;
+    let (frame, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    let (_, payload) = frame.split_first().filter(|(kind, _)| **kind == DELIVER_MORE)?;
+    *batch = rest;
+    Some(payload)
 }
 
 fn forward<'a>(reader: &mut Reader<'a>, kind: u8, now: Instant) -> Option<Forward<'a>> {

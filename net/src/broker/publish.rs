@@ -81,18 +81,13 @@ impl<S: Services> Broker<S> {
         mut publisher: Publisher,
         scope: Scope,
     ) {
-        let waits_behind = !self.publishes.unmatched.is_empty()
-            && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, view.topic));
         let services = self.services.peek();
         let is_known = match scope {
             Scope::Everywhere(_) if view.qos == QoS::AtMostOnce => services.is_complete(),
             Scope::Everywhere(_) => services.are_receivers_known(),
             Scope::Here(_) | Scope::Member(_) => true,
         };
-        if is_known
-            && !waits_behind
-            && let Some(matches) = self.services.cached().matches(tenant, view.topic)
-        {
+        if is_known && let Some(matches) = self.known_receivers(tenant, view.topic) {
             self.deliver_matched(tenant, view, owned, &matches, &mut publisher, &scope);
             self.publish_matched(publisher, !matches.is_empty());
             return;
@@ -112,6 +107,13 @@ impl<S: Services> Broker<S> {
         if queue.len() == 1 {
             self.ask_for_matches(tenant, key.1);
         }
+    }
+
+    /// The receivers of a topic, if they are remembered and no earlier message waits for them.
+    pub(super) fn known_receivers(&mut self, tenant: TenantIdx, topic: &str) -> Option<Rc<Matches>> {
+        let waits_behind =
+            !self.publishes.unmatched.is_empty() && self.publishes.unmatched.contains_key(&TopicKeyRef(tenant, topic));
+        if waits_behind { None } else { self.services.cached().matches(tenant, topic) }
     }
 
     fn ask_for_matches(&mut self, tenant: TenantIdx, topic: Rc<str>) {
@@ -154,7 +156,8 @@ impl<S: Services> Broker<S> {
         }
     }
 
-    fn deliver_matched(
+    /// Hands a message to its receivers, groups included, as far as `scope` says.
+    pub(super) fn deliver_matched(
         &mut self,
         tenant: TenantIdx,
         view: MessageView<'_>,

@@ -9,11 +9,13 @@
 //!   has died has no subscribers, and is not waited for; unless its sessions go on elsewhere, when it fails too.
 //! - A message of another node goes to no third one.
 
+mod receiving;
+
 use super::Broker;
 use super::completion::Awaited;
 use super::exactly_once::Exchange;
-use super::frames::{self, Forward, Frame, Last, Refusal};
-use super::publish::{Parts, Publisher, Scope, Waiter};
+use super::frames::{self, Forward, Refusal, Sent};
+use super::publish::Publisher;
 use super::shared::{GroupTurn, WaitsOn};
 use crate::links::Blocks;
 use bifro_core::delivered::Over;
@@ -22,11 +24,11 @@ use bifro_core::inquiry::{Groups, Holder, Inquiry};
 use bifro_core::message::{Message, MessageView, QoS};
 use bifro_core::nodes::Nodes;
 use bifro_core::ports::{GroupMatch, Matches, Origin, PortError, RemoteSend, Services, Via};
+use bifro_core::time::Instant;
 use bifro_mqtt::session::Published;
 use bytes::Bytes;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Bytes of one batch at which a node counts as behind: connections that send more than their share wait.
@@ -45,11 +47,25 @@ struct Outgoing {
     /// Frames that wait for the end of the turn, for the link to take them, or for a link.
     batch: Blocks,
     /// See [`frames::put_forward`].
-    last_head: Vec<u8>,
+    last_head: Sent,
     /// What the node has not answered, and which request each is: a publish that is tried again is sent under another number.
     open: HashMap<u64, ReqId>,
     /// The beginning of what the node's services say, which came ahead.
     partial: Vec<u8>,
+}
+
+impl Outgoing {
+    /// Why a message cannot go this way, whether it is up or not.
+    fn refusal(&self, view: &MessageView<'_>) -> Option<PortError> {
+        if is_too_long(view) {
+            return Some(PortError::QuotaExceeded);
+        }
+        (self.batch.queued() > NODE_QUEUE_BYTES).then_some(PortError::Unavailable)
+    }
+
+    fn put_forward(&mut self, forward: &Forward<'_>, now: Instant) {
+        frames::put_forward(forward, now, &mut self.batch, &mut self.last_head);
+    }
 }
 
 /// The way back to a shard of another node.
@@ -57,7 +73,7 @@ struct Outgoing {
 struct Incoming {
     taken: Vec<u64>,
     batch: Blocks,
-    /// See [`Last`].
+    /// See [`frames::Last`].
     last_head: Vec<u8>,
     /// As in [`Outgoing`].
     partial: Vec<u8>,
@@ -227,145 +243,12 @@ impl<S: Services> Broker<S> {
         self.settle();
     }
 
-    /// Takes what a link brought, frame by frame, until the turn has done `most` work. Returns how many bytes were taken; none: the batch
-    /// cannot be understood, and the link is to be closed.
-    pub(super) fn receive_batch(&mut self, via: Via, batch: &[u8], most: usize) -> Option<usize> {
-        let head = self.remotes.last_head(via).map(std::mem::take).unwrap_or_default();
-        let (mut rest, mut last) = (batch, Last::of(&head));
-        while !rest.is_empty() && self.work < most {
-            self.work += 1;
-            let understood = match (frames::next(&mut rest, self.now, &mut last)?, via) {
-                (Frame::ServicePart(bytes), _) => self.receive_part(via, bytes),
-                (Frame::Service { tenant, bytes }, _) => {
-                    let understood = self.receive_service(via, tenant, bytes);
-                    // An answer behind the end of a reign is none any more.
-                    self.settle();
-                    understood
-                }
-                (Frame::Deliver(forward), Via::From(node, shard)) => {
-                    self.deliver_forwarded(node, shard, &forward);
-                    true
-                }
-                (Frame::DeliverMore(payload), Via::From(..)) => {
-                    last.forward().is_some_and(|last| self.deliver_more(last, payload))
-                }
-                (Frame::Taken(publishes), Via::To(node)) => {
-                    for publish in publishes {
-                        self.node_answered(node, u64::from_le_bytes(*publish), Ok(()));
-                    }
-                    true
-                }
-                (Frame::Noted { publish, live, ranges }, Via::To(node)) => {
-                    let ranges = ranges.iter().map(|range| RangeIdx(u16::from_le_bytes(*range)));
-                    self.node_noted(node, publish, live, ranges);
-                    true
-                }
-                (Frame::Forget { publish, over }, Via::From(node, shard)) => {
-                    self.forget_for_node((node, shard), publish, &over);
-                    true
-                }
-                (Frame::Inquire { publish, inquiry }, Via::From(node, shard)) => {
-                    self.inquire_for_node((node, shard), publish, &inquiry);
-                    true
-                }
-                (Frame::Found { publish, groups }, Via::To(node)) => {
-                    let groups: Vec<u64> = groups.iter().map(|group| u64::from_le_bytes(*group)).collect();
-                    self.node_found(node, publish, &groups);
-                    true
-                }
-                (Frame::Refused { publish, refusal }, Via::To(node)) => {
-                    self.node_answered(node, publish, Err(refusal));
-                    true
-                }
-                _ => false,
-            };
-            if !understood {
-                return None;
-            }
-        }
-        let taken = batch.len() - rest.len();
-        let newer = (!std::ptr::eq(last.head(), &*head)).then(|| last.head().to_vec());
-        if let Some(kept) = self.remotes.last_head(via) {
-            *kept = newer.unwrap_or(head);
-        }
-        self.settle();
-        Some(taken)
-    }
-
-    fn receive_part(&mut self, via: Via, bytes: &[u8]) -> bool {
-        let Some(partial) = self.remotes.partial(via) else { return true };
-        partial.extend(bytes);
-        partial.len() <= SERVICE_BYTES
-    }
-
-    fn receive_service(&mut self, via: Via, tenant: &str, bytes: &[u8]) -> bool {
-        let mut whole = self.remotes.partial(via).map(std::mem::take).unwrap_or_default();
-        if !whole.is_empty() {
-            whole.extend(bytes);
-        }
-        let bytes = if whole.is_empty() { bytes } else { &whole };
-        let tenant = match tenant {
-            "" => None,
-            name => match self.find_tenant(name) {
-                Some(tenant) => Some(tenant),
-                // There are too many: what is said of another cannot be of use.
-                None => return true,
-            },
-        };
-        self.services.ask().receive_remote(self.now, via, tenant, bytes)
-    }
-
-    fn find_tenant(&mut self, name: &str) -> Option<TenantIdx> {
-        self.tenants.find(name).or_else(|| self.meet_tenant(&name.into()).map(|tenant| tenant.idx))
-    }
-
     /// What the services want said on another node.
     pub(super) fn send_service(&mut self, send: &RemoteSend) {
         let name = send.tenant.map(|tenant| self.tenants.ctx(tenant).name.clone());
         if let Some(batch) = self.remotes.batch(send.via) {
             frames::put_service(name.as_deref().unwrap_or_default(), &send.bytes, batch);
         }
-    }
-
-    /// A message of another node, for whoever listens here.
-    fn deliver_forwarded(&mut self, node: NodeIdx, shard: ShardId, forward: &Forward<'_>) {
-        self.metrics.forwards_received.add(1);
-        let waiter = (forward.publish != 0).then_some(Waiter::Node(node, shard, forward.publish));
-        let mut publisher = waiter.map_or(Publisher::Nobody, Publisher::Waits);
-        let Some(tenant) = self.find_tenant(forward.tenant) else {
-            if let Some(Waiter::Node(node, shard, publish)) = waiter {
-                self.answer(node, shard, publish, Err(Refusal::Port(PortError::QuotaExceeded)));
-            }
-            return;
-        };
-        let scope = match forward.group {
-            None => Scope::Here(Parts { live: true, groups: forward.unheard }),
-            Some((filter, name, ordered)) => {
-                let group = bifro_core::ports::GroupName { name: name.into(), ordered };
-                Scope::Member(Rc::new((filter.into(), group)))
-            }
-        };
-        if let (Some(waiter), Some(origin)) = (waiter, forward.origin) {
-            let publish = self.next_req_id();
-            self.enter_as(publish, waiter, Some(Box::new(Exchange::of_node(origin))));
-            publisher = Publisher::Entered(publish);
-        }
-        let is_ordered = forward.group.is_none() && self.keeps_order(forward.message.qos, publisher);
-        if is_ordered && !self.services.peek().is_followed_by(node, shard) {
-            return self.refuse_late(publisher);
-        }
-        self.route_to(tenant, forward.message, None, publisher, scope);
-    }
-
-    /// A message like the last but for its payload, that nobody waits for.
-    fn deliver_more(&mut self, last: &Forward<'_>, payload: &[u8]) -> bool {
-        self.metrics.forwards_received.add(1);
-        if let Some(tenant) = self.find_tenant(last.tenant) {
-            let scope = Scope::Here(Parts { live: true, groups: last.unheard });
-            let message = MessageView { payload, ..last.message };
-            self.route_to(tenant, message, None, Publisher::Nobody, scope);
-        }
-        true
     }
 
     /// Tells another node what became of its publish.
@@ -424,16 +307,11 @@ impl<S: Services> Broker<S> {
         unheard: bool,
         publisher: &mut Publisher,
     ) {
-        let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
-        let refusal = if is_too_long(view) {
-            Some(PortError::QuotaExceeded)
-        } else {
-            (outgoing.batch.queued() > NODE_QUEUE_BYTES).then_some(PortError::Unavailable)
-        };
-        if matches!(publisher, Publisher::Nobody) && (refusal.is_some() || !outgoing.is_up) {
-            self.metrics.forwards_failed.add(1);
-            return;
+        if matches!(publisher, Publisher::Nobody) {
+            return self.forward_unawaited(node, tenant, view, unheard);
         }
+        let Some(outgoing) = self.remotes.outgoing.get(&node) else { return };
+        let refusal = outgoing.refusal(view);
         let (part, number) = (self.open_part(publisher), self.next_req_id().0);
         if let Some(error) = refusal {
             self.metrics.forwards_failed.add(1);
@@ -449,7 +327,19 @@ impl<S: Services> Broker<S> {
         let waiting = part.and_then(|part| self.publishes.waiting.get(&part));
         let origin = waiting.and_then(|waiting| waiting.exchange.as_ref()).map(|exchange| exchange.origin);
         let forward = Forward { publish, tenant, unheard, group: None, origin, message: *view };
-        frames::put_forward(&forward, self.now, &mut outgoing.batch, &mut outgoing.last_head);
+        outgoing.put_forward(&forward, self.now);
+        self.metrics.forwarded.add(1);
+    }
+
+    /// Hands a message that nobody waits for to another node, if there is a way and room on it.
+    fn forward_unawaited(&mut self, node: NodeIdx, tenant: TenantIdx, view: &MessageView<'_>, unheard: bool) {
+        let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return };
+        if !outgoing.is_up || outgoing.refusal(view).is_some() {
+            return self.metrics.forwards_failed.add(1);
+        }
+        let tenant = &self.tenants.ctx(tenant).name;
+        let forward = Forward { publish: 0, tenant, unheard, group: None, origin: None, message: *view };
+        outgoing.put_forward(&forward, self.now);
         self.metrics.forwarded.add(1);
     }
 
@@ -468,7 +358,7 @@ impl<S: Services> Broker<S> {
         let waits = publish.is_some() || message.view().qos != QoS::AtMostOnce;
         let req = self.next_req_id();
         let Some(outgoing) = self.remotes.outgoing.get_mut(&node) else { return false };
-        if !outgoing.is_up || outgoing.batch.queued() > NODE_QUEUE_BYTES || is_too_long(&message.view()) {
+        if !outgoing.is_up || outgoing.refusal(&message.view()).is_some() {
             return false;
         }
         let name = (&*group.filter, &*group.group.name, group.group.ordered);
@@ -481,7 +371,7 @@ impl<S: Services> Broker<S> {
             origin: origin.copied(),
             message: message_view,
         };
-        frames::put_forward(&forward, self.now, &mut outgoing.batch, &mut outgoing.last_head);
+        outgoing.put_forward(&forward, self.now);
         self.metrics.forwarded.add(1);
         if waits {
             outgoing.open.insert(id, req);

@@ -228,10 +228,9 @@ impl<S: Services> Broker<S> {
         let (filter, group) = (entry.filter.clone(), entry.group.clone());
         let shared = group.as_deref().map(|group| (&*filter, group));
         let mut scratch = std::mem::take(&mut self.scratch);
-        let mut fanout = Fanout::with_scratch(message.view(), Some(message.clone()), self.now, &mut scratch);
-        let id = subscriber.options.subscription_id;
-        self.deliver_one(tenant, &mut fanout, subscriber.conn, subscriber.options, id.as_slice(), shared);
-        drop(fanout);
+        let (id, now) = (subscriber.options.subscription_id, self.now);
+        let fanout = &mut Fanout::with_scratch(message.view(), Some(message.clone()), now, &mut scratch);
+        self.deliver_one(tenant, fanout, subscriber.conn, subscriber.options, id.as_slice(), shared.as_ref());
         self.scratch = scratch;
     }
 }

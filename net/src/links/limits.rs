@@ -23,6 +23,8 @@ pub const UNPROVEN_LINKS: usize = 256;
 pub const UNVALIDATED_LINKS: usize = 32;
 /// Bytes taken from the socket in one turn; the batch in which it is reached is finished.
 pub const READ_BYTES_PER_TURN: usize = 1 << 20;
+/// Messages taken from the socket with one system call, each of up to 64 KiB, for which there is room all the time.
+pub const RECEIVED_AT_ONCE: usize = 4;
 /// System calls a link may send with in one turn, each with up to [`SEND_BATCH_BYTES`].
 pub const SEND_BATCHES_PER_TURN: usize = 16;
 /// Bytes of the largest datagram that is tried (RFC 8899): what a frame of 9,000 bytes carries over IPv6. On loopback and between hosts with

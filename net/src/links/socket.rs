@@ -2,10 +2,10 @@
 //!
 //! Invariant: what the kernel had no room for is kept and goes before everything else; until then nothing more is to be sent.
 
-use super::limits::{DATAGRAM_BYTES, SEND_BATCH_BYTES, SOCKET_BUFFER_BYTES};
+use super::limits::{DATAGRAM_BYTES, RECEIVED_AT_ONCE, SEND_BATCH_BYTES, SOCKET_BUFFER_BYTES};
 use bytes::BytesMut;
 use quinn_proto::{EcnCodepoint, Transmit};
-use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSockRef, UdpSocketState};
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -42,7 +42,7 @@ impl Socket {
             }
         }
         let part = (usize::from(DATAGRAM_BYTES) * state.gro_segments()).min(usize::from(u16::MAX));
-        let received = vec![0; part * BATCH_SIZE].into_boxed_slice();
+        let received = vec![0; part * RECEIVED_AT_ONCE].into_boxed_slice();
         Ok(Self { udp, state, received, kept: None })
     }
 
@@ -65,10 +65,10 @@ impl Socket {
     /// # Errors
     /// As `recvmmsg`, [`io::ErrorKind::WouldBlock`] excepted.
     pub(super) fn receive(&mut self, arrivals: &mut Vec<Arrival>) -> io::Result<bool> {
-        let mut meta = [RecvMeta::default(); BATCH_SIZE];
-        let part = self.received.len() / BATCH_SIZE;
+        let mut meta = [RecvMeta::default(); RECEIVED_AT_ONCE];
+        let part = self.received.len() / RECEIVED_AT_ONCE;
         let mut parts = self.received.chunks_exact_mut(part);
-        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+        let mut slices: [IoSliceMut<'_>; RECEIVED_AT_ONCE] =
             std::array::from_fn(|_| IoSliceMut::new(parts.next().expect("as many parts as messages")));
         let count = match self.state.recv(UdpSockRef::from(&self.udp), &mut slices, &mut meta) {
             Ok(count) => count,
@@ -84,7 +84,7 @@ impl Socket {
                 stride: meta.stride.max(1),
             }
         }));
-        Ok(count == BATCH_SIZE)
+        Ok(count == RECEIVED_AT_ONCE)
     }
 
     /// Sends again what was kept. True if nothing is kept any longer.

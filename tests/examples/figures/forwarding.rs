@@ -1,6 +1,7 @@
-//! Messages of QoS 0 from a publisher of one node to a subscriber of another, per second of both nodes' CPU time, beside the same within a node.
+//! Messages of QoS 0 from publishers of one node to subscribers of another, per second of both nodes' CPU time, beside the same within each node.
 //!
-//! Each node has one shard and a CPU for itself, as on machines of their own; the generator has to share with them. Messages go both ways at once.
+//! Each node has one shard and a CPU for itself, as on machines of their own; the generator has to share with them. Both nodes have as many publishers and
+//! subscribers as in the comparison, and are at work at the same time in both: what the one takes from the other's caches and clock, it takes in both.
 
 use crate::target::{pin, unpin};
 use crate::{Row, choose};
@@ -30,16 +31,17 @@ pub(crate) fn measure() -> Vec<Row> {
 }
 
 fn row([one, other]: &[Broker; 2], window: u32) -> Row {
-    // The pairs subscribe at one node after the other and publish to the other after the one.
-    let within = |_| rate(window, &[one.tcp()], &[one.tcp()], &[one.pid()]);
-    let across = |_| rate(window, &[one.tcp(), other.tcp()], &[other.tcp(), one.tcp()], &[one.pid(), other.pid()]);
+    // The pairs subscribe at one node after the other, and publish to the same or to the other.
+    let (both, processes) = ([one.tcp(), other.tcp()], [one.pid(), other.pid()]);
+    let within = |_| rate(window, &both, &both, &processes);
+    let across = |_| rate(window, &both, &[other.tcp(), one.tcp()], &processes);
     let mut rounds: Vec<(f64, f64)> = (0..choose(7, 2)).map(|round| (across(round), within(round))).collect();
     rounds.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
     let share = |at: usize| 100.0 * rounds[at].0 / rounds[at].1;
     let (across, within) = rounds[rounds.len() / 2];
     Row::new(
         format!(
-            "QoS 0 from node to node beside within a node, per CPU-second of both, {PAIRS} pairs, {window} in flight: median [range]"
+            "QoS 0 from node to node beside within each node, per CPU-second of both, {PAIRS} pairs, {window} in flight: median [range]"
         ),
         format!(
             "{:.0} % [{:.0} to {:.0}] ({:.2} of {:.2} million)",

@@ -110,11 +110,16 @@ enum Kind {
     Seen,
     /// Kept in the scratch.
     Kept {
-        start: usize,
-        end: usize,
+        start: u16,
+        end: u16,
         /// Where the packet identifier is, from `start`.
-        id_at: usize,
+        id_at: u16,
     },
+}
+
+/// A place in the scratch.
+fn place(at: usize) -> u16 {
+    u16::try_from(at).expect("the scratch stays within four times KEPT_BYTES_MAX")
 }
 
 /// Lengths of one copy.
@@ -129,7 +134,7 @@ struct Lengths {
 /// One message on its way to many subscribers: encoded once per kind of subscriber, then copied and patched.
 #[derive(Debug)]
 pub struct Fanout<'m> {
-    /// The message; not to be exchanged for another one.
+    /// The message; not to be exchanged for another one but by [`Fanout::follow`].
     pub view: MessageView<'m>,
     owned: Option<Arc<Message>>,
     now: Instant,
@@ -154,6 +159,14 @@ impl<'m> Fanout<'m> {
     ) -> Self {
         scratch.bytes.clear();
         Self { view, owned, now, kinds: [Kind::Unseen; KINDS], scratch: Scratch::Lent(scratch) }
+    }
+
+    /// Goes on with the next message, which differs by its payload alone.
+    pub fn follow(&mut self, payload: &'m [u8]) {
+        self.view.payload = payload;
+        self.owned = None;
+        self.kinds = [Kind::Unseen; KINDS];
+        self.scratch.bytes_mut().clear();
     }
 
     /// The message with an owner, made at the first call.
@@ -181,7 +194,7 @@ impl<'m> Fanout<'m> {
             return self.append_encoded(spec, wire).is_some();
         }
         match self.kinds[spec.kind()] {
-            Kind::Kept { start, end, id_at } => self.append_kept(spec, wire, start..end, id_at),
+            Kind::Kept { start, end, id_at } => self.append_kept(spec, wire, start.into()..end.into(), id_at.into()),
             Kind::Unseen => {
                 let lengths = self.append_encoded(spec, wire);
                 if lengths.is_some() {
@@ -237,7 +250,7 @@ impl<'m> Fanout<'m> {
         let scratch = self.scratch.bytes_mut();
         let start = scratch.len();
         scratch.extend_from_slice(packet);
-        self.kinds[spec.kind()] = Kind::Kept { start, end: scratch.len(), id_at };
+        self.kinds[spec.kind()] = Kind::Kept { start: place(start), end: place(scratch.len()), id_at: place(id_at) };
     }
 
     /// Encodes onto the wire, if the subscriber accepts that much.

@@ -171,6 +171,39 @@ fn a_message_reaches_the_subscribers_of_every_node_once() {
 }
 
 #[test]
+fn messages_that_differ_by_their_payload_alone_come_in_order_however_little_a_turn_may_do() {
+    let mut cluster = Cluster::new(2);
+    let (publisher, one, merged) =
+        (cluster.client(0, 0, "p"), cluster.client(1, 0, "one"), cluster.client(1, 0, "two"));
+    for (who, filter) in [(one, "a"), (one, "b"), (merged, "b"), (merged, "+")] {
+        cluster.subscribed(1, who, filter);
+    }
+    // Each counts as one, and as one more for each of its two receivers.
+    for (topic, most, turns_expected) in [("a", 1, 4), ("a", 4, 2), ("b", 1, 4), ("b", 7, 2), ("b", 100, 1)] {
+        cluster.publish(0, publisher, topic, "0", None);
+        cluster.is_held = true;
+        for payload in ["1", "2", "3", "4"] {
+            cluster.nodes[0].publish(publisher, topic, payload.as_bytes(), None);
+        }
+        cluster.settle();
+        let (node, shard, via, batch) = cluster.under_way.pop_front().expect("a batch");
+        assert!(cluster.under_way.is_empty());
+        let (mut at, mut turns, broker) = (0, 0, &mut cluster.nodes[node].brokers[shard.index()]);
+        while at < batch.len() {
+            turns += 1;
+            at += broker.receive_batch(via, &batch[at..], broker.work + most).expect("well formed");
+        }
+        assert_eq!(turns, turns_expected, "{topic} {most}");
+        cluster.is_held = false;
+        cluster.settle();
+        let heard = ["0", "1", "2", "3", "4"].map(|payload| format!("PUBLISH q0 {topic}={payload}"));
+        assert_eq!(cluster.nodes[1].hear(merged), heard, "{topic} {most}");
+        assert_eq!(cluster.nodes[1].hear(one), heard, "{topic} {most}");
+        assert_eq!(cluster.nodes[0].hear(publisher), [""; 0]);
+    }
+}
+
+#[test]
 fn a_publish_is_acknowledged_when_the_other_node_has_taken_it_over_and_not_before() {
     let mut cluster = Cluster::new(2);
     let (publisher, subscriber) = (cluster.client(0, 0, "p"), cluster.client(1, 1, "s"));

@@ -59,8 +59,12 @@ fn every_copy_is_what_its_subscriber_expects() {
     let mut properties = Vec::new();
     PropertyWriter::new(&mut properties).str(PropertyId::ContentType, "x").pair(PropertyId::UserProperty, "k", "v");
     let large = alloc::vec![3; SHARED_PAYLOAD_BYTES_MIN];
-    for payload in [&[][..], b"payload", &large[1..], &large] {
-        let mut fanout = Fanout::new(view(&properties, payload), None, NOW);
+    let payloads = [&[][..], b"payload", &large[1..], &large];
+    let mut following = Fanout::new(view(&properties, &large), None, NOW);
+    for (payload, follows) in payloads.into_iter().flat_map(|payload| [(payload, false), (payload, true)]) {
+        following.follow(payload);
+        let mut new = Fanout::new(view(&properties, payload), None, NOW);
+        let fanout = if follows { &mut following } else { &mut new };
         for round in 1..=4 {
             for version in VERSIONS {
                 for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
