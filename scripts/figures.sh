@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures the acceptance figures and prints them as a Markdown table:
-#   scripts/figures.sh [idle] [syscalls] [isolation] [throughput] [queued] [durable] [cluster] [forwarding] [rolling]
+#   scripts/figures.sh [idle] [syscalls] [isolation] [throughput] [queued] [durable] [cluster] [replicated] [forwarding] [rolling]
 # About fifteen minutes, most of it idle connections; BIFRO_FIGURES_SHORT=1 takes about two.
 # strace and mosquitto are used if they are installed.
 set -eu

@@ -4,12 +4,10 @@
 //! subscribers as in the comparison, and are at work at the same time in both: what the one takes from the other's caches and clock, it takes in both.
 
 use crate::target::{pin, unpin};
-use crate::{Row, choose};
+use crate::{Row, choose, generator};
 use bifro_tests::Broker;
 use bifro_tests::cluster::{SECRET, free_address, node, wait_for};
-use bifro_tests::process::{binaries, fresh_dir};
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 
 const PAIRS: &str = "50";
 /// Messages in flight of each publisher.
@@ -57,22 +55,9 @@ fn row([one, other]: &[Broker; 2], window: u32) -> Row {
 
 /// Messages received per second of these processes' CPU time.
 fn rate(window: u32, targets: &[SocketAddr], publish_to: &[SocketAddr], processes: &[u32]) -> f64 {
-    let report = fresh_dir("forwarding").join("report.json");
-    let mut command = Command::new(binaries().join("bifro-bench"));
-    command.args(["pair", "--qos", "0", "--pairs", PAIRS, "--window", &window.to_string(), "--json"]).arg(&report);
-    command.args(["--duration", choose("5", "2")]);
-    for target in targets {
-        command.args(["--target", &target.to_string()]);
-    }
+    let mut line = format!("pair --qos 0 --pairs {PAIRS} --window {window} --duration {}", choose("5", "2"));
     for target in publish_to {
-        command.args(["--publish-to", &target.to_string()]);
+        line += &format!(" --publish-to {target}");
     }
-    for process in processes {
-        command.args(["--target-pid", &process.to_string()]);
-    }
-    let output = command.stdout(Stdio::null()).output().expect("bifro-bench is built");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = std::fs::read_to_string(&report).expect("a report");
-    let report: serde_json::Value = serde_json::from_str(&text).expect("JSON");
-    report["received_per_cpu_s"].as_f64().expect("a rate")
+    generator::run(&line, targets, processes)["received_per_cpu_s"].as_f64().expect("a rate")
 }

@@ -1,6 +1,6 @@
 //! The measured acceptance figures, as a Markdown table: `scripts/figures.sh` builds everything and runs this.
 //!
-//! `figures [idle] [syscalls] [isolation] [throughput] [queued] [durable] [cluster] [forwarding] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
+//! `figures [idle] [syscalls] [isolation] [throughput] [queued] [durable] [cluster] [replicated] [forwarding] [rolling]`, all of them by default. `BIFRO_FIGURES_SHORT=1` measures in
 //! seconds what otherwise takes minutes. Broker and generator are separate processes; where it says "pinned", the broker has
 //! CPU 0 and the generator CPU 1.
 
@@ -8,8 +8,10 @@ mod cluster;
 mod durable;
 mod flow;
 mod forwarding;
+mod generator;
 mod idle;
 mod isolation;
+mod replicated;
 mod rolling;
 mod syscalls;
 mod target;
@@ -50,7 +52,7 @@ fn span() -> Duration {
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let all: [(&str, Measure); 9] = [
+    let all: [(&str, Measure); 10] = [
         ("throughput", throughput::measure),
         ("syscalls", syscalls::measure),
         ("isolation", isolation::measure),
@@ -58,6 +60,7 @@ fn main() {
         ("queued", durable::queued),
         ("durable", durable::measure),
         ("cluster", cluster::measure),
+        ("replicated", replicated::measure),
         ("forwarding", forwarding::measure),
         ("rolling", rolling::measure),
     ];
