@@ -390,7 +390,8 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Looks what the storage under the services has done meanwhile. True if there was anything.
     fn poll(&mut self, now: Instant) -> bool;
 
-    /// Ends a turn: hands what it has changed to the storage. True if there is something to drain.
+    /// Ends a turn: hands what it has changed to the storage. True if there is something to drain, after which it is to be called again:
+    /// what comes of that would wait for the next turn, which nobody may begin for long.
     fn end_turn(&mut self, now: Instant) -> bool;
 
     /// Whether [`Services::poll`] would find nothing. To be asked after announcing a park and before parking.

@@ -111,8 +111,9 @@ impl<S: Services> Asked<S> {
     }
 
     /// [`Services::end_turn`]; there is something to drain if it says so.
-    pub(super) fn end_turn(&mut self, now: Instant) {
+    pub(super) fn end_turn(&mut self, now: Instant) -> bool {
         self.asked |= self.services.end_turn(now);
+        self.asked
     }
 }
 

@@ -234,8 +234,10 @@ impl<S: Services> Broker<S> {
         self.budget.observe(waiting_bytes, &self.metrics);
         self.relieve();
         self.settle();
-        self.services.end_turn(self.now);
-        self.settle();
+        while self.services.end_turn(self.now) {
+            // What is answered here may be asked for more, which nothing else would end the turn of.
+            self.settle();
+        }
         self.send_taken();
         self.flush();
         self.count_unheard();

@@ -3,6 +3,7 @@
 use super::change::Change;
 use super::entry::{LOG_START, to_wal, write_hard_state, write_log_id};
 use super::frame::Part;
+use super::range::HostedRange;
 use super::shard::{Host, Written};
 use crate::wal::{GroupId, Record};
 use bifro_core::ids::{NodeId, RangeId};
@@ -126,6 +127,9 @@ impl Host {
         }
         if self.ranges.get(&id).is_some_and(|range| range.space.wants_checkpoint()) {
             self.swollen.insert(id);
+        }
+        if self.ranges.get_mut(&id).is_some_and(HostedRange::take_reached) {
+            self.reached.push(id);
         }
         self.begin_reign(id);
         self.with_group(id, |group| group.handle_applied(now, last.id.index));

@@ -92,6 +92,8 @@ pub struct Host {
     pub(super) outgoing: BTreeMap<NodeId, FrameWriter>,
     /// For the owner.
     pub(super) changes: Vec<Change>,
+    /// Ranges in which gates were reached, likewise.
+    pub(super) reached: Vec<RangeId>,
 }
 
 impl Host {
@@ -167,6 +169,7 @@ impl Host {
             reads: Reads::default(),
             outgoing: BTreeMap::new(),
             changes: Vec::new(),
+            reached: Vec::new(),
         }
     }
 
@@ -259,6 +262,11 @@ impl Host {
         self.ranges.get(&range).map(HostedRange::applied).unwrap_or_default()
     }
 
+    /// Moves the ranges in which gates were reached since the last call into `reached`.
+    pub fn take_reached(&mut self, reached: &mut Vec<RangeId>) {
+        reached.append(&mut self.reached);
+    }
+
     /// Whether new proposals are welcome, as far as space goes. What makes room is always.
     pub fn space(&self) -> Space {
         self.wal.space()
@@ -328,6 +336,11 @@ impl Host {
             self.settle(now);
         }
         worked
+    }
+
+    /// Applies what peers have confirmed since [`Host::poll`].
+    pub fn catch_up(&mut self, now: Instant) {
+        self.carry_out(now);
     }
 
     /// Ends the turn: proposes what was recorded, and hands the turn's writes to the log as one batch.

@@ -132,6 +132,8 @@ pub struct RangeServices {
     /// Scratch, empty between calls.
     inbox_effects: Vec<InboxEffect>,
     retain_effects: Vec<RetainEffect>,
+    /// Ranges whose effects are being carried out.
+    reached: Vec<RangeId>,
     /// What the metrics have been told of dropped messages: by full queues, by expiry.
     dropped_told: (u64, u64),
     #[cfg(feature = "mutations")]
@@ -312,6 +314,7 @@ impl RangeServices {
             local: VecDeque::new(),
             inbox_effects: Vec::new(),
             retain_effects: Vec::new(),
+            reached: Vec::new(),
             dropped_told: (0, 0),
             #[cfg(feature = "mutations")]
             mutation: None,
@@ -425,21 +428,6 @@ impl RangeServices {
     fn is_short_of_space(&self) -> bool {
         self.host.as_ref().is_some_and(|host| host.space() == Space::Short)
     }
-
-    /// Carries out what waited for changes that are durable by now.
-    fn release(&mut self, now: Instant) {
-        let mut inbox_effects = std::mem::take(&mut self.inbox_effects);
-        let mut retain_effects = std::mem::take(&mut self.retain_effects);
-        for at in 0..self.inboxes.len() {
-            let Some(host) = &self.host else { break };
-            self.inboxes[at].release(host, &mut inbox_effects);
-            self.retained[at].release(host, &mut retain_effects);
-            self.carry_out_inbox(self.inboxes[at].idx, &mut inbox_effects);
-            self.carry_out_retain(&mut retain_effects);
-        }
-        (self.inbox_effects, self.retain_effects) = (inbox_effects, retain_effects);
-        self.settle(now);
-    }
 }
 
 impl Services for RangeServices {
@@ -497,6 +485,10 @@ impl Services for RangeServices {
         }
         self.open_loaded(now);
         self.take_fetched(now);
+        if let Some(host) = &mut self.host {
+            host.catch_up(now);
+        }
+        self.release(now);
         if let Some(host) = &mut self.host {
             self.inboxes.iter_mut().for_each(|range| range.record(host));
             self.retained.iter_mut().for_each(|range| range.record(host));

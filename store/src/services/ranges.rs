@@ -1,8 +1,10 @@
 //! The ranges of one shard: each a machine, with the answers that wait until its changes are durable.
 
+use super::RangeServices;
 use crate::host::{Gate, Host};
 pub(super) use bifro_core::ids::RangeKind as Service;
 use bifro_core::ids::{RangeId, RangeIdx};
+use bifro_core::time::Instant;
 use bifro_range::changes::Changes;
 use std::collections::VecDeque;
 
@@ -49,7 +51,7 @@ impl<M: Machine> Range<M> {
     }
 
     /// The effects whose changes are durable now.
-    pub(super) fn release(&mut self, host: &Host, effects: &mut Vec<M::Effect>) {
+    fn release(&mut self, host: &Host, effects: &mut Vec<M::Effect>) {
         let applied = host.applied(self.id());
         while let Some((_, effect)) = self.held.pop_front_if(|(gate, _)| *gate <= applied) {
             effects.push(effect);
@@ -59,6 +61,12 @@ impl<M: Machine> Range<M> {
     /// The effects that will never be carried out, since the range is led elsewhere now.
     pub(super) fn drop_held(&mut self) -> impl Iterator<Item = M::Effect> {
         std::mem::take(&mut self.held).into_iter().map(|(_, effect)| effect)
+    }
+
+    /// Whether an effect waits for nothing any more.
+    #[cfg(feature = "simulation")]
+    pub(super) fn is_releasable(&self, host: &Host) -> bool {
+        self.held.front().is_some_and(|(gate, _)| *gate <= host.applied(self.id()))
     }
 
     /// How many effects wait.
@@ -79,6 +87,42 @@ impl<M: Machine> Range<M> {
         let id = self.id();
         if let Some(changes) = self.machine.changes().filter(|changes| !changes.is_empty()) {
             host.record(id, changes.take());
+        }
+    }
+}
+
+impl RangeServices {
+    /// Carries out what waited for changes that are durable by now.
+    pub(super) fn release(&mut self, now: Instant) {
+        let mut reached = std::mem::take(&mut self.reached);
+        if let Some(host) = &mut self.host {
+            host.take_reached(&mut reached);
+        }
+        if !reached.is_empty() {
+            for (service, range) in reached.drain(..).filter_map(RangeId::parts) {
+                self.release_range(service, range);
+            }
+            self.settle(now);
+        }
+        self.reached = reached;
+    }
+
+    fn release_range(&mut self, service: Service, range: RangeIdx) {
+        let at = self.local(range);
+        let Some(host) = &self.host else { return };
+        match service {
+            Service::Inbox => {
+                let mut effects = std::mem::take(&mut self.inbox_effects);
+                self.inboxes[at].release(host, &mut effects);
+                self.carry_out_inbox(range, &mut effects);
+                self.inbox_effects = effects;
+            }
+            Service::Retain => {
+                let mut effects = std::mem::take(&mut self.retain_effects);
+                self.retained[at].release(host, &mut effects);
+                self.carry_out_retain(&mut effects);
+                self.retain_effects = effects;
+            }
         }
     }
 }

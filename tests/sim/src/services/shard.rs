@@ -185,8 +185,12 @@ impl Shard {
             self.services.handle_timeout(now);
         }
         self.settle();
-        self.services.end_turn(now);
-        self.settle();
+        while self.services.end_turn(now) {
+            self.settle();
+        }
+        if let Some(what) = self.services.overlooked() {
+            panic!("a turn has ended with {what}");
+        }
         self.flush_links();
     }
 
