@@ -438,6 +438,10 @@ pub trait Services: SessionDict + Dist + Inbox + Retain {
     /// Whether sessions of a node that dies go on elsewhere.
     fn is_replicated(&self) -> bool;
 
+    /// Whether a connection here is known to own its durable inbox. Not while the inbox has no leader that says so: the client may have gone on on another node
+    /// meanwhile, and what is read from the connection may be what it said long ago.
+    fn owns_inbox(&self, conn: Slot) -> bool;
+
     /// Live nodes that have not told yet what all of their shards listen to: every message may concern them.
     fn unheard_nodes(&self) -> &[NodeIdx];
 

@@ -160,6 +160,17 @@ impl<S: Services> Broker<S> {
         }
     }
 
+    /// Whether a publish waits until its connection is known to own its inbox. Should its client have gone on on another node, it has repeated the publish
+    /// there, and may be past it.
+    pub(super) fn awaits_owner(&self, publisher: Publisher) -> bool {
+        let Publisher::Entered(publish) = publisher else { return false };
+        let waiting = self.publishes.waiting.get(&publish).filter(|waiting| waiting.is_exchange());
+        match waiting.map(|waiting| waiting.waiter) {
+            Some(Waiter::Session(conn, _)) => !self.services.peek().owns_inbox(conn),
+            Some(Waiter::Node(..)) | None => false,
+        }
+    }
+
     /// The parts of a publish are done, or have failed: begins the exchange's next phase and returns how many completions that takes.
     /// None: the publisher is to be told, unless it has left.
     pub(super) fn advance_exchange(

@@ -81,6 +81,12 @@ impl<S: Services> Broker<S> {
         mut publisher: Publisher,
         scope: Scope,
     ) {
+        if let Scope::Everywhere(parts) = scope
+            && self.awaits_owner(publisher)
+        {
+            let message = owned.unwrap_or_else(|| view.to_message());
+            return self.wait_in_line(tenant, message, parts, publisher);
+        }
         let services = self.services.peek();
         let is_known = match scope {
             Scope::Everywhere(_) if view.qos == QoS::AtMostOnce => services.is_complete(),
@@ -136,7 +142,10 @@ impl<S: Services> Broker<S> {
             }
             let is_ordered = self.keeps_order(message.view().qos, publisher);
             match scope {
-                Scope::Everywhere(parts) if is_ordered && self.publishes.retries.concern(tenant, &message.view()) => {
+                Scope::Everywhere(parts)
+                    if self.awaits_owner(publisher)
+                        || is_ordered && self.publishes.retries.concern(tenant, &message.view()) =>
+                {
                     self.wait_in_line(tenant, message, parts, publisher);
                     continue;
                 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 const STALE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The protocol's name and version.
-pub(super) const ALPN: &[u8] = b"bifro-links/6";
+pub(super) const ALPN: &[u8] = b"bifro-links/7";
 
 /// One shard's links to other nodes.
 pub struct Links {

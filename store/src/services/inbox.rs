@@ -307,7 +307,12 @@ impl RangeServices {
             InboxRequest::Done { req, result } => self.complete(Completion::InboxDone { req, result }),
             InboxRequest::Found { req, groups } => self.complete(Completion::Found { req, groups }),
             InboxRequest::Settled { token, .. } => self.handle_settled(token),
-            InboxRequest::Push { conn, messages } => self.complete(Completion::InboxPush { conn, messages }),
+            InboxRequest::Push { conn, messages } => {
+                self.note_owner(conn.slot);
+                if !messages.is_empty() {
+                    self.complete(Completion::InboxPush { conn, messages });
+                }
+            }
             InboxRequest::Lost { conn } => {
                 self.note_detached(conn.slot);
                 self.complete(Completion::InboxLost { conn });

@@ -56,7 +56,7 @@ pub use reliance::HearingCells;
 use crate::fatal::{Fatal, Wake};
 use crate::host::{Host, HostError, Node};
 use crate::wal::Space;
-use bifro_core::ids::{NodeIdx, RangeId, RangeIdx, ReqId, ShardId, TenantIdx, keyed_hash};
+use bifro_core::ids::{NodeIdx, RangeId, RangeIdx, ReqId, ShardId, Slot, TenantIdx, keyed_hash};
 use bifro_core::limits::MATCH_CACHE_TOPICS_MAX;
 use bifro_core::metrics::ShardMetrics;
 use bifro_core::nodes::Nodes;
@@ -563,6 +563,10 @@ impl Services for RangeServices {
 
     fn are_receivers_known(&self) -> bool {
         self.reigns.is_none() || self.is_complete() && self.unheard_nodes().is_empty()
+    }
+
+    fn owns_inbox(&self, conn: Slot) -> bool {
+        self.has_firm_tie(conn)
     }
 
     fn is_replicated(&self) -> bool {

@@ -74,7 +74,7 @@ pub enum InboxEffect {
         /// Refusal of the whole insertion, if any.
         result: Result<(), PortError>,
     },
-    /// Messages for the live owner.
+    /// Messages for the live owner; the first after a reattach, which may be of none, says that it is the owner.
     Push {
         /// The owner.
         conn: ConnRef,

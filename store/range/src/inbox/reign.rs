@@ -77,7 +77,12 @@ impl InboxTable {
             inbox.presence = Presence::Attached(conn, claim, (conn.node != NodeIdx::HERE).then_some(terms));
         }
         inbox.reclaim(in_hand, &mut self.books);
+        let before = effects.len();
         inbox.push(now, &mut self.books, effects);
+        if !effects[before..].iter().any(|effect| matches!(effect, InboxEffect::Push { .. })) {
+            // So that the connection hears that it is the owner still.
+            effects.push(InboxEffect::Push { conn, claim, messages: Vec::new() });
+        }
         inbox.settle(&mut self.books);
         self.set_deadline(owner.inbox);
     }

@@ -11,8 +11,10 @@ pub(super) struct Attachment {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tie {
-    /// The range's leader knows of the connection.
+    /// The range's leader knows of the connection, and has said so.
     Firm,
+    /// It has been told what the connection has in hand, and may not take it for the owner.
+    Told,
     /// The leader that knew of it is none any more, and there is no other.
     Loose,
     /// The driver has been asked what the connection has in hand, for the next leader.
@@ -49,14 +51,28 @@ impl RangeServices {
     pub(in crate::services) fn note_reattached(&mut self, conn: Slot) -> bool {
         let Some(reigns) = &mut self.reigns else { return false };
         let Some(&Attachment { range, tie: Tie::Asked }) = reigns.attached.get(&conn) else { return false };
-        let tie = if reigns.leader(range).is_some() { Tie::Firm } else { Tie::Loose };
+        let tie = if reigns.leader(range).is_some() { Tie::Told } else { Tie::Loose };
         reigns.attached.insert(conn, Attachment { range, tie });
-        tie == Tie::Firm
+        tie == Tie::Told
+    }
+
+    /// The leader pushes to a connection: it takes it for the owner.
+    pub(in crate::services) fn note_owner(&mut self, conn: Slot) {
+        let attachment = self.reigns.as_mut().and_then(|reigns| reigns.attached.get_mut(&conn));
+        if let Some(attachment) = attachment.filter(|of| of.tie == Tie::Told) {
+            attachment.tie = Tie::Firm;
+        }
+    }
+
+    /// See [`Services::owns_inbox`].
+    pub(in crate::services) fn has_firm_tie(&self, conn: Slot) -> bool {
+        let Some(reigns) = &self.reigns else { return true };
+        reigns.attached.get(&conn).is_some_and(|of| of.tie == Tie::Firm)
     }
 
     /// Whether a connection takes what the leader counted so pushes to it.
     pub(in crate::services) fn is_attached(&self, conn: Slot, claim: u32) -> bool {
-        self.has_tie(conn, claim, |tie| tie == Tie::Firm)
+        self.has_tie(conn, claim, |tie| matches!(tie, Tie::Firm | Tie::Told))
     }
 
     /// Whether a connection has to do with the leader counted so at all.
@@ -80,11 +96,11 @@ impl RangeServices {
         let mut asked = Vec::new();
         for (&slot, attachment) in reigns.attached.iter_mut().filter(|(_, of)| of.range == range) {
             match attachment.tie {
-                Tie::Firm | Tie::Loose if is_led => {
+                Tie::Firm | Tie::Told | Tie::Loose if is_led => {
                     attachment.tie = Tie::Asked;
                     asked.push(slot);
                 }
-                Tie::Firm => attachment.tie = Tie::Loose,
+                Tie::Firm | Tie::Told => attachment.tie = Tie::Loose,
                 Tie::Loose | Tie::Asked => {}
             }
         }

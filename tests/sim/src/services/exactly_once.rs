@@ -208,6 +208,14 @@ impl Shard {
         }
     }
 
+    /// Whether a publish waits until its connection is known to own its inbox.
+    pub(super) fn awaits_owner(&self, publish: ReqId) -> bool {
+        match self.publishes.exchange_waiter(publish) {
+            Some(Waiter::Session { at, .. }) => !self.services.owns_inbox(self.conn_ref(at).slot),
+            Some(Waiter::Client(..) | Waiter::Node(..)) | None => false,
+        }
+    }
+
     /// The parts of a publish are done, or have failed: begins the exchange's next phase and returns how many completions that takes.
     /// None: the publisher is to be told, unless it has left.
     pub(super) fn advance_exchange(

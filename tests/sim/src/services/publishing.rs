@@ -122,6 +122,11 @@ impl Publishes {
         self.waiting.get(&publish)?.exchange.as_ref()
     }
 
+    /// Whose a QoS 2 publish is; none if it is none.
+    pub(super) fn exchange_waiter(&self, publish: ReqId) -> Option<Waiter> {
+        self.waiting.get(&publish).filter(|waiting| waiting.exchange.is_some()).map(|waiting| waiting.waiter)
+    }
+
     pub(super) fn exchange_mut(&mut self, publish: ReqId) -> Option<&mut Exchange> {
         self.waiting.get_mut(&publish)?.exchange.as_mut()
     }
@@ -248,6 +253,9 @@ impl Shard {
     }
 
     fn route_in_order(&mut self, message: Arc<Message>, publish: ReqId, scope: Scope) {
+        if scope == Scope::Everywhere && self.awaits_owner(publish) {
+            return self.publishes.stand_in_line(self.now, line(&message), publish, Some(message));
+        }
         let topic: Arc<str> = message.topic().into();
         let waits_behind = self.publishes.unmatched.contains_key(&topic);
         let is_known = scope != Scope::Everywhere || self.services.are_receivers_known();
@@ -280,7 +288,8 @@ impl Shard {
                 continue;
             }
             let line = line(&message);
-            if scope == Scope::Everywhere && self.publishes.lines.contains_key(&line) {
+            let waits = self.awaits_owner(publish) || self.publishes.lines.contains_key(&line);
+            if scope == Scope::Everywhere && waits {
                 self.publishes.stand_in_line(self.now, line, publish, Some(message));
                 continue;
             }
