@@ -114,6 +114,17 @@ fn a_connection_that_is_heard_of_again_goes_on_and_is_pushed_only_what_it_lacks(
     assert_eq!(push_lines(&effects), ["lost 7"], "whoever is not expected may have missed something");
 }
 
+#[test]
+fn a_connection_that_goes_on_hears_that_it_is_the_owner_also_if_it_lacks_nothing() {
+    let mut led = Led::by(of_node(3));
+    let owner = led.owner;
+    led.run(|led, effects| led.table.commit(at(3), owner, &[InboxSeq(0), InboxSeq(1)], effects));
+    assert!(led.run(|led, effects| led.table.lose_owners(at(3), |_| true, true, effects)).is_empty());
+    let in_hand = InHand { seqs: vec![], next: InboxSeq(2) };
+    let effects = led.run(|led, effects| led.table.reattach(at(4), (of_node(3), 0), owner, &in_hand, effects));
+    assert!(matches!(&*effects, [InboxEffect::Push { messages, .. }] if messages.is_empty()), "{effects:?}");
+}
+
 /// Found by the simulator: the client would have got it before what is being fetched [MQTT-4.6.0-6].
 #[test]
 fn what_waits_behind_messages_that_are_being_fetched_was_not_in_flight() {

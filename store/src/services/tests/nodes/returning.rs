@@ -146,3 +146,31 @@ fn a_message_that_was_sent_before_its_sender_knew_of_the_reign_is_told_apart_and
     cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, via, None, &ended));
     assert!(cluster.nodes[1].shards[0].is_followed_by(peer.0, peer.1));
 }
+
+/// Found by the simulator: a shard that had stood still published what it read from a connection whose client had gone on elsewhere.
+#[test]
+fn a_connection_owns_its_inbox_again_only_when_the_next_leader_has_said_so() {
+    let mut cluster = two_nodes(1);
+    cluster.link((1, 0, 0));
+    cluster.settle();
+    let (range, conn) = (RangeIdx(0), Slot { index: 7, generation: 1 });
+    let claim = |cluster: &mut Cluster, term| {
+        let leads = Remote::Leads { range: 0, term }.encode();
+        cluster.call(1, ShardId(0), |services, now, _| services.receive_remote(now, Via::To(idx(0)), None, &leads));
+    };
+    let owns = |cluster: &Cluster| cluster.nodes[1].shards[0].owns_inbox(conn);
+    claim(&mut cluster, 1);
+    cluster.call(1, ShardId(0), |services, _, _| services.note_attached(conn, range));
+    assert!(owns(&cluster));
+    claim(&mut cluster, 2);
+    assert!(!owns(&cluster), "another one leads");
+    assert!(cluster.call(1, ShardId(0), |services, _, _| services.note_reattached(conn)));
+    assert!(!owns(&cluster), "which has been told, and has not answered");
+    cluster.call(1, ShardId(0), |services, _, _| services.note_owner(conn));
+    assert!(owns(&cluster));
+    cluster.cut((1, 0, 0));
+    cluster.notice((1, 0, 0));
+    assert!(!owns(&cluster), "nobody leads");
+    cluster.call(1, ShardId(0), |services, _, _| services.note_owner(conn));
+    assert!(!owns(&cluster), "what the last leader said is worth nothing any more");
+}
