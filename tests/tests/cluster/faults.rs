@@ -1,7 +1,7 @@
 //! What goes wrong with one node besides its network: its disk is full, its clock is wrong, it is replaced. Clients publish and receive on all
 //! nodes meanwhile, and nothing acknowledged may be lost.
 
-use super::partitions::is_root;
+use super::partitions::{LONG_QUEUES, is_root};
 use super::ranges::range;
 use super::replication::{leave_sessions, publish, until_replicated};
 use super::storm::{Clients, addresses_of, moved, under};
@@ -116,7 +116,7 @@ fn shimmed(library: &Path, settings: &[String]) -> Vec<Broker> {
     let bind: Vec<SocketAddr> = settings.iter().map(|_| free_address()).collect();
     let preload = format!("LD_PRELOAD={}", library.display());
     let start = |(setting, &here): (&String, &SocketAddr)| {
-        let config = format!("{LISTENER}{}", table(here, &bind[..1], ""));
+        let config = format!("{LISTENER}{}", table(here, &bind[..1], LONG_QUEUES));
         let config = config.replace("cluster.secret", &secret.to_string_lossy());
         Broker::start_under(&["env", &preload, setting], 1, &config)
     };
@@ -177,8 +177,9 @@ fn sessions_live_through_a_full_disk_of_one_node() {
     let disk = SmallDisk::new(192);
     let bind: Vec<SocketAddr> = (0..3).map(|_| free_address()).collect();
     let small = format!("[node]\ndata_dir = \"{}\"\n[store]\ndisk_reserve_mib = 16\n", disk.0.join("data").display());
+    let small = [&small, LONG_QUEUES].concat();
     let nodes: Vec<Broker> =
-        (0..3).map(|at| node(bind[at], &bind[..1], if at == 0 { &small } else { "" }, SECRET)).collect();
+        (0..3).map(|at| node(bind[at], &bind[..1], if at == 0 { &small } else { LONG_QUEUES }, SECRET)).collect();
     all_alive(&nodes);
     leave_sessions(&nodes[1], 16);
     let mut publishers = [0, 1].map(|at: usize| Client::connect(nodes[at].tcp(), Version::V5, &format!("of-{at}")));
@@ -249,7 +250,7 @@ int clock_gettime(clockid_t id, struct timespec *time) {
 #[test]
 fn a_node_replaced_with_an_empty_disk_takes_the_place_of_the_one_that_died() {
     let bind: Vec<SocketAddr> = (0..3).map(|_| free_address()).collect();
-    let grace = "eviction_grace_s = 3\n";
+    let grace = &["eviction_grace_s = 3\n", LONG_QUEUES].concat();
     let nodes: Vec<Broker> = bind.iter().map(|&here| begin(here, &bind, grace, SECRET)).collect();
     let mut nodes: Vec<Broker> = nodes.into_iter().map(Broker::until_ready).collect();
     all_alive(&nodes);
@@ -274,7 +275,7 @@ fn a_node_replaced_with_an_empty_disk_takes_the_place_of_the_one_that_died() {
 #[test]
 fn a_node_that_comes_back_with_an_old_disk_after_its_eviction_harms_nobody() {
     let bind: Vec<SocketAddr> = (0..4).map(|_| free_address()).collect();
-    let grace = "eviction_grace_s = 2\n";
+    let grace = &["eviction_grace_s = 2\n", LONG_QUEUES].concat();
     let mut nodes: Vec<Broker> = bind.iter().map(|&here| begin(here, &bind[..3], grace, SECRET)).collect();
     nodes = nodes.into_iter().map(Broker::until_ready).collect();
     all_alive(&nodes);
