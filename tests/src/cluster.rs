@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 /// What all nodes of a test share.
 pub const SECRET: &[u8] = b"a secret that is long enough\n";
 
+/// Tables that let sessions keep what is published while their clients cannot come: the default of a thousand messages is soon reached.
+pub const LONG_QUEUES: &str = "[tenant_defaults]\ninbox_messages_max = 1000000\n";
+
 /// Ports from which the system chooses none by itself, so that what a test has been given stays free until it is used, and used again.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
@@ -59,13 +62,25 @@ pub fn cluster(count: usize) -> Vec<Broker> {
     cluster_on(count, 1)
 }
 
+/// As [`cluster`], with `extra` behind each node's table.
+///
+/// # Panics
+/// If they do not know each other in time.
+pub fn cluster_with(count: usize, extra: &str) -> Vec<Broker> {
+    cluster_of(count, 1, extra)
+}
+
 /// As [`cluster`], with nodes of at most two shards, and all shards linked.
 ///
 /// # Panics
 /// If they do not know each other in time.
 pub fn cluster_on(count: usize, cores: u16) -> Vec<Broker> {
+    cluster_of(count, cores, "")
+}
+
+fn cluster_of(count: usize, cores: u16, extra: &str) -> Vec<Broker> {
     let addresses: Vec<SocketAddr> = (0..count).map(|_| free_address()).collect();
-    let node = |&address: &SocketAddr| begin_on(cores, address, &addresses[..1], "", SECRET).until_ready();
+    let node = |&address: &SocketAddr| begin_on(cores, address, &addresses[..1], extra, SECRET).until_ready();
     let nodes: Vec<Broker> = addresses.iter().map(node).collect();
     for node in &nodes {
         wait_for(node, &vec!["alive"; count]);

@@ -9,7 +9,7 @@ use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::packet::{Packet, PacketId};
 use bifro_tests::client::{AckKind, ConnectOptions};
-use bifro_tests::cluster::{cluster, wait_for};
+use bifro_tests::cluster::{LONG_QUEUES, cluster_with, wait_for};
 use bifro_tests::load::{Incoming, Sender, Swarm};
 use bifro_tests::{Broker, PATIENCE};
 use std::collections::{HashMap, VecDeque};
@@ -293,7 +293,8 @@ fn restart_all(nodes: &mut Vec<Broker>, addresses: &Addresses) -> Vec<Duration> 
 }
 
 pub(crate) fn measure() -> Vec<Row> {
-    let mut nodes = cluster(3);
+    // A client is away for as long as its node is down, at five hundred messages a second.
+    let mut nodes = cluster_with(3, LONG_QUEUES);
     until_led(&nodes);
     let reached = |at: usize| Some(nodes[at].tcp());
     let addresses = Mutex::new([reached(0), reached(1), reached(2)]);

@@ -1,13 +1,12 @@
 //! Nodes that are to go: drained while everybody goes on, or removed when they do not come back.
 
-use super::partitions::LONG_QUEUES;
 use super::replication::{payload, replicated, resume, until_replicated};
 use bifro_core::client::Version;
 use bifro_core::message::QoS;
 use bifro_mqtt::packet::Packet;
 use bifro_mqtt::reason::Reason;
 use bifro_tests::client::{Client, ConnectOptions};
-use bifro_tests::cluster::{SECRET, begin, free_address, id, page, wait_for};
+use bifro_tests::cluster::{LONG_QUEUES, SECRET, begin, free_address, id, page, wait_for};
 use bifro_tests::{Broker, PATIENCE};
 use std::collections::HashSet;
 use std::net::{SocketAddr, TcpStream};

@@ -1,13 +1,13 @@
 //! What goes wrong with one node besides its network: its disk is full, its clock is wrong, it is replaced. Clients publish and receive on all
 //! nodes meanwhile, and nothing acknowledged may be lost.
 
-use super::partitions::{LONG_QUEUES, is_root};
+use super::partitions::is_root;
 use super::ranges::range;
 use super::replication::{leave_sessions, publish, until_replicated};
 use super::storm::{Clients, addresses_of, moved, under};
 use bifro_core::client::Version;
 use bifro_tests::client::Client;
-use bifro_tests::cluster::{SECRET, begin, free_address, id, node, page, table, wait_for};
+use bifro_tests::cluster::{LONG_QUEUES, SECRET, begin, free_address, id, node, page, table, wait_for};
 use bifro_tests::process::fresh_dir;
 use bifro_tests::{Broker, PATIENCE};
 use serde_json::Value;

@@ -8,6 +8,7 @@ use bifro_mqtt::packet::Packet;
 use bifro_mqtt::reason::Reason;
 use bifro_tests::PATIENCE;
 use bifro_tests::client::Client;
+use bifro_tests::cluster::LONG_QUEUES;
 use bifro_tests::http::metric_values;
 use bifro_tests::process::binaries;
 use serde_json::Value;
@@ -17,9 +18,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Namespaces and addresses are there once, for one test at a time.
-/// Whoever is away for a while is to lose nothing: by default a queue drops what comes behind 1,000 messages.
-pub(crate) const LONG_QUEUES: &str = "[tenant_defaults]\ninbox_messages_max = 1000000\n";
-
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// So many nodes, each in a namespace of its own. They end with this.

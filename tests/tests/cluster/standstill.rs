@@ -3,11 +3,10 @@
 //!
 //! `BIFRO_STANDSTILL_SECONDS` is how long it does the second time, by default ten: 60 is long enough for it to be evicted.
 
-use super::partitions::LONG_QUEUES;
 use super::replication::until_replicated;
 use super::storm::{Clients, addresses_of, under};
 use bifro_tests::Broker;
-use bifro_tests::cluster::{SECRET, free_address, node, wait_for};
+use bifro_tests::cluster::{LONG_QUEUES, SECRET, free_address, node, wait_for};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 

@@ -1,14 +1,13 @@
 //! Nodes are killed, stopped and started again, over and over, while clients publish and receive on all of them; then it is counted.
 //! `BIFRO_STORM_ROUNDS` makes it longer.
 
-use super::partitions::LONG_QUEUES;
 use super::replication::{kept, until_replicated};
 use bifro_core::message::QoS;
 use bifro_core::rng::Prng;
 use bifro_mqtt::packet::Packet;
 use bifro_tests::Broker;
 use bifro_tests::client::{AckKind, Client, ConnectOptions};
-use bifro_tests::cluster::{SECRET, free_address, node};
+use bifro_tests::cluster::{LONG_QUEUES, cluster_with};
 use std::collections::{BTreeMap, HashSet};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -177,8 +176,7 @@ pub(crate) fn under(addresses: &Addresses, seed: u64, clients: Clients, weather:
 /// Three nodes, and where they are.
 fn three() -> (Vec<Broker>, Addresses) {
     // What is published while a client asks a node that stands still is more than a session may have by default.
-    let bind = [(); 3].map(|()| free_address());
-    let nodes = Vec::from(bind.map(|here| node(here, &bind[..1], LONG_QUEUES, SECRET)));
+    let nodes = cluster_with(3, LONG_QUEUES);
     until_replicated(&nodes);
     let addresses = addresses_of(&nodes);
     (nodes, addresses)
