@@ -3,7 +3,6 @@
 use super::change::Change;
 use super::entry::{LOG_START, to_wal, write_hard_state, write_log_id};
 use super::frame::Part;
-use super::range::HostedRange;
 use super::shard::{Host, Written};
 use crate::wal::{GroupId, Record};
 use bifro_core::ids::{NodeId, RangeId};
@@ -106,6 +105,7 @@ impl Host {
     /// [`super::range::HostedRange::end_reign`].
     fn apply(&mut self, now: Instant, id: RangeId, entries: &[Entry]) {
         let Some(last) = entries.last() else { return };
+        let before = self.applied(id);
         for entry in entries {
             let Some(range) = self.ranges.get_mut(&id) else { return };
             let applied = match &entry.kind {
@@ -128,7 +128,7 @@ impl Host {
         if self.ranges.get(&id).is_some_and(|range| range.space.wants_checkpoint()) {
             self.swollen.insert(id);
         }
-        if self.ranges.get_mut(&id).is_some_and(HostedRange::take_reached) {
+        if self.applied(id) != before {
             self.reached.push(id);
         }
         self.begin_reign(id);

@@ -45,7 +45,6 @@ pub(super) struct HostedRange {
     /// Entries proposed, with the last batch in each.
     proposed: VecDeque<(Index, Gate)>,
     applied: Gate,
-    has_reached: bool,
     /// The last entry applied.
     applied_id: LogId,
     /// The members as of that entry, and which one they come from: a checkpoint speaks of these, not of members that may be undone.
@@ -85,7 +84,6 @@ impl HostedRange {
             recorded: start,
             proposed: VecDeque::new(),
             applied: start,
-            has_reached: false,
             applied_id: checkpoint.last,
             members: (checkpoint.last, checkpoint.membership),
             leaderless_since: None,
@@ -225,13 +223,7 @@ impl HostedRange {
         self.applied_id = id;
         while let Some((_, gate)) = self.proposed.pop_front_if(|(index, _)| *index <= id.index) {
             self.applied = gate;
-            self.has_reached = true;
         }
-    }
-
-    /// Whether a gate was reached since it was last asked.
-    pub(super) const fn take_reached(&mut self) -> bool {
-        std::mem::replace(&mut self.has_reached, false)
     }
 
     /// These members are applied with the entry, which is marked next. Returns those before.

@@ -6,8 +6,7 @@
 use super::replication::until_replicated;
 use super::storm::{Clients, addresses_of, under};
 use bifro_tests::Broker;
-use bifro_tests::cluster::{LONG_QUEUES, SECRET, free_address, node, wait_for};
-use std::net::SocketAddr;
+use bifro_tests::cluster::{LONG_QUEUES, cluster_with, wait_for};
 use std::time::{Duration, Instant};
 
 /// The node that leads most ranges, and how many.
@@ -19,8 +18,7 @@ fn leader(nodes: &[Broker]) -> (&Broker, u32) {
 #[test]
 fn sessions_live_through_a_leader_that_stands_still_for_a_second_and_for_ten() {
     // What is published meanwhile waits for the clients of the node, and is more than a session may have by default.
-    let bind: Vec<SocketAddr> = (0..3).map(|_| free_address()).collect();
-    let nodes: Vec<Broker> = bind.iter().map(|&here| node(here, &bind[..1], LONG_QUEUES, SECRET)).collect();
+    let nodes = cluster_with(3, LONG_QUEUES);
     until_replicated(&nodes);
     let long = std::env::var("BIFRO_STANDSTILL_SECONDS").map_or(10, |text| text.parse().expect("a number of seconds"));
     let seen = under(&addresses_of(&nodes), 1, Clients::Anywhere, |_| {
