@@ -263,6 +263,7 @@ impl RangeServices {
         cluster.kept.clear();
         if let Some(reigns) = &mut self.reigns {
             reigns.place_at = now;
+            reigns.newest.count(nodes);
         }
         let mut come = Vec::new();
         for node in &nodes.others {

@@ -102,6 +102,8 @@ impl RangeServices {
                 nodes.me
             ));
         }
-        host.force(now, id, Term(newest))
+        // A replica that begins anew knows no terms; others hear no claim of one that is past.
+        let heard = self.reigns.as_ref().map_or(0, |reigns| reigns.newest.term(idx));
+        host.force(now, id, Term(newest.max(heard)))
     }
 }

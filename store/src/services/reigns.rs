@@ -40,6 +40,7 @@
 //! sight of a node which lives. A connection that has no leader for [`INBOX_ORPHANED_MAX`], or is refused, has to go; one
 //! that would attach hears that the service is unavailable.
 
+mod newest;
 mod ties;
 
 use super::cluster::Announced;
@@ -54,6 +55,7 @@ use bifro_core::ids::{ConnRef, NodeIdx, RangeId, RangeIdx, ReqId, ShardId, Slot,
 use bifro_core::limits::{INBOX_ORPHANED_MAX, LINK_LEASE};
 use bifro_core::ports::{Completion, PortError, Receiver, Services, Via};
 use bifro_core::time::Instant;
+use newest::Newest;
 use smallvec::SmallVec;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -105,6 +107,7 @@ fn without(claims: &[Claim], others: &[Claim]) -> SmallVec<[Claim; 2]> {
 pub(super) struct Reigns {
     /// By range.
     claims: Vec<SmallVec<[Claim; 2]>>,
+    pub(super) newest: Newest,
     /// Claims taken so far.
     claims_taken: u32,
     /// Ranges that nobody claims.
@@ -142,6 +145,7 @@ impl Reigns {
     pub(super) fn new(ranges: u16, find_tenant: FindTenant, fatal: Fatal, cells: Option<Arc<StorageCells>>) -> Self {
         let reigns = Self {
             claims: vec![SmallVec::new(); ranges.into()],
+            newest: Newest::new(ranges),
             claims_taken: 0,
             unled: ranges.into(),
             asked: BTreeMap::new(),
@@ -185,9 +189,10 @@ impl Reigns {
         self.leader(range).is_some_and(|claim| claim.nth == nth)
     }
 
-    /// The newest claim counts.
+    /// The newest claim counts, if it is of the newest term.
     fn leader(&self, range: RangeIdx) -> Option<Claim> {
-        self.claims.get(range.0 as usize)?.iter().max().copied()
+        let claims = self.claims.get(range.index())?.iter();
+        claims.filter(|claim| !self.newest.is_past(range, claim)).max().copied()
     }
 
     /// Whether a peer has heard all that it was told this node leads, and leads no more.
@@ -204,7 +209,7 @@ impl Reigns {
     /// Ranges that nobody leads.
     #[cfg(feature = "simulation")]
     pub(super) fn unclaimed(&self) -> impl Iterator<Item = RangeIdx> {
-        (0..).map(RangeIdx).zip(&self.claims).filter(|(_, claims)| claims.is_empty()).map(|(range, _)| range)
+        (0..self.claims.len() as u16).map(RangeIdx).filter(|range| self.leader(*range).is_none())
     }
 
     /// Ranges this node leads.
@@ -297,6 +302,7 @@ impl RangeServices {
         let earlier = claims.clone();
         change(claims);
         let (gone, come) = (without(&earlier, claims), without(claims, &earlier));
+        reigns.newest.hear(range, &come);
         let after = reigns.leader(range);
         reigns.unled = reigns.unled + usize::from(before.is_some() && after.is_none())
             - usize::from(before.is_none() && after.is_some());

@@ -174,3 +174,31 @@ fn a_connection_owns_its_inbox_again_only_when_the_next_leader_has_said_so() {
     cluster.call(1, ShardId(0), |services, _, _| services.note_owner(conn));
     assert!(!owns(&cluster), "what the last leader said is worth nothing any more");
 }
+
+/// Found by the simulator: an acknowledged message passed a session that had subscribed under the later leader, which was gone just then.
+#[test]
+fn a_node_that_claims_what_it_led_before_another_is_not_counted_on_also_when_the_other_is_gone() {
+    let mut cluster = two_nodes(1);
+    hear(&mut cluster, 0, true);
+    cluster.link((1, 0, 0));
+    cluster.settle();
+    let claim = |cluster: &mut Cluster, of: u16, term| {
+        cluster.call(1, ShardId(0), |services, now, _| {
+            let leads = Remote::Leads { range: 0, term }.encode();
+            services.receive_remote(now, Via::To(NodeIdx(of)), None, &leads);
+        });
+    };
+    let is_complete = |cluster: &Cluster| cluster.nodes[1].shards[0].is_complete();
+    claim(&mut cluster, idx(0).0, 2);
+    assert!(is_complete(&cluster));
+    cluster.cut((1, 0, 0));
+    cluster.notice((1, 0, 0));
+    assert!(!is_complete(&cluster));
+    claim(&mut cluster, idx(0).0, 1);
+    assert!(!is_complete(&cluster), "of a process that was there when a later term was heard");
+    cluster.links.insert((1, 0, 8), Link::default());
+    claim(&mut cluster, idx(8).0, 1);
+    assert!(is_complete(&cluster), "of one that came later: nobody else knew of the term");
+    claim(&mut cluster, idx(0).0, 3);
+    assert!(is_complete(&cluster));
+}
